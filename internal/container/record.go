@@ -1,0 +1,50 @@
+// Package container holds the record of a container and its state machine.
+// Values only: nothing here touches the machine.
+package container
+
+import (
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Record is all that is kept of a container. It is stored as it stands.
+type Record struct {
+	ID       string
+	Name     string // without the slash
+	Created  time.Time
+	Image    string // as the user named it
+	ImageID  string // "sha256:…"
+	Manifest *ocispec.Descriptor
+	Platform string // "linux/amd64"
+	Path     string // argv[0] of the container's process
+	Args     []string
+	Config   *container.Config     // merged with that of the image
+	Host     *container.HostConfig // as given, defaults filled in
+	// Networks are the networks the container is to be on, by the network's
+	// name, with the user's wishes in the configuration fields and, once
+	// connected, what they became in the operational ones.
+	Networks        map[string]*network.EndpointSettings
+	Ports           network.PortMap // as settled at the last start
+	Mounts          []Mount
+	Runtime         string // name of the OCI runtime
+	State           State
+	RestartCount    int
+	ManuallyStopped bool // by a person: no restart policy but "always" brings it back, and that at the next start of isled
+	RemoveVolumes   bool // anonymous volumes go with it
+}
+
+// Mount is one mount of a container as it was settled at create time.
+type Mount struct {
+	container.MountPoint
+	Subpath                string
+	Anonymous              bool // a volume made for this container
+	NoCopy                 bool // a volume is not filled from the image
+	Created                bool // bind source was made by us (never removed)
+	TmpfsOpts              []string
+	NonRecursive           bool
+	ReadOnlyNonRecursive   bool
+	ReadOnlyForceRecursive bool
+}

@@ -1,0 +1,67 @@
+package netspec
+
+import "net/netip"
+
+// Namespace is a network namespace with its loopback device up.
+type Namespace struct{ NS NS }
+
+func (n Namespace) Key() Key { return Key{RankNamespace, n.NS, ""} }
+
+// MAC is an Ethernet address; zero lets the kernel choose.
+type MAC [6]byte
+
+// Kinds of links.
+const (
+	Bridge = "bridge"
+	Veth   = "veth"
+)
+
+// Link is a network device, administratively up. A veth is one object with both
+// its ends: the peer is made inside PeerNS (never moved there, that costs 19 ms)
+// and vanishes with it.
+type Link struct {
+	NS       NS
+	Name     string
+	Kind     string
+	MTU      int // 0: the kernel's default
+	MAC      MAC
+	Master   string // name of the bridge that it is a port of
+	Isolated bool   // bridge port that may not talk to other isolated ports
+	Hairpin  bool   // bridge port that may get back what it sent
+	PeerNS   NS     // veth only, as all Peer fields
+	Peer     string
+	PeerMAC  MAC
+}
+
+func (l Link) Key() Key { return Key{RankLink, l.NS, l.Name} }
+
+// Addr is an address on a link, without duplicate address detection.
+type Addr struct {
+	NS     NS
+	Link   string
+	Prefix netip.Prefix
+}
+
+func (a Addr) Key() Key { return Key{RankAddr, a.NS, a.Link + " " + a.Prefix.String()} }
+
+// Route is a unicast route in the main table. Without Via, Dst is on the link.
+type Route struct {
+	NS     NS
+	Dst    netip.Prefix
+	Via    netip.Addr
+	Dev    string
+	Src    netip.Addr // preferred source, may be zero
+	Metric int
+}
+
+func (r Route) Key() Key { return Key{RankRoute, r.NS, r.Dst.String()} }
+
+// Sysctl is one value below /proc/sys of a namespace. Name is with slashes,
+// below "net/" ("ipv4/conf/eth0/rp_filter").
+type Sysctl struct {
+	NS    NS
+	Name  string
+	Value string
+}
+
+func (s Sysctl) Key() Key { return Key{RankSysctl, s.NS, s.Name} }

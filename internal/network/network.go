@@ -1,0 +1,93 @@
+// Package network holds networks, sandboxes and endpoints and keeps the kernel
+// in step with them. It is the subject of Isle.
+//
+// A Network is what the user made with "network create". A Sandbox is the
+// network namespace of a container. An Endpoint is a sandbox's place on one
+// network: its interface, addresses, names and published ports. All three are
+// records; the kernel is a function of them (plan.go), and the Manager is the
+// only writer of both.
+package network
+
+import (
+	"net/netip"
+	"time"
+
+	"isle/internal/netspec"
+)
+
+// Network is what the user asked for. It is a record: no locks, no handles.
+type Network struct {
+	ID, Name, Driver string
+	Created          time.Time
+	IPv4, IPv6       bool
+	Pools            []Pool            // at most one for each subnet; several of one family are allowed
+	IPAMDriver       string            // "default", "null"
+	IPAMOptions      map[string]string // as given
+	Options          map[string]string // as given; a driver parses them once, into its own struct
+	Labels           map[string]string
+	Internal         bool
+	Attachable       bool
+	ConfigOnly       bool
+	ConfigFrom       string
+	Scope            string // "local"
+	Index            int    // small number, unique on this host, never reused while the network lives: for device names
+}
+
+// Pool is one subnet of a network. Gateway may be invalid (internal, inhibited).
+type Pool struct {
+	Subnet  netip.Prefix
+	Range   netip.Prefix // addresses are taken from here; invalid: the whole subnet
+	Gateway netip.Addr
+	Aux     map[string]netip.Addr // reserved for others
+	Auto    bool                  // Subnet was chosen by us
+}
+
+// Sandbox is the network namespace of one container.
+type Sandbox struct {
+	ID      string // the container's
+	NS      netspec.NS
+	DNSPort uint16 // where its resolver listens, on 127.0.0.11
+	DNS     DNSConfig
+	Sysctls map[string]string // "net.ipv4.…" of the container, in its namespace
+}
+
+// DNSConfig is what a sandbox's resolver does with names that are not ours.
+type DNSConfig struct {
+	Upstreams []string // "address" or "address:port"; empty: those of the host
+}
+
+// Endpoint is one sandbox's place on one network.
+type Endpoint struct {
+	ID, Network, Sandbox string
+	ContainerName        string
+	Interface            string // name inside the sandbox, "eth0"
+	HostInterface        string // name of the veth's host end
+	Addrs                []netip.Prefix
+	LinkLocal            []netip.Prefix
+	MAC                  netspec.MAC
+	Names                []string // DNS names on this network: container name, aliases, short id. The first gives the PTR record
+	GwPriority           int
+	Options              map[string]string // driver options as given
+	Publish              []Publish
+}
+
+// Publish is one published port (or Count ports in a row) as it was settled:
+// nothing in it is left to choose.
+type Publish struct {
+	Proto         string // tcp, udp, sctp
+	HostIP        netip.Addr
+	HostPort      uint16
+	Count         uint16
+	ContainerPort uint16
+}
+
+// Host is what a driver may know of the machine it plans for. It is a fact
+// given to the plan, never looked up by a driver.
+type Host struct {
+	LinkPrefix string // of the names of our devices
+	MTU        int    // of the interface that the default route leaves by; 0: unknown
+	IPv6       bool   // the host's kernel has IPv6
+	// SockAddr: loopback publishes and DNS redirection can be done by eBPF at
+	// connect time. Without it Loopback objects are not planned.
+	SockAddr bool
+}

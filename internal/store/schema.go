@@ -1,0 +1,17 @@
+package store
+
+// Version is the number of the format that schema.go draws.
+//
+//	isle.db (bbolt; one bucket "isle", keys as paths, values JSON)
+//	├── meta/version                      the format's number, "1"
+//	├── container/<id>                    container.Record
+//	├── volume/<name>                     volume.Record
+//	├── network/<id>                      network.Network
+//	├── sandbox/<container id>            network.Sandbox
+//	├── endpoint/<id>                     network.Endpoint
+//	├── publish/<proto>/<host ip>/<port>  endpoint id that holds the port
+//	└── ipam/<pool>/addr/<address>        owner of the address
+//	    ipam/<pool>/owner/<owner>         the owner's address
+//
+// Images are in containerd's own metadata database beside this one.
+const Version = 1
