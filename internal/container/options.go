@@ -39,11 +39,11 @@ type RemoveOptions struct{ Force, Volumes, Link bool }
 
 // LogsOptions is which lines of the log to give.
 type LogsOptions struct {
-	Stdout, Stderr       bool
-	Follow               bool
-	Timestamps, Details  bool
-	Since, Until         time.Time
-	Tail                 int // lines; negative: all
+	Stdout, Stderr      bool
+	Follow              bool
+	Timestamps, Details bool
+	Since, Until        time.Time
+	Tail                int // lines; negative: all
 	// Streams is called once, when it is certain that there is an answer.
 	Streams func(tty bool) Streams
 }

@@ -1,0 +1,164 @@
+// Package config is the configuration of one isled instance: few keys, every
+// one with a default. Every path, the nft table's name, the link group, the
+// prefix of link names and the parent cgroup come from here, so that several
+// isleds can run on one machine.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/containerd/errdefs"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// File is where the configuration is looked for when no other is named.
+const File = "/etc/isle/isled.toml"
+
+// Config is the whole configuration. The comments are what "isled config" prints.
+type Config struct {
+	DataDir  string   `toml:"data-dir" comment:"Images, volumes, writable layers, records. Survives a reboot."`
+	RunDir   string   `toml:"run-dir" comment:"Sockets, namespaces, bundles. Should be a tmpfs."`
+	Hosts    []string `toml:"hosts" comment:"Where the API listens: unix:///path (root:isle 0660), tcp://addr:port. Empty: unix://<run-dir>/isle.sock"`
+	Group    string   `toml:"group" comment:"Group that may use the unix socket."`
+	LogLevel string   `toml:"log-level" comment:"debug, info, warn, error."`
+
+	Runtime  string             `toml:"runtime" comment:"OCI runtime for containers that name none. Empty: crun if it works here, else runc."`
+	Runtimes map[string]Runtime `toml:"runtimes" comment:"More OCI runtimes, by name."`
+	Init     string             `toml:"init" comment:"Program for --init. Empty: the one built into isle-shim."`
+
+	CgroupParent string `toml:"cgroup-parent" comment:"Parent of the containers' cgroups: a path, or with the systemd driver a slice. Empty: /isle or isle.slice."`
+	CgroupDriver string `toml:"cgroup-driver" comment:"cgroupfs or systemd. Empty: systemd where it is running with cgroup v2, else cgroupfs."`
+
+	StorageDriver string `toml:"storage-driver" comment:"overlay or native. Empty: overlay if the data directory can hold it."`
+
+	Network Network `toml:"network"`
+
+	Registries map[string]Registry `toml:"registries" comment:"How to reach registries, by host[:port]."`
+
+	DefaultUlimits  map[string]string `toml:"default-ulimits" comment:"For containers that set none: nofile = \"1024:524288\"."`
+	ShutdownTimeout int               `toml:"shutdown-timeout" comment:"Unused while containers survive isled; seconds for 'isled stop --containers'."`
+}
+
+// Runtime is one OCI runtime program.
+type Runtime struct {
+	Path string   `toml:"path"`
+	Args []string `toml:"args"`
+}
+
+// Registry is how to reach one registry.
+type Registry struct {
+	Mirrors  []string `toml:"mirrors" comment:"URLs tried first, in order."`
+	Insecure bool     `toml:"insecure" comment:"Plain HTTP, or TLS without checking the certificate."`
+	CA       string   `toml:"ca" comment:"File with certificates to trust."`
+}
+
+// Network is what concerns networks.
+type Network struct {
+	Table         string   `toml:"nft-table" comment:"Name of our nftables table (family inet)."`
+	LinkPrefix    string   `toml:"link-prefix" comment:"Beginning of the names of our links; at most 5 characters."`
+	LinkGroup     int      `toml:"link-group" comment:"Group number that marks links as ours."`
+	Bridge        string   `toml:"bridge" comment:"Name of the default network's bridge."`
+	Subnet        string   `toml:"subnet" comment:"IPv4 subnet of the default network. Empty: from the pools."`
+	Pools         []Pool   `toml:"pools" comment:"Where subnets are taken from."`
+	PoolV6        string   `toml:"pool-v6" comment:"IPv6 prefix that /64 subnets are taken from. Empty: a stable ULA made from the machine id."`
+	HostBinding   string   `toml:"host-binding" comment:"Address that ports are published on when none is named. Empty: all of both families."`
+	DNS           []string `toml:"dns" comment:"Name servers for containers. Empty: those of the host's resolv.conf."`
+	DNSSearch     []string `toml:"dns-search"`
+	DNSOptions    []string `toml:"dns-options"`
+	ResyncSeconds int      `toml:"resync-seconds" comment:"How often the kernel is compared with the records when nothing happens."`
+}
+
+// Pool is a prefix cut into subnets of Size bits.
+type Pool struct {
+	Base netip.Prefix `toml:"base"`
+	Size int          `toml:"size"`
+}
+
+// Default is the configuration of a host without a file.
+func Default() Config {
+	return Config{
+		DataDir:  "/var/lib/isle",
+		RunDir:   "/run/isle",
+		Group:    "isle",
+		LogLevel: "info",
+		Network: Network{
+			Table:      "isle",
+			LinkPrefix: "isle",
+			LinkGroup:  0x15e,
+			Bridge:     "isle0",
+			Pools: []Pool{
+				{netip.MustParsePrefix("172.17.0.0/16"), 16}, {netip.MustParsePrefix("172.18.0.0/16"), 16},
+				{netip.MustParsePrefix("172.19.0.0/16"), 16}, {netip.MustParsePrefix("172.20.0.0/14"), 16},
+				{netip.MustParsePrefix("172.24.0.0/14"), 16}, {netip.MustParsePrefix("172.28.0.0/14"), 16},
+				{netip.MustParsePrefix("192.168.0.0/16"), 20},
+			},
+			ResyncSeconds: 300,
+		},
+		ShutdownTimeout: 10,
+	}
+}
+
+// Load reads path over the defaults. A missing file is no error when it is
+// the standard one. Unknown keys are errors: they are typing mistakes.
+func Load(path string) (Config, error) {
+	c := Default()
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) && path == File {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("configuration: %w", err)
+	}
+	defer f.Close()
+	if err := toml.NewDecoder(f).DisallowUnknownFields().Decode(&c); err != nil {
+		var strict *toml.StrictMissingError
+		if errors.As(err, &strict) {
+			return c, fmt.Errorf("configuration %s: unknown keys:\n%s", path, strict.String())
+		}
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+var linkPrefix = regexp.MustCompile(`^[a-z][a-z0-9]{0,4}$`)
+
+// Check reports what in c cannot work.
+func (c Config) Check() error {
+	invalid := func(format string, args ...any) error {
+		return fmt.Errorf("configuration: "+format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+	}
+	switch {
+	case !filepath.IsAbs(c.DataDir), !filepath.IsAbs(c.RunDir):
+		return invalid("data-dir %q and run-dir %q must be absolute paths", c.DataDir, c.RunDir)
+	case !linkPrefix.MatchString(c.Network.LinkPrefix):
+		return invalid("link-prefix %q is not 1 to 5 lower-case letters and digits", c.Network.LinkPrefix)
+	case c.CgroupDriver != "" && c.CgroupDriver != "cgroupfs" && c.CgroupDriver != "systemd":
+		return invalid("cgroup-driver %q is neither cgroupfs nor systemd", c.CgroupDriver)
+	case len(c.Network.Pools) == 0:
+		return invalid("network.pools is empty")
+	}
+	for _, p := range c.Network.Pools {
+		if !p.Base.IsValid() || p.Size < p.Base.Bits() || p.Size > p.Base.Addr().BitLen()-2 {
+			return invalid("pool %s cannot be cut into subnets of /%d", p.Base, p.Size)
+		}
+	}
+	return nil
+}
+
+// Socket is the unix socket that the programs on this machine use.
+func (c Config) Socket() string { return filepath.Join(c.RunDir, "isle.sock") }
+
+// String is c as a file.
+func (c Config) String() string {
+	b, err := toml.Marshal(c)
+	if err != nil {
+		return "# " + err.Error()
+	}
+	return string(b)
+}
