@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+
+	"isle/internal/config"
+	"isle/internal/container"
+	"isle/internal/event"
+	"isle/internal/ids"
+	"isle/internal/store"
+)
+
+// Engine is the product without HTTP. Make it with its fields set, call
+// Restore once, then Run.
+type Engine struct {
+	Config   config.Config
+	Store    store.Store  // required
+	Images   Images       // required
+	Runtime  Runtime      // required
+	Networks Networks     // required
+	Volumes  Volumes      // required
+	Events   *event.Bus   // required
+	Log      *slog.Logger // required
+
+	mu     sync.RWMutex      // guards the two indexes, never held while waiting
+	byID   map[string]*entry // every container
+	byName map[string]string // name → id; reserved before the record is committed
+}
+
+// entry is one container: its record and who waits for it.
+type entry struct {
+	op sync.Mutex // held during a verb: one at a time for each container
+
+	mu  sync.Mutex // guards rec, held briefly
+	rec container.Record
+}
+
+// snapshot is a copy of the record; what its pointers lead to is never changed
+// in place (see update).
+func (c *entry) snapshot() container.Record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rec
+}
+
+var containers = store.NewTable[container.Record]("container")
+
+// update changes a record on disk and then in memory. fn gets a copy and
+// replaces, rather than changes, what pointers and maps lead to.
+func (e *Engine) update(ctx context.Context, c *entry, fn func(*container.Record) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rec := c.rec
+	if err := fn(&rec); err != nil {
+		return err
+	}
+	err := e.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { return containers.Put(tx, rec.ID, rec) })
+	if err != nil {
+		return fmt.Errorf("container %s: %w", ids.Short(rec.ID), err)
+	}
+	c.rec = rec
+	return nil
+}
+
+// find returns the container that ref means: a name, an id, or a prefix of
+// exactly one id.
+func (e *Engine) find(ref string) (*entry, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if c, ok := e.byID[ref]; ok {
+		return c, nil
+	}
+	if c, ok := e.byID[e.byName[strings.TrimPrefix(ref, "/")]]; ok {
+		return c, nil
+	}
+	var found *entry
+	for id, c := range e.byID {
+		if ref == "" || !strings.HasPrefix(id, ref) {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("multiple IDs found with provided prefix: %s: %w", ref, errdefs.ErrInvalidArgument)
+		}
+		found = c
+	}
+	if found == nil {
+		return nil, fmt.Errorf("No such container: %s: %w", ref, errdefs.ErrNotFound)
+	}
+	return found, nil
+}
+
+// all are the containers, in no order.
+func (e *Engine) all() []*entry {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return slices.Collect(maps.Values(e.byID))
+}
