@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+)
+
+const imageName = "isle/toolbox"
+
+func cases() []bench {
+	return []bench{
+		{"CLI --help", func(ctx context.Context, e engine, _ int) error { return e.run(ctx, "--help") }, false},
+		{"CLI run --rm --network none true", cliRun("--network", "none"), false},
+		{"CLI run --rm true, bridge", cliRun(), false},
+		{"CLI run --rm -p true, bridge", cliRun("-p", "18080:80"), false},
+		{"API create+start+wait+remove, none", life("none", 0), true},
+		{"API create+start+wait+remove, bridge", life("bridge", 0), true},
+		{"API create+start+wait+remove, bridge, a port", life("bridge", 18081), true},
+		{"API start of a created container, bridge, a port", (&startCase{}).round, true},
+		{"API exec true", execTrue, true},
+		{"CLI exec true", cliExec, false},
+	}
+}
+
+// run runs the engine's command line.
+func (e engine) run(ctx context.Context, args ...string) error {
+	all := append(append([]string{}, e.cli...), args...)
+	out, err := exec.CommandContext(ctx, all[0], all[1:]...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(all, " "), err, out)
+	}
+	return nil
+}
+
+func cliRun(flags ...string) func(context.Context, engine, int) error {
+	args := append(append([]string{"run", "--rm"}, flags...), imageName, "true")
+	return func(ctx context.Context, e engine, _ int) error { return e.run(ctx, args...) }
+}
+
+func life(network string, port int) func(context.Context, engine, int) error {
+	return func(ctx context.Context, e engine, _ int) error { return e.api.life(ctx, network, port) }
+}
+
+// startCase times the start alone: it keeps a stopped container per engine.
+type startCase struct{ ids map[string]string }
+
+func (s *startCase) round(ctx context.Context, e engine, _ int) error {
+	if s.ids == nil {
+		s.ids = map[string]string{}
+	}
+	if s.ids[e.name] == "" {
+		id, err := e.api.create(ctx, "bridge", 18082, "true")
+		if err != nil {
+			return err
+		}
+		s.ids[e.name] = id
+	}
+	return e.api.startWait(ctx, s.ids[e.name])
+}
+
+func execTrue(ctx context.Context, e engine, round int) error {
+	id, err := e.api.sleeper(ctx)
+	if err != nil {
+		return err
+	}
+	return e.api.exec(ctx, id, "true")
+}
+
+func cliExec(ctx context.Context, e engine, round int) error {
+	if round == 0 {
+		e.run(ctx, "rm", "-f", "bench-sleeper-cli")
+		if err := e.run(ctx, "run", "-d", "--name", "bench-sleeper-cli", imageName, "sleep", "100000"); err != nil {
+			return err
+		}
+	}
+	return e.run(ctx, "exec", "bench-sleeper-cli", "true")
+}
