@@ -1,0 +1,149 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/common"
+)
+
+// This file is the only place where classes of errors become statuses.
+
+var classes = []struct {
+	class  error
+	is     func(error) bool
+	status int
+}{
+	{errdefs.ErrNotFound, errdefs.IsNotFound, http.StatusNotFound},
+	{errdefs.ErrInvalidArgument, errdefs.IsInvalidArgument, http.StatusBadRequest},
+	{errdefs.ErrOutOfRange, errdefs.IsOutOfRange, http.StatusBadRequest},
+	{errdefs.ErrConflict, errdefs.IsConflict, http.StatusConflict},
+	{errdefs.ErrAlreadyExists, errdefs.IsAlreadyExists, http.StatusConflict},
+	{errdefs.ErrFailedPrecondition, errdefs.IsFailedPrecondition, http.StatusConflict},
+	{errdefs.ErrAborted, errdefs.IsAborted, http.StatusConflict},
+	{errdefs.ErrNotModified, errdefs.IsNotModified, http.StatusNotModified},
+	{errdefs.ErrUnauthenticated, errdefs.IsUnauthorized, http.StatusUnauthorized},
+	{errdefs.ErrPermissionDenied, errdefs.IsPermissionDenied, http.StatusForbidden},
+	{errdefs.ErrNotImplemented, errdefs.IsNotImplemented, http.StatusNotImplemented},
+	{errdefs.ErrUnavailable, errdefs.IsUnavailable, http.StatusServiceUnavailable},
+	{errdefs.ErrResourceExhausted, errdefs.IsResourceExhausted, http.StatusInsufficientStorage},
+	{errdefs.ErrDataLoss, errdefs.IsDataLoss, http.StatusInternalServerError},
+	{errdefs.ErrInternal, errdefs.IsInternal, http.StatusInternalServerError},
+	{context.DeadlineExceeded, errdefs.IsDeadlineExceeded, http.StatusGatewayTimeout},
+	{context.Canceled, errdefs.IsCanceled, statusClosed},
+}
+
+// statusClosed is what the log shows when the client has left.
+const statusClosed = 499
+
+var (
+	errNoPage = fmt.Errorf("page not found: %w", errdefs.ErrNotFound)
+	errSwarm  = fmt.Errorf(`This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.: %w`, errdefs.ErrUnavailable) //nolint:staticcheck // Docker's text
+)
+
+// errGone marks a failed write: there is nobody left to tell.
+var errGone = errors.New("the client has left")
+
+func gone(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errGone, err)
+}
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", fmt.Errorf(format, args...), errdefs.ErrInvalidArgument)
+}
+
+func notImplemented(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", fmt.Errorf(format, args...), errdefs.ErrNotImplemented)
+}
+
+// statusOf is the status of the outermost class in err: what a caller said of
+// an error holds before what the error's cause was.
+func statusOf(err error) int {
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return http.StatusRequestEntityTooLarge
+	}
+	for level := []error{err}; len(level) > 0; {
+		var below []error
+		for _, e := range level {
+			for _, c := range classes {
+				if e == c.class { //nolint:errorlint // the node itself, not what it wraps
+					return c.status
+				}
+			}
+			below = append(below, children(e)...)
+		}
+		level = below
+	}
+	for _, c := range classes { // those that carry their class as a method
+		if c.is(err) {
+			return c.status
+		}
+	}
+	return http.StatusInternalServerError
+}
+
+func children(err error) []error {
+	switch e := err.(type) { //nolint:errorlint // walks the tree by itself
+	case interface{ Unwrap() []error }:
+		return e.Unwrap()
+	case interface{ Unwrap() error }:
+		if u := e.Unwrap(); u != nil {
+			return []error{u}
+		}
+	}
+	return nil
+}
+
+// message is what a person reads: the text of err without the names of
+// classes at its end. Clients match Docker's sentences.
+func message(err error) string {
+	text := err.Error()
+	for again := true; again; {
+		again = false
+		for _, c := range classes {
+			if cut, ok := strings.CutSuffix(text, ": "+c.class.Error()); ok {
+				text, again = cut, true
+			}
+		}
+	}
+	return text
+}
+
+// fail answers with an error, or ends an answer that has begun.
+func (s *Server) fail(a *answer, r *http.Request, err error) {
+	switch {
+	case a.hijacked:
+		s.Log.Debug("stream ended", "path", r.URL.Path, "error", err)
+		return
+	case errors.Is(err, errGone), r.Context().Err() != nil && errors.Is(err, context.Canceled):
+		s.Log.Debug("the client left", "path", r.URL.Path, "error", err)
+		if a.status == 0 {
+			a.status = statusClosed
+		}
+		panic(http.ErrAbortHandler)
+	case a.status != 0:
+		s.Log.Warn("answer broken off", "path", r.URL.Path, "error", err)
+		panic(http.ErrAbortHandler)
+	}
+	status := statusOf(err)
+	if status >= http.StatusInternalServerError {
+		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
+	}
+	for _, h := range []string{"Content-Type", "Content-Length", "Content-Disposition"} {
+		a.Header().Del(h)
+	}
+	if status == http.StatusNotModified {
+		a.WriteHeader(status)
+		return
+	}
+	if err := a.json(status, common.ErrorResponse{Message: message(err)}); err != nil {
+		s.Log.Debug("the client left", "path", r.URL.Path, "error", err)
+	}
+}
