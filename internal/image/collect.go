@@ -1,0 +1,80 @@
+package image
+
+import (
+	"context"
+
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/pkg/gc"
+	"github.com/containerd/errdefs"
+)
+
+// resourceRootfs is our kind of thing in containerd's collection: the writable
+// layer of a container. It is never collected; it only holds other things.
+const resourceRootfs = metadata.ResourceMount + 1
+
+// rootfsCollector tells the collector what containers stand on: the snapshots
+// below their layers, and the content of their images, which commit needs.
+// It reads the layers' own records, so nothing has to be kept in step.
+type rootfsCollector struct{ s *Service }
+
+var _ metadata.Collector = rootfsCollector{}
+
+func (rootfsCollector) ReferenceLabel() string { return "isle.rootfs" }
+
+// StartCollection must not fail: containerd would go on without us.
+func (c rootfsCollector) StartCollection(context.Context) (metadata.CollectionContext, error) {
+	return c.s.held, nil
+}
+
+// holdings are what the collection that is about to begin must leave alone.
+// A record that cannot be parsed belongs to a container that cannot start.
+func (s *Service) holdings(ctx context.Context) (heldNodes, error) {
+	containers, err := s.Rootfses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var held heldNodes
+	for _, id := range containers {
+		r, err := s.rootfs(id)
+		switch {
+		case errdefs.IsNotFound(err):
+			continue
+		case errdefs.IsDataLoss(err):
+			s.log.Warn("writable layer is damaged", "container", id, "error", err)
+			continue
+		case err != nil:
+			return nil, err
+		}
+		held = append(held, node(metadata.ResourceContent, r.Manifest.Digest.String()))
+		if r.ChainID != "" {
+			held = append(held, node(metadata.ResourceSnapshot, s.storage.name+"/"+r.ChainID.String()))
+		}
+		if !s.storage.overlay() {
+			held = append(held, node(metadata.ResourceSnapshot, s.storage.name+"/"+nativeKey(id)))
+		}
+	}
+	return held, nil
+}
+
+func node(t gc.ResourceType, key string) gc.Node {
+	return gc.Node{Type: t, Namespace: namespace, Key: key}
+}
+
+// heldNodes is what one collection must leave alone.
+type heldNodes []gc.Node
+
+func (heldNodes) All(func(gc.Node)) {}
+
+func (h heldNodes) Active(ns string, fn func(gc.Node)) {
+	if ns != namespace {
+		return
+	}
+	for _, n := range h {
+		fn(n)
+	}
+}
+
+func (heldNodes) Leased(string, string, func(gc.Node)) {}
+func (heldNodes) Remove(gc.Node)                       {}
+func (heldNodes) Cancel() error                        { return nil }
+func (heldNodes) Finish() error                        { return nil }

@@ -1,0 +1,79 @@
+package image
+
+import (
+	"context"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// sizes adds up what images take, each thing once.
+type sizes struct {
+	s       *Service
+	seen    map[digest.Digest]int64 // blobs and chains, to their size
+	content int64
+	plain   int64
+}
+
+func (s *Service) newSizes() *sizes { return &sizes{s: s, seen: map[digest.Digest]int64{}} }
+
+func (z *sizes) total() int64 { return z.content + z.plain }
+
+// blob adds content that is in the store.
+func (z *sizes) blob(ctx context.Context, d digest.Digest) {
+	if _, ok := z.seen[d]; ok {
+		return
+	}
+	info, err := z.s.content.Info(ctx, d)
+	if err != nil {
+		return
+	}
+	z.seen[d] = info.Size
+	z.content += info.Size
+}
+
+// variant adds one platform of an image.
+func (z *sizes) variant(ctx context.Context, v variant) error {
+	z.blob(ctx, v.desc.Digest)
+	z.blob(ctx, v.manifest.Config.Digest)
+	for _, l := range v.manifest.Layers {
+		z.blob(ctx, l.Digest)
+	}
+	return z.chain(ctx, v.chainID())
+}
+
+// chain adds unpacked layers.
+func (z *sizes) chain(ctx context.Context, chain digest.Digest) error {
+	for name := chain; name != ""; {
+		if _, ok := z.seen[name]; ok {
+			return nil
+		}
+		info, err := z.s.snap.Stat(ctx, name.String())
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		u, err := z.s.snap.Usage(ctx, name.String())
+		if err != nil {
+			return err
+		}
+		z.seen[name] = u.Size
+		z.plain += u.Size
+		name = digest.Digest(info.Parent)
+	}
+	return nil
+}
+
+// image adds all of an image that is here.
+func (z *sizes) image(ctx context.Context, target ocispec.Descriptor, vs []variant) error {
+	z.blob(ctx, target.Digest)
+	for _, v := range vs {
+		if err := z.variant(ctx, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
