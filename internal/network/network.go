@@ -45,9 +45,11 @@ type Pool struct {
 // Sandbox is the network namespace of one container.
 type Sandbox struct {
 	ID      string // the container's
+	Name    string // the container's
 	NS      netspec.NS
 	DNSPort uint16 // where its resolver listens, on 127.0.0.11
 	DNS     DNSConfig
+	Publish []Publish         // its ports; which endpoint carries them follows from the gateway (plan.go)
 	Sysctls map[string]string // "net.ipv4.…" of the container, in its namespace
 }
 
@@ -68,8 +70,13 @@ type Endpoint struct {
 	Names                []string // DNS names on this network: container name, aliases, short id. The first gives the PTR record
 	GwPriority           int
 	Options              map[string]string // driver options as given
-	Publish              []Publish
+	// Publish is the part of the sandbox's ports that this endpoint carries. It
+	// follows from the sandbox's other endpoints and is not in the record.
+	Publish []Publish `json:"-"`
 }
+
+// NS is the namespace that the endpoint's interface is in.
+func (e Endpoint) NS() netspec.NS { return netspec.NS(e.Sandbox) }
 
 // Publish is one published port (or Count ports in a row) as it was settled:
 // nothing in it is left to choose.

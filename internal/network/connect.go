@@ -1,0 +1,298 @@
+package network
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+
+	"isle/internal/ids"
+	"isle/internal/netspec"
+	"isle/internal/store"
+)
+
+// draft is an endpoint without its addresses.
+type draft struct {
+	place
+	want network.EndpointIPAMConfig
+}
+
+// Connect puts a sandbox that is open on one more network.
+func (m *Manager) Connect(ctx context.Context, sandboxID string, req ConnectRequest) (Endpoint, error) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	old, err := m.sandboxLocked(sandboxID)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	d, err := m.draft(old.Sandbox, req, nil)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	for _, pl := range old.places {
+		if pl.net.ID == d.net.ID {
+			return Endpoint{}, errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("endpoint with name %s already exists in network %s", d.ContainerName, d.net.Name))
+		}
+	}
+	if old.NS == "" || d.net.Driver == DriverHost {
+		return Endpoint{}, errHostNetwork
+	}
+	drafts := []draft{d}
+	if err := m.nameInterfaces(old.places, drafts); err != nil {
+		return Endpoint{}, err
+	}
+	sb, err := m.write(ctx, old.Sandbox, old.places, drafts)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if err := m.resolve(ctx, sb); err != nil {
+		return Endpoint{}, fmt.Errorf("%w (the container is connected)", err)
+	}
+	m.tell(events.ActionConnect, *d.net, sandboxID)
+	i := slices.IndexFunc(sb.places, func(pl place) bool { return pl.ID == d.ID })
+	return sb.places[i].Endpoint, nil
+}
+
+// Disconnect takes a sandbox that is open off a network.
+func (m *Manager) Disconnect(ctx context.Context, sandboxID, networkID string) error {
+	m.op.Lock()
+	defer m.op.Unlock()
+	old, err := m.sandboxLocked(sandboxID)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(old.places, func(pl place) bool { return pl.net.ID == networkID })
+	if i < 0 {
+		return errdefs.ErrNotFound.WithMessage(fmt.Sprintf("container %s is not connected to network %s", old.Name, m.networkName(networkID)))
+	}
+	if old.NS == "" {
+		return errHostNetwork
+	}
+	gone := old.places[i]
+	sb := m.assemble(old.Sandbox, slices.Concat(old.places[:i], old.places[i+1:]))
+	err = m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
+		if err := m.release(tx, gone); err != nil {
+			return nil, err
+		}
+		s, err := m.planner().sandbox(sb.Sandbox, sb.places)
+		return map[string]netspec.State{sandboxUnit(sb.ID): s}, err
+	})
+	if err != nil {
+		return fmt.Errorf("disconnect container %s from network %s: %w", old.Name, gone.net.Name, err)
+	}
+	m.became(sb.ID, sb)
+	m.tell(events.ActionDisconnect, *gone.net, sandboxID)
+	return m.resolve(ctx, sb)
+}
+
+func (m *Manager) networkName(id string) string {
+	if n, ok := m.x.networks[id]; ok {
+		return n.Name
+	}
+	return ids.Short(id)
+}
+
+func (m *Manager) sandboxLocked(id string) (*sandbox, error) {
+	sb := m.x.sandboxes[id]
+	if sb == nil {
+		return nil, fmt.Errorf("the network of container %s is not open: %w", ids.Short(id), errdefs.ErrNotFound)
+	}
+	return sb, nil
+}
+
+func (m *Manager) sandbox(id string) (*sandbox, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.sandboxLocked(id)
+}
+
+// draft reads one wish. others are those of the same request.
+func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft, error) {
+	n, err := m.x.find(req.Network)
+	if err != nil {
+		return draft{}, err
+	}
+	if n.ConfigOnly {
+		return draft{}, errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("network %s is a configuration-only network: containers cannot be connected to it", n.Name))
+	}
+	if slices.ContainsFunc(others, func(d draft) bool { return d.net.ID == n.ID }) {
+		return draft{}, fmt.Errorf("network %s is named twice: %w", n.Name, errdefs.ErrInvalidArgument)
+	}
+	d := draft{place: place{Endpoint{
+		ID: m.newEndpointID(), Network: n.ID, Sandbox: rec.ID, ContainerName: req.ContainerName,
+		GwPriority: req.Settings.GwPriority, Options: req.Settings.DriverOpts, Names: names(req),
+	}, n}}
+	if d.ContainerName == "" {
+		d.ContainerName = rec.Name
+	}
+	if drv, err := m.planner().driver(*n); err != nil || !drv.Caps().IPAM {
+		return d, err
+	}
+	d.HostInterface = m.hostInterface(d.ID)
+	if c := req.Settings.IPAMConfig; c != nil {
+		d.want = *c
+	}
+	for _, a := range d.want.LinkLocalIPs {
+		bits := 64
+		if a.Is4() {
+			bits = 16
+		}
+		d.LinkLocal = append(d.LinkLocal, netip.PrefixFrom(a, bits))
+	}
+	d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress)
+	return d, err
+}
+
+// names are what others on the network can call the container: the first is
+// its answer to "who has this address".
+func names(req ConnectRequest) []string {
+	all := append([]string{req.ContainerName}, req.Settings.Aliases...)
+	all = append(all, ids.Short(req.ContainerID))
+	var out []string
+	for _, n := range all {
+		if n != "" && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// newEndpointID is one whose veth's name is free.
+func (m *Manager) newEndpointID() string {
+	for {
+		id := ids.New()
+		if _, used := m.x.hostIfs[m.hostInterface(id)]; !used {
+			return id
+		}
+	}
+}
+
+func (m *Manager) hostInterface(endpointID string) string {
+	return (m.Config.LinkPrefix + "v" + endpointID)[:15]
+}
+
+// mac is the same for a container on a network every time it starts, unless
+// the user wants another.
+func mac(sandboxID, networkID string, want network.HardwareAddr) (netspec.MAC, error) {
+	var out netspec.MAC
+	if len(want) == 0 {
+		h := sha256.Sum256([]byte(sandboxID + "/" + networkID))
+		copy(out[1:], h[:])
+		out[0] = 0x02 // locally administered, unicast
+		return out, nil
+	}
+	if len(want) != 6 || want[0]&1 != 0 || [6]byte(want) == [6]byte{} {
+		return out, fmt.Errorf("invalid MAC address %s: it must be 6 bytes and not a group address: %w", want, errdefs.ErrInvalidArgument)
+	}
+	return netspec.MAC(want), nil
+}
+
+// nameInterfaces gives the new endpoints of a sandbox the names of their
+// interfaces: the user's first, then the next free ones in order.
+func (m *Manager) nameInterfaces(have []place, drafts []draft) error {
+	used := map[string]bool{}
+	for _, pl := range have {
+		used[pl.Interface] = true
+	}
+	for i := range drafts {
+		name := drafts[i].Options[OptIfname]
+		if name == "" || drafts[i].HostInterface == "" {
+			continue
+		}
+		if err := CheckInterface(name); err != nil {
+			return err
+		}
+		if used[name] {
+			return fmt.Errorf("interface name %s is used twice in one container: %w", name, errdefs.ErrConflict)
+		}
+		used[name], drafts[i].Interface = true, name
+	}
+	for i := range drafts {
+		if drafts[i].HostInterface == "" || drafts[i].Interface != "" {
+			continue
+		}
+		prefix := drafts[i].net.Options[OptIfacePrefix]
+		if prefix == "" {
+			prefix = "eth"
+		}
+		k := 0
+		for used[prefix+strconv.Itoa(k)] {
+			k++
+		}
+		name := prefix + strconv.Itoa(k)
+		if err := CheckInterface(name); err != nil {
+			return err
+		}
+		used[name], drafts[i].Interface = true, name
+	}
+	return nil
+}
+
+// reserve gives a draft its addresses.
+func (m *Manager) reserve(tx store.Tx, d draft) (place, error) {
+	pl := d.place
+	pl.Addrs = nil
+	for _, want := range []struct {
+		v6   bool
+		addr netip.Addr
+		on   bool
+	}{{false, d.want.IPv4Address, d.net.IPv4}, {true, d.want.IPv6Address, d.net.IPv6}} {
+		if d.HostInterface == "" || (!want.on && !want.addr.IsValid()) {
+			continue
+		}
+		p, err := m.reserveFamily(tx, d, want.v6, want.addr)
+		if err != nil {
+			return pl, inNetwork(*d.net, err)
+		}
+		if p.IsValid() {
+			pl.Addrs = append(pl.Addrs, p)
+		}
+	}
+	return pl, nil
+}
+
+func (m *Manager) reserveFamily(tx store.Tx, d draft, v6 bool, want netip.Addr) (netip.Prefix, error) {
+	var full error
+	for _, p := range d.net.Pools {
+		if p.Subnet.Addr().Is6() != v6 || (want.IsValid() && !p.Subnet.Contains(want)) {
+			continue
+		}
+		a, err := m.IPAM.Reserve(tx, p.Subnet, d.ID, want)
+		if errdefs.IsResourceExhausted(err) {
+			full = err
+			continue
+		}
+		return netip.PrefixFrom(a, p.Subnet.Bits()), err
+	}
+	switch {
+	case want.IsValid():
+		return netip.Prefix{}, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("no configured subnet contains IP address %s", want))
+	case full != nil:
+		family := map[bool]string{false: "IPv4", true: "IPv6"}[v6]
+		return netip.Prefix{}, errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("no available %s addresses on this network's address pools: %s (%s)", family, d.net.Name, ids.Short(d.net.ID)))
+	}
+	return netip.Prefix{}, nil // an IPAM driver without addresses
+}
+
+// release takes an endpoint out of the records.
+func (m *Manager) release(tx store.Tx, pl place) error {
+	for _, p := range pl.net.Pools {
+		if _, err := m.IPAM.Release(tx, p.Subnet, pl.ID); err != nil {
+			return err
+		}
+	}
+	endpoints.Delete(tx, pl.ID)
+	return nil
+}
+
+func (m *Manager) eachLease(pl place, do func(netip.Prefix, netip.Addr)) {
+	for _, a := range pl.Addrs {
+		do(a.Masked(), a.Addr())
+	}
+}

@@ -1,0 +1,333 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"regexp"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+
+	"isle/internal/ids"
+	"isle/internal/netspec"
+	"isle/internal/network/ipam"
+	"isle/internal/store"
+)
+
+// The networks that are always there, with their drivers.
+const (
+	NameBridge, NameHost, NameNone       = "bridge", "host", "none"
+	DriverBridge, DriverHost, DriverNone = "bridge", "host", "null"
+)
+
+// Predefined reports whether name belongs to a network of Isle's own.
+func Predefined(name string) bool {
+	return name == NameBridge || name == NameHost || name == NameNone || name == "default"
+}
+
+var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+
+// Create makes a network.
+func (m *Manager) Create(ctx context.Context, req network.CreateRequest) (Network, error) {
+	if !validName.MatchString(req.Name) {
+		return Network{}, fmt.Errorf("invalid network name %q: only [a-zA-Z0-9][a-zA-Z0-9_.-]* are allowed: %w", req.Name, errdefs.ErrInvalidArgument)
+	}
+	if Predefined(req.Name) {
+		return Network{}, errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("operation is not permitted on predefined %s network", req.Name))
+	}
+	m.op.Lock()
+	defer m.op.Unlock()
+	n, err := m.draftNetwork(req)
+	if err != nil {
+		return Network{}, err
+	}
+	return m.create(ctx, n, req.IPAM)
+}
+
+// draftNetwork is everything about a network but its subnets.
+func (m *Manager) draftNetwork(req network.CreateRequest) (Network, error) {
+	n := Network{
+		ID: ids.New(), Name: req.Name, Driver: req.Driver, Created: time.Now().UTC(), Scope: "local",
+		IPv4: req.EnableIPv4 == nil || *req.EnableIPv4, IPv6: req.EnableIPv6 != nil && *req.EnableIPv6,
+		Options: maps.Clone(req.Options), Labels: maps.Clone(req.Labels), IPAMDriver: "default",
+		Internal: req.Internal, Attachable: req.Attachable, ConfigOnly: req.ConfigOnly,
+	}
+	switch {
+	case req.Scope != "" && req.Scope != "local", req.Ingress:
+		return n, fmt.Errorf("network %s: this host is in no cluster, so the scope can only be local: %w", n.Name, errdefs.ErrInvalidArgument)
+	case n.ConfigOnly && req.ConfigFrom != nil && req.ConfigFrom.Network != "":
+		return n, fmt.Errorf("network %s: a configuration-only network cannot depend on another configuration network: %w", n.Name, errdefs.ErrInvalidArgument)
+	case n.ConfigOnly:
+		n.Driver = DriverNone
+	case n.Driver == "" || n.Driver == "default":
+		n.Driver = DriverBridge
+	}
+	if req.IPAM != nil {
+		n.IPAMOptions = maps.Clone(req.IPAM.Options)
+		if req.IPAM.Driver != "" {
+			n.IPAMDriver = req.IPAM.Driver
+		}
+	}
+	if n.IPAMDriver != "default" && n.IPAMDriver != "null" {
+		return n, fmt.Errorf("network %s: ipam driver %q not found: %w", n.Name, n.IPAMDriver, errdefs.ErrNotFound)
+	}
+	return m.configFrom(n, req)
+}
+
+// configFrom takes over what a configuration-only network says.
+func (m *Manager) configFrom(n Network, req network.CreateRequest) (Network, error) {
+	if req.ConfigFrom == nil || req.ConfigFrom.Network == "" {
+		return n, nil
+	}
+	from, err := m.x.find(req.ConfigFrom.Network)
+	if err != nil {
+		return n, fmt.Errorf("network %s: configuration: %w", n.Name, err)
+	}
+	switch {
+	case !from.ConfigOnly:
+		return n, fmt.Errorf("network %s: %s is not a configuration-only network: %w", n.Name, from.Name, errdefs.ErrInvalidArgument)
+	case len(req.Options) > 0, req.IPAM != nil && len(req.IPAM.Config) > 0, req.EnableIPv6 != nil:
+		return n, errdefs.ErrPermissionDenied.WithMessage("user specified configurations are not supported if the network depends on a configuration network")
+	}
+	n.ConfigFrom, n.IPv4, n.IPv6 = from.Name, from.IPv4, from.IPv6
+	n.Options, n.IPAMOptions, n.IPAMDriver = from.Options, from.IPAMOptions, from.IPAMDriver
+	n.Pools = from.Pools
+	if n.Labels == nil {
+		n.Labels = from.Labels
+	}
+	return n, nil
+}
+
+// create settles the subnets of n, checks it, and makes it. op is held.
+func (m *Manager) create(ctx context.Context, n Network, want *network.IPAM) (Network, error) {
+	if _, ok := m.x.names[n.Name]; ok {
+		return n, errdefs.ErrConflict.WithMessage(fmt.Sprintf("network with name %s already exists", n.Name))
+	}
+	d, err := m.planner().driver(n)
+	if err != nil {
+		return n, err
+	}
+	if d.Caps().Singleton && !n.ConfigOnly && !Predefined(n.Name) {
+		return n, errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("only one instance of %q network is allowed", n.Driver))
+	}
+	if err := m.pools(ctx, &n, d, want); err != nil {
+		return n, inNetwork(n, err)
+	}
+	n.Index = m.x.free
+	if !n.ConfigOnly {
+		if err := d.Validate(n); err != nil {
+			return n, inNetwork(n, err)
+		}
+	}
+	return n, m.commitNetwork(ctx, n)
+}
+
+func (m *Manager) commitNetwork(ctx context.Context, n Network) error {
+	var s netspec.State
+	err := m.commit(ctx, func(tx store.Tx) (_ map[string]netspec.State, err error) {
+		if s, err = m.planner().network(n); err != nil {
+			return nil, err
+		}
+		if err := m.x.clash(s); err != nil {
+			return nil, inNetwork(n, err)
+		}
+		units := map[string]netspec.State{networkUnit(n.ID): s, machineUnit: m.planner().machine(m.x.ipv6 > 0 || n.IPv6)}
+		return units, networks.Put(tx, n.ID, n)
+	})
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.x.addNetwork(&n, s)
+	m.mu.Unlock()
+	if !n.ConfigOnly {
+		for _, p := range n.Pools {
+			m.IPAM.Open(pool(p))
+		}
+	}
+	m.zone(n)
+	m.tell(events.ActionCreate, n, "")
+	return nil
+}
+
+// pools settles the subnets of n: those asked for, and one for each family
+// that has none.
+func (m *Manager) pools(ctx context.Context, n *Network, d Driver, want *network.IPAM) error {
+	if !d.Caps().IPAM && !n.ConfigOnly || n.IPAMDriver == "null" {
+		if want != nil && len(want.Config) > 0 {
+			return fmt.Errorf("driver %s has no addresses to configure: %w", n.Driver, errdefs.ErrInvalidArgument)
+		}
+		return nil
+	}
+	var asked []network.IPAMConfig
+	if want != nil {
+		asked = want.Config
+	}
+	for _, p := range n.Pools { // of the configuration network
+		asked = append(asked, network.IPAMConfig{Subnet: p.Subnet, IPRange: p.Range, Gateway: p.Gateway, AuxAddress: p.Aux})
+	}
+	if n.Pools = nil; n.ConfigOnly {
+		for _, c := range asked {
+			n.Pools = append(n.Pools, Pool{Subnet: c.Subnet, Range: c.IPRange, Gateway: c.Gateway, Aux: c.AuxAddress})
+		}
+		return nil
+	}
+	if !n.IPv4 && !n.IPv6 {
+		return fmt.Errorf("IPv4 or IPv6 must be enabled: %w", errdefs.ErrInvalidArgument)
+	}
+	foreign, err := m.foreign(ctx)
+	if err != nil {
+		return err
+	}
+	return m.choosePools(n, asked, foreign)
+}
+
+func (m *Manager) choosePools(n *Network, asked []network.IPAMConfig, foreign []ipam.Foreign) error {
+	need := map[bool]bool{false: n.IPv4, true: n.IPv6} // by "is IPv6"
+	for _, c := range asked {
+		if !c.Subnet.IsValid() && !c.IPRange.IsValid() && !c.Gateway.IsValid() && len(c.AuxAddress) == 0 {
+			continue
+		}
+		v6 := familyOf(c)
+		if (v6 && !n.IPv6) || (!v6 && !n.IPv4) {
+			return fmt.Errorf("subnet %s given, but its address family is not enabled: %w", c.Subnet, errdefs.ErrInvalidArgument)
+		}
+		p, err := m.settlePool(c, v6, foreign)
+		if err != nil {
+			return err
+		}
+		need[v6] = false
+		n.Pools = append(n.Pools, p)
+		foreign = append(foreign, ipam.Foreign{Prefix: p.Subnet, What: "subnet of the same network"})
+	}
+	for _, v6 := range []bool{false, true} {
+		if need[v6] {
+			p, err := m.settlePool(network.IPAMConfig{}, v6, foreign)
+			if err != nil {
+				return err
+			}
+			n.Pools = append(n.Pools, p)
+		}
+	}
+	return nil
+}
+
+func familyOf(c network.IPAMConfig) (v6 bool) {
+	if c.Subnet.IsValid() {
+		return c.Subnet.Addr().Is6()
+	}
+	return c.IPRange.Addr().Is6() || c.Gateway.Is6()
+}
+
+// settlePool checks what was asked for and fills in the rest. A subnet with
+// the unspecified address asks for a size only.
+func (m *Manager) settlePool(c network.IPAMConfig, v6 bool, foreign []ipam.Foreign) (Pool, error) {
+	p := Pool{Subnet: c.Subnet.Masked(), Range: c.IPRange.Masked(), Gateway: c.Gateway, Aux: c.AuxAddress}
+	var err error
+	switch {
+	case !c.Subnet.IsValid() || c.Subnet.Addr().IsUnspecified():
+		if c.IPRange.IsValid() || c.Gateway.IsValid() || len(c.AuxAddress) > 0 {
+			return p, errdefs.ErrInvalidArgument.WithMessage("no matching subnet for range, gateway or aux-address: give --subnet too")
+		}
+		p.Auto = true
+		p.Subnet, err = m.IPAM.Choose(v6, max(c.Subnet.Bits(), 0), foreign)
+	case c.Subnet.Addr() != p.Subnet.Addr():
+		err = fmt.Errorf("invalid subnet %s: it should be %s: %w", c.Subnet, p.Subnet, errdefs.ErrInvalidArgument)
+	default:
+		err = m.IPAM.Check(p.Subnet, foreign)
+	}
+	if err != nil {
+		return p, err
+	}
+	return p, p.complete()
+}
+
+// complete checks the parts of p against its subnet and chooses a gateway.
+func (p *Pool) complete() error {
+	bad := func(what string, v any) error {
+		return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("no matching subnet for %s %v", what, v))
+	}
+	host := p.Subnet.Addr().BitLen() - p.Subnet.Bits()
+	switch {
+	case host < 1:
+		return fmt.Errorf("invalid subnet %s: there is no room for a gateway and a container: %w", p.Subnet, errdefs.ErrInvalidArgument)
+	case p.Range.IsValid() && (p.Range.Bits() < p.Subnet.Bits() || !p.Subnet.Contains(p.Range.Addr())):
+		return bad("range", p.Range)
+	case p.Gateway.IsValid() && !p.Subnet.Contains(p.Gateway):
+		return bad("gateway", p.Gateway)
+	}
+	taken := map[netip.Addr]bool{}
+	for name, a := range p.Aux {
+		if !p.Subnet.Contains(a) || (a == p.Gateway && a.IsValid()) {
+			return bad("aux-address", name+"="+a.String())
+		}
+		taken[a] = true
+	}
+	if p.Gateway.IsValid() {
+		return nil
+	}
+	p.Gateway = p.Subnet.Addr()
+	if host > 1 {
+		p.Gateway = p.Gateway.Next()
+	}
+	for taken[p.Gateway] {
+		p.Gateway = p.Gateway.Next()
+	}
+	if !p.Subnet.Contains(p.Gateway) {
+		return bad("gateway", "none is left by the aux-addresses")
+	}
+	return nil
+}
+
+// foreign are the prefixes that others use: not our own devices' routes.
+func (m *Manager) foreign(ctx context.Context) ([]ipam.Foreign, error) {
+	all, err := m.Machine.Foreign(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look at this host's routes: %w", err)
+	}
+	var out []ipam.Foreign
+	for _, f := range all {
+		_, ours := m.x.devices[netspec.Link{Name: f.Dev}.Key()]
+		if !ours {
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
+
+// predefine makes the networks that are always there. op is held.
+func (m *Manager) predefine(ctx context.Context) error {
+	for _, name := range []string{NameBridge, NameHost, NameNone} {
+		if _, ok := m.x.names[name]; ok {
+			continue
+		}
+		n := Network{ID: ids.New(), Name: name, Created: time.Now().UTC(), Scope: "local", IPv4: true, IPAMDriver: "default"}
+		var want *network.IPAM
+		switch name {
+		case NameHost:
+			n.Driver = DriverHost
+		case NameNone:
+			n.Driver = DriverNone
+		default:
+			n.Driver = DriverBridge
+			n.Options = map[string]string{
+				"com.docker.network.bridge.default_bridge":       "true",
+				"com.docker.network.bridge.enable_icc":           "true",
+				"com.docker.network.bridge.enable_ip_masquerade": "true",
+				OptHostBinding:                   "0.0.0.0",
+				"com.docker.network.bridge.name": m.Config.Bridge,
+			}
+			if m.Config.Subnet.IsValid() {
+				want = &network.IPAM{Config: []network.IPAMConfig{{Subnet: m.Config.Subnet}}}
+			}
+		}
+		if _, err := m.create(ctx, n, want); err != nil {
+			return fmt.Errorf("make the %s network: %w", name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,19 @@
+// Package builtin is the list of the drivers that come with Isle. Only
+// cmd/isled imports it.
+package builtin
+
+import (
+	"isle/internal/network"
+	"isle/internal/network/driver/bridge"
+	"isle/internal/network/driver/host"
+	"isle/internal/network/driver/none"
+)
+
+// Drivers are the drivers by the name that users give.
+func Drivers() map[string]network.Driver {
+	return map[string]network.Driver{
+		network.DriverBridge: bridge.Driver{},
+		network.DriverHost:   host.Driver{},
+		network.DriverNone:   none.Driver{},
+	}
+}

@@ -1,0 +1,23 @@
+// Package host is the driver of the network that is the host's own: a
+// container on it shares the host's namespace. Nothing is made and nothing is
+// left behind.
+package host
+
+import (
+	"isle/internal/netspec"
+	"isle/internal/network"
+)
+
+// Driver is the driver. The zero value is ready to use.
+type Driver struct{}
+
+var _ network.Driver = Driver{}
+
+// Validate implements network.Driver: there is nothing that could be wrong.
+func (Driver) Validate(network.Network) error { return nil }
+
+// Caps implements network.Driver.
+func (Driver) Caps() network.Caps { return network.Caps{Singleton: true} }
+
+// Plan implements network.Driver.
+func (Driver) Plan(netspec.State, network.Network, []network.Endpoint, network.Host) error { return nil }

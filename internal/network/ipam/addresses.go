@@ -1,0 +1,199 @@
+package ipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+
+	"isle/internal/store"
+)
+
+// Pool is a subnet that addresses are taken from.
+type Pool struct {
+	Subnet  netip.Prefix
+	Range   netip.Prefix // addresses nobody asked for by name come from here; invalid: Subnet
+	Exclude []netip.Addr // never handed out: the gateway, addresses of others
+}
+
+// pool is what is remembered of a Pool.
+type pool struct {
+	Pool
+	used   bitmap
+	cursor uint64 // where the search for a free address goes on
+	picked uint64 // the last one that was found so: the cursor passes it when it is taken
+}
+
+// Docker's words, which clients match.
+var (
+	ErrInUse      = errdefs.ErrPermissionDenied.WithMessage("Address already in use")
+	ErrOutOfRange = errdefs.ErrInvalidArgument.WithMessage("requested address is out of range")
+)
+
+func newPool(p Pool) *pool {
+	q := &pool{Pool: p, used: bitmap{}}
+	if !q.Range.IsValid() {
+		q.Range = q.Subnet
+	}
+	if q.Subnet.Addr().BitLen()-q.Subnet.Bits() > 1 { // RFC 3021: a /31 has no network address
+		q.used.set(0)
+		if _, last := span(q.Subnet, q.Subnet); q.Subnet.Addr().Is4() {
+			q.used.set(last)
+		}
+	}
+	for _, a := range q.Exclude {
+		if q.Subnet.Contains(a) {
+			q.used.set(offset(q.Subnet, a))
+		}
+	}
+	q.cursor, _ = span(q.Subnet, q.Range)
+	return q
+}
+
+func tables(subnet netip.Prefix) (byAddr store.Table[string], byOwner store.Table[netip.Addr]) {
+	p := "ipam/" + subnet.String()
+	return store.NewTable[string](p + "/addr"), store.NewTable[netip.Addr](p + "/owner")
+}
+
+// Open makes the addresses of p available. The caller has committed the
+// network that p belongs to.
+func (l *Allocator) Open(p Pool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pools == nil {
+		l.pools = map[netip.Prefix]*pool{}
+	}
+	l.pools[p.Subnet] = newPool(p)
+	l.taken.Insert(p.Subnet)
+}
+
+// Load is Open for a pool that has reservations already.
+func (l *Allocator) Load(tx store.Tx, p Pool) error {
+	l.Open(p)
+	_, byOwner := tables(p.Subnet)
+	for a, err := range byOwner.All(tx) {
+		if err != nil {
+			return err
+		}
+		l.Taken(p.Subnet, a)
+	}
+	return nil
+}
+
+// Drop forgets a pool whose network is gone.
+func (l *Allocator) Drop(subnet netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.pools, subnet)
+	l.taken.Delete(subnet)
+}
+
+// Reserve gives owner an address of the open pool subnet: want, or when that
+// is invalid the next free one. The same owner gets the same address. When
+// none is left the error is of class ResourceExhausted.
+func (l *Allocator) Reserve(tx store.Tx, subnet netip.Prefix, owner string, want netip.Addr) (netip.Addr, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p, ok := l.pools[subnet]
+	if !ok {
+		return netip.Addr{}, fmt.Errorf("address pool %s: %w", subnet, errdefs.ErrNotFound)
+	}
+	byAddr, byOwner := tables(subnet)
+	if a, err := byOwner.Get(tx, owner); err == nil {
+		if want.IsValid() && a != want {
+			return a, fmt.Errorf("%s has address %s already: %w", owner, a, errdefs.ErrConflict)
+		}
+		return a, nil
+	}
+	a, err := p.pick(tx, want)
+	if err != nil {
+		return a, err
+	}
+	return a, errors.Join(byAddr.Put(tx, a.String(), owner), byOwner.Put(tx, owner, a))
+}
+
+// Release gives back what owner has in subnet, if anything, and returns it.
+func (l *Allocator) Release(tx store.Tx, subnet netip.Prefix, owner string) (netip.Addr, error) {
+	byAddr, byOwner := tables(subnet)
+	a, err := byOwner.Get(tx, owner)
+	if errdefs.IsNotFound(err) {
+		return netip.Addr{}, nil
+	}
+	if err != nil {
+		return a, err
+	}
+	byAddr.Delete(tx, a.String())
+	byOwner.Delete(tx, owner)
+	return a, nil
+}
+
+// Taken is to be called when a reservation was committed.
+func (l *Allocator) Taken(subnet netip.Prefix, a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p, ok := l.pools[subnet]; ok {
+		n := offset(subnet, a)
+		p.used.set(n)
+		if n == p.picked {
+			p.cursor = n + 1
+		}
+	}
+}
+
+// Freed is to be called when a release was committed.
+func (l *Allocator) Freed(subnet netip.Prefix, a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p, ok := l.pools[subnet]; ok && a.IsValid() {
+		p.used.clear(offset(subnet, a))
+	}
+}
+
+// pick chooses. The records have the last word: an address may have been
+// reserved earlier in the same transaction.
+func (p *pool) pick(tx store.Tx, want netip.Addr) (netip.Addr, error) {
+	byAddr, _ := tables(p.Subnet)
+	free := func(a netip.Addr) bool {
+		_, err := byAddr.Get(tx, a.String())
+		return err != nil
+	}
+	if want.IsValid() {
+		return want, p.check(want, free)
+	}
+	first, last := span(p.Subnet, p.Range)
+	cursor := p.cursor
+	for range 2 { // from the cursor to the end, then once more from the beginning
+		for n := cursor; ; n++ {
+			var ok bool
+			if n, ok = p.used.next(n, last); !ok {
+				break
+			}
+			if a := at(p.Subnet, n); free(a) {
+				p.picked = n
+				return a, nil
+			}
+		}
+		cursor, p.cursor = first, first
+	}
+	return netip.Addr{}, fmt.Errorf("%s: %w", p.Range, errdefs.ErrResourceExhausted)
+}
+
+func (p *pool) check(want netip.Addr, free func(netip.Addr) bool) error {
+	n := offset(p.Subnet, want)
+	switch _, last := span(p.Subnet, p.Subnet); {
+	case !p.Subnet.Contains(want), p.edge(n, last):
+		return ErrOutOfRange
+	case p.used.has(n), !free(want):
+		return ErrInUse
+	}
+	return nil
+}
+
+// edge reports whether n is the subnet's own address or its broadcast address.
+func (p *pool) edge(n, last uint64) bool {
+	if p.Subnet.Addr().BitLen()-p.Subnet.Bits() <= 1 {
+		return false
+	}
+	return n == 0 || (n == last && p.Subnet.Addr().Is4())
+}

@@ -1,0 +1,25 @@
+package network
+
+import (
+	"context"
+	"net"
+
+	"isle/internal/netspec"
+	"isle/internal/network/ipam"
+)
+
+// Machine is what the Manager asks of the machine besides the Kernel that it
+// writes: facts, and doors into namespaces.
+type Machine interface {
+	// Host is what drivers may know. LinkPrefix is filled in by the Manager.
+	Host(ctx context.Context) (Host, error)
+	// Foreign are the prefixes that routes, addresses and name servers of the
+	// host use. Our own devices may be among them.
+	Foreign(ctx context.Context) ([]ipam.Foreign, error)
+	// Path is where the namespace can be opened; "" for the host's.
+	Path(ns netspec.NS) string
+	// Listen opens UDP and TCP on 127.0.0.11:port in the namespace.
+	Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error)
+	// Counters reads the links of a namespace, by name.
+	Counters(ctx context.Context, ns netspec.NS) (map[string]Counters, error)
+}

@@ -1,0 +1,174 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"isle/internal/event"
+	"isle/internal/netspec"
+	"isle/internal/network/dns"
+	"isle/internal/network/ipam"
+	"isle/internal/network/publish"
+	"isle/internal/reconcile"
+	"isle/internal/store"
+)
+
+// Config is what an administrator chooses.
+type Config struct {
+	LinkPrefix  string        // begins the names of our devices, at most 5 characters
+	Bridge      string        // device of the default network
+	Subnet      netip.Prefix  // of the default network; invalid: one that is free
+	HostBinding netip.Addr    // where ports are published when no address is named; invalid: everywhere
+	Resync      time.Duration // how often the machine is compared with the records; 0: never
+}
+
+// Manager owns the networks of one host. Its fields are set once; then Start,
+// then Run. Every other method may be called concurrently.
+//
+// An operation commits its records first, in one transaction, and then brings
+// the kernel in step. When the kernel refuses, the records are put back. So at
+// any moment, also after a crash, Sync can make the kernel what the records
+// say. One operation at a time changes things; reading does not wait for it.
+type Manager struct {
+	Store   store.Store       // required
+	Kernel  reconcile.Kernel  // required
+	Drivers map[string]Driver // required
+	IPAM    *ipam.Allocator   // required
+	Machine Machine           // required
+	Ports   *publish.Table    // required
+	DNS     *dns.Server       // nil: names are not resolved
+	Events  *event.Bus        // nil: nobody is told
+	Log     *slog.Logger      // required
+	Config  Config
+	// Changed says that somebody else changed something in the kernel. May be nil.
+	Changed <-chan struct{}
+
+	op    sync.Mutex // one change at a time, with its kernel work
+	host  Host
+	units map[string]netspec.State
+	kick  chan struct{} // a Sync is due
+
+	mu sync.RWMutex // guards x
+	x  index
+}
+
+const machineUnit = "machine"
+
+func networkUnit(id string) string { return "network/" + id }
+func sandboxUnit(id string) string { return "sandbox/" + id }
+
+// commit writes records and then brings the kernel in step with the units that
+// fn returns: the new state of each one touched, nil for one that goes. What
+// fn refuses is not committed; what the kernel refuses is taken back.
+func (m *Manager) commit(ctx context.Context, fn func(tx store.Tx) (map[string]netspec.State, error)) error {
+	var j *journal
+	var units map[string]netspec.State
+	err := m.Store.Update(ctx, func(tx store.Tx) (err error) {
+		j = newJournal(tx)
+		units, err = fn(j)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	have, want := netspec.State{}, netspec.State{}
+	for u, s := range units {
+		maps.Copy(have, m.units[u])
+		maps.Copy(want, s)
+	}
+	// From here on the operation is finished or taken back, whatever becomes of
+	// the client that asked for it.
+	ctx = context.WithoutCancel(ctx)
+	if err := reconcile.Apply(ctx, m.Kernel, reconcile.Diff(have, want)); err != nil {
+		m.resync()
+		return errors.Join(err, m.Store.Update(ctx, j.restore))
+	}
+	for u, s := range units {
+		if s == nil {
+			delete(m.units, u)
+		} else {
+			m.units[u] = s
+		}
+	}
+	return nil
+}
+
+func (m *Manager) planner() planner { return planner{m.Drivers, m.host} }
+
+func (m *Manager) resync() {
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Find takes a name, an id or a unique prefix of one.
+func (m *Manager) Find(_ context.Context, ref string) (Network, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	n, err := m.x.find(ref)
+	if err != nil {
+		return Network{}, err
+	}
+	return *n, nil
+}
+
+// List returns all networks, by name.
+func (m *Manager) List(context.Context) ([]Network, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	out := make([]Network, 0, len(m.x.networks))
+	for _, n := range m.x.networks {
+		out = append(out, *n)
+	}
+	slices.SortFunc(out, func(a, b Network) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// Endpoints returns all endpoints, in no order.
+func (m *Manager) Endpoints(context.Context) ([]Endpoint, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var out []Endpoint
+	for _, sb := range m.x.sandboxes {
+		for _, pl := range sb.places {
+			out = append(out, pl.Endpoint)
+		}
+	}
+	return out, nil
+}
+
+// Sandboxes are the containers that have one.
+func (m *Manager) Sandboxes(context.Context) ([]string, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Collect(maps.Keys(m.x.sandboxes)), nil
+}
+
+// Counters reads an open sandbox's interfaces by their names inside. A sandbox
+// that shares the host's namespace has none of its own.
+func (m *Manager) Counters(ctx context.Context, sandboxID string) (map[string]Counters, error) {
+	sb, err := m.sandbox(sandboxID)
+	if err != nil || sb.NS == "" {
+		return nil, err
+	}
+	all, err := m.Machine.Counters(ctx, sb.NS)
+	if err != nil {
+		return nil, fmt.Errorf("sandbox %s: %w", sandboxID, err)
+	}
+	out := map[string]Counters{}
+	for _, pl := range sb.places {
+		if c, ok := all[pl.Interface]; ok && pl.Interface != "" {
+			out[pl.Interface] = c
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,45 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+
+	"github.com/containerd/errdefs"
+)
+
+// Options of networks and endpoints that the Manager itself acts on. All
+// others are the drivers'.
+const (
+	// OptIfacePrefix begins the names of interfaces in containers.
+	OptIfacePrefix = "com.docker.network.container_iface_prefix"
+	// OptHostBinding is where ports are published when the user names no address.
+	OptHostBinding = "com.docker.network.bridge.host_binding_ipv4"
+	// OptIfname is the whole name of an endpoint's interface.
+	OptIfname = "com.docker.network.endpoint.ifname"
+)
+
+var ifname = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.@-]{0,14}$`)
+
+// CheckInterface reports whether a network device can have that name.
+func CheckInterface(name string) error {
+	if name == "lo" || !ifname.MatchString(name) {
+		return fmt.Errorf("invalid interface name %q: 1 to 15 letters, digits, '_', '-', '.', beginning with a letter or digit: %w", name, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+func hostBinding(n Network, def netip.Addr) (netip.Addr, error) {
+	v, ok := n.Options[OptHostBinding]
+	if !ok || v == "" {
+		return def, nil
+	}
+	a, err := netip.ParseAddr(v)
+	if err != nil {
+		return a, fmt.Errorf("option %s: %w: %w", OptHostBinding, err, errdefs.ErrInvalidArgument)
+	}
+	if a == netip.IPv4Unspecified() { // Docker's default, written out: no restriction
+		return def, nil
+	}
+	return a, nil
+}

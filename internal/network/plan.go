@@ -1,0 +1,255 @@
+package network
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"isle/internal/netspec"
+)
+
+// planner turns records into kernel state, one unit at a time. A unit is a
+// network alone, or a sandbox with its endpoints; the state of the machine is
+// the union of all units. It is pure.
+type planner struct {
+	drivers map[string]Driver
+	host    Host
+}
+
+// network is what n needs when nobody is on it.
+func (p planner) network(n Network) (netspec.State, error) {
+	s := netspec.State{}
+	if n.ConfigOnly {
+		return s, nil
+	}
+	d, err := p.driver(n)
+	if err != nil {
+		return nil, err
+	}
+	return s, inNetwork(n, d.Plan(s, n, nil, p.host))
+}
+
+// machine is what all networks need together: packets must be passed on at
+// all. It is a unit of its own, so that the last network of many does not take
+// it from the others.
+func (p planner) machine(v6 bool) netspec.State {
+	s := netspec.State{}
+	s.Add(netspec.Sysctl{Name: "ipv4/ip_forward", Value: "1"})
+	if v6 && p.host.IPv6 {
+		s.Add(netspec.Sysctl{Name: "ipv6/conf/all/forwarding", Value: "1"})
+	}
+	return s
+}
+
+// place is an endpoint and the network it is on.
+type place struct {
+	Endpoint
+	net *Network
+}
+
+// sandbox is what sb needs besides its networks. places must be in order (see sorted).
+func (p planner) sandbox(sb Sandbox, places []place) (netspec.State, error) {
+	s := netspec.State{}
+	if sb.NS == "" {
+		return s, nil // the host's own
+	}
+	s.Add(netspec.Namespace{NS: sb.NS})
+	for _, pl := range places {
+		if err := p.endpoint(s, pl); err != nil {
+			return nil, inNetwork(*pl.net, err)
+		}
+	}
+	routes, err := p.routes(sb, places)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(merge(s, routes), merge(s, sysctls(sb)))
+	if port := p.dnsPort(sb); port != 53 && p.resolves(places) {
+		s.Add(netspec.DNSRedirect{NS: sb.NS, Port: port})
+	}
+	return s, err
+}
+
+func (p planner) endpoint(s netspec.State, pl place) error {
+	d, err := p.driver(*pl.net)
+	if err != nil {
+		return err
+	}
+	alone, both := netspec.State{}, netspec.State{}
+	if err := d.Plan(alone, *pl.net, nil, p.host); err != nil {
+		return err
+	}
+	if err := d.Plan(both, *pl.net, []Endpoint{pl.Endpoint}, p.host); err != nil {
+		return err
+	}
+	return merge(s, both.Without(alone))
+}
+
+// routes are the default routes: for each family by the endpoint of the
+// highest priority, then of the first network by name.
+func (p planner) routes(sb Sandbox, places []place) (netspec.State, error) {
+	s := netspec.State{}
+	for _, all := range []netip.Prefix{allV4, allV6} {
+		pl, gw, err := p.gateway(places, all.Addr().Is4())
+		if err != nil {
+			return nil, err
+		}
+		if gw.IsValid() {
+			s.Add(netspec.Route{NS: sb.NS, Dst: all, Via: gw, Dev: pl.Interface})
+		}
+	}
+	return s, nil
+}
+
+var (
+	allV4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	allV6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+)
+
+func (p planner) gateway(places []place, v4 bool) (place, netip.Addr, error) {
+	for _, pl := range places {
+		d, err := p.driver(*pl.net)
+		if err != nil {
+			return pl, netip.Addr{}, err
+		}
+		if !d.Caps().Gateway || pl.net.Internal {
+			continue
+		}
+		if gw := pl.Gateway(*pl.net, v4); gw.IsValid() {
+			return pl, gw, nil
+		}
+	}
+	return place{}, netip.Addr{}, nil
+}
+
+// Gateway is the way out of n that e can use in a family; invalid: none.
+func (e Endpoint) Gateway(n Network, v4 bool) netip.Addr {
+	for _, a := range e.Addrs {
+		for _, pool := range n.Pools {
+			if a.Addr().Is4() == v4 && pool.Subnet.Contains(a.Addr()) && pool.Gateway.IsValid() {
+				return pool.Gateway
+			}
+		}
+	}
+	return netip.Addr{}
+}
+
+// sorted puts places in the order in which they are asked to be the gateway.
+func sorted(places []place) []place {
+	return slices.SortedFunc(slices.Values(places), func(a, b place) int {
+		return cmp.Or(cmp.Compare(b.GwPriority, a.GwPriority), strings.Compare(a.net.Name, b.net.Name))
+	})
+}
+
+// assign gives each place the ports of the sandbox that it carries: for each
+// family the gateway's, or without a gateway the first that can publish. The
+// result is a new slice.
+func (p planner) assign(ports []Publish, places []place) []place {
+	places = slices.Clone(places)
+	for i := range places {
+		places[i].Publish = nil
+	}
+	v4, v6 := p.carrier(places, true), p.carrier(places, false)
+	for _, m := range ports {
+		i := v4
+		if m.HostIP.Is6() {
+			// An address of the host's may be IPv6 though the container has none: the
+			// socket that holds the port forwards.
+			if i = v6; i < 0 {
+				i = v4
+			}
+		}
+		if i >= 0 {
+			places[i].Publish = append(places[i].Publish, m)
+		}
+	}
+	return places
+}
+
+func (p planner) carrier(places []place, v4 bool) int {
+	first := -1
+	for i, pl := range places {
+		d, ok := p.drivers[pl.net.Driver]
+		if !ok || !d.Caps().Publish || pl.net.Internal || !pl.has(v4) {
+			continue
+		}
+		if pl.Gateway(*pl.net, v4).IsValid() {
+			return i
+		}
+		if first < 0 {
+			first = i
+		}
+	}
+	return first
+}
+
+func (e Endpoint) has(v4 bool) bool { return e.Addr(v4).IsValid() }
+
+// Addr is the endpoint's first address of a family.
+func (e Endpoint) Addr(v4 bool) netip.Addr {
+	for _, a := range e.Addrs {
+		if a.Addr().Is4() == v4 {
+			return a.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+// resolves reports whether a resolver runs for these places.
+func (p planner) resolves(places []place) bool {
+	return slices.ContainsFunc(places, func(pl place) bool {
+		d, ok := p.drivers[pl.net.Driver]
+		return ok && d.Caps().IPAM
+	})
+}
+
+// dnsPort is where the resolver listens: where nothing can redirect port 53 it
+// has to be that port.
+func (p planner) dnsPort(sb Sandbox) uint16 {
+	if !p.host.SockAddr {
+		return 53
+	}
+	return sb.DNSPort
+}
+
+func sysctls(sb Sandbox) netspec.State {
+	s := netspec.State{}
+	for k, v := range sb.Sysctls {
+		if name, ok := strings.CutPrefix(k, "net."); ok {
+			s.Add(netspec.Sysctl{NS: sb.NS, Name: strings.ReplaceAll(name, ".", "/"), Value: v})
+		}
+	}
+	return s
+}
+
+// merge adds the objects of src to dst. What two of the user's wishes claim
+// differently is the user's mistake.
+func merge(dst, src netspec.State) error {
+	for k, o := range src {
+		if old, ok := dst[k]; ok && old != o {
+			return fmt.Errorf("%v is wanted twice, differently: %w", k, errdefs.ErrInvalidArgument)
+		}
+		dst[k] = o
+	}
+	return nil
+}
+
+func (p planner) driver(n Network) (Driver, error) {
+	d, ok := p.drivers[n.Driver]
+	if !ok {
+		return nil, fmt.Errorf("could not find plugin %s in v1 plugin registry: plugin not found: %w", n.Driver, errdefs.ErrNotFound)
+	}
+	return d, nil
+}
+
+func inNetwork(n Network, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("network %s: %w", n.Name, err)
+}

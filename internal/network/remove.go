@@ -1,0 +1,70 @@
+package network
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+
+	"isle/internal/netspec"
+	"isle/internal/store"
+)
+
+// Remove takes a network away. It refuses while a container is on it.
+func (m *Manager) Remove(ctx context.Context, ref string) (Network, error) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	n, err := m.x.find(ref)
+	if err != nil {
+		return Network{}, err
+	}
+	if err := m.removable(n); err != nil {
+		return *n, err
+	}
+	err = m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
+		networks.Delete(tx, n.ID)
+		v6 := m.x.ipv6 > 1 || (m.x.ipv6 == 1 && !n.IPv6)
+		return map[string]netspec.State{networkUnit(n.ID): nil, machineUnit: m.planner().machine(v6)}, nil
+	})
+	if err != nil {
+		return *n, fmt.Errorf("error while removing network: %w", err)
+	}
+	m.forget(n)
+	m.tell(events.ActionDestroy, *n, "")
+	return *n, nil
+}
+
+func (m *Manager) removable(n *Network) error {
+	if Predefined(n.Name) {
+		return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("%s is a pre-defined network and cannot be removed", n.Name))
+	}
+	if len(m.x.users[n.ID]) > 0 {
+		return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("error while removing network: network %s has active endpoints (%s)", n.Name, m.x.active(n.ID)))
+	}
+	if !n.ConfigOnly {
+		return nil
+	}
+	for _, other := range m.x.networks {
+		if other.ConfigFrom == n.Name {
+			return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("configuration network %q is in use", n.Name))
+		}
+	}
+	return nil
+}
+
+func (m *Manager) forget(n *Network) {
+	s, _ := m.planner().network(*n) // it could be planned when it was made
+	m.mu.Lock()
+	m.x.dropNetwork(n, s)
+	delete(m.x.users, n.ID)
+	m.mu.Unlock()
+	if !n.ConfigOnly {
+		for _, p := range n.Pools {
+			m.IPAM.Drop(p.Subnet)
+		}
+	}
+	if m.DNS != nil {
+		m.DNS.DropZone(n.ID)
+	}
+}

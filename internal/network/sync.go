@@ -1,0 +1,292 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"isle/internal/ids"
+	"isle/internal/netspec"
+	"isle/internal/network/ipam"
+	"isle/internal/network/publish"
+	"isle/internal/reconcile"
+	"isle/internal/store"
+)
+
+// settle is how long the machine must be quiet after a change of somebody
+// else's before it is looked at: changes come in swarms.
+const settle = 500 * time.Millisecond
+
+// Start reads the records, makes the predefined networks if they are not
+// there, repairs the kernel, holds ports and answers names again. Containers
+// that have been running all the while notice nothing.
+func (m *Manager) Start(ctx context.Context) error {
+	m.op.Lock()
+	defer m.op.Unlock()
+	m.kick = make(chan struct{}, 1)
+	m.units = map[string]netspec.State{}
+	if err := m.look(ctx); err != nil {
+		return err
+	}
+	if err := m.load(ctx); err != nil {
+		return fmt.Errorf("networks: %w", err)
+	}
+	if err := m.sync(ctx); err != nil {
+		m.Log.Error("bring the kernel in step with the records", "err", err)
+		m.resync()
+	}
+	if err := m.predefine(ctx); err != nil {
+		return err
+	}
+	for _, sb := range m.x.sandboxes {
+		if err := m.Ports.Restore(sb.ID, mappings(sb.Publish)); err != nil {
+			m.Log.Warn("a published port is not held against other programs", "container", sb.Name, "err", err)
+		}
+		m.forward(sb)
+		if err := m.resolve(ctx, sb); err != nil {
+			m.Log.Error("answer names", "container", sb.Name, "err", err)
+		}
+	}
+	return nil
+}
+
+// Run keeps the kernel in step and answers names until ctx is done. It returns
+// when all that it serves has ended; the kernel goes on without it.
+func (m *Manager) Run(ctx context.Context) error {
+	tick := make(<-chan time.Time)
+	if m.Config.Resync > 0 {
+		t := time.NewTicker(m.Config.Resync)
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			if m.DNS != nil {
+				m.DNS.Close()
+			}
+			m.Ports.Close()
+			return nil
+		case <-tick:
+		case <-m.kick:
+			m.quiet(ctx)
+		case <-m.Changed:
+			m.quiet(ctx)
+		}
+		if err := m.Sync(ctx); err != nil && ctx.Err() == nil {
+			m.Log.Error("bring the kernel in step with the records", "err", err)
+		}
+	}
+}
+
+// quiet returns when nothing has changed for a while, or it has waited long enough.
+func (m *Manager) quiet(ctx context.Context) {
+	end := time.NewTimer(10 * settle)
+	defer end.Stop()
+	for {
+		select {
+		case <-m.Changed:
+		case <-end.C:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(settle):
+			return
+		}
+	}
+}
+
+// Sync makes the kernel match the records. It runs at start, when something
+// changed and on a timer.
+func (m *Manager) Sync(ctx context.Context) error {
+	m.op.Lock()
+	defer m.op.Unlock()
+	before := m.host
+	if err := m.look(ctx); err != nil {
+		return err
+	}
+	if m.host != before {
+		m.replan()
+	}
+	return m.sync(ctx)
+}
+
+// look reads the facts that plans depend on.
+func (m *Manager) look(ctx context.Context) error {
+	h, err := m.Machine.Host(ctx)
+	if err != nil {
+		return fmt.Errorf("look at this host's network: %w", err)
+	}
+	h.LinkPrefix = m.Config.LinkPrefix
+	m.host = h
+	return nil
+}
+
+// sync compares everything. When it cannot be put right as a whole, it is put
+// right unit by unit, so that one broken thing does not keep the others.
+func (m *Manager) sync(ctx context.Context) error {
+	have, err := m.Kernel.Observe(ctx)
+	if err != nil {
+		return fmt.Errorf("observe kernel: %w", err)
+	}
+	want := netspec.State{}
+	for u, s := range m.units {
+		if err := merge(want, s); err != nil {
+			return fmt.Errorf("%s: %w", u, err)
+		}
+	}
+	changes := reconcile.Diff(have, want)
+	if len(changes) > 0 {
+		m.Log.Info("the kernel differs from the records", "changes", len(changes), "first", changes[0].String())
+	}
+	if err = reconcile.Apply(ctx, m.Kernel, changes); err == nil {
+		return nil
+	}
+	return errors.Join(err, m.syncUnits(ctx, have, want))
+}
+
+func (m *Manager) syncUnits(ctx context.Context, have, want netspec.State) error {
+	var errs []error
+	for _, u := range slices.Sorted(maps.Keys(m.units)) { // machine, networks, sandboxes
+		mine := netspec.State{}
+		for k := range m.units[u] {
+			if o, ok := have[k]; ok {
+				mine[k] = o
+			}
+		}
+		if err := reconcile.Apply(ctx, m.Kernel, reconcile.Diff(mine, m.units[u])); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", u, err))
+		}
+	}
+	stray := netspec.State{}
+	for k, o := range have {
+		if _, ok := want[k]; !ok {
+			stray[k] = o
+		}
+	}
+	return errors.Join(append(errs, reconcile.Apply(ctx, m.Kernel, reconcile.Diff(stray, nil)))...)
+}
+
+// load reads all records into memory.
+func (m *Manager) load(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.x = newIndex()
+	err := m.Store.View(ctx, func(tx store.Tx) error {
+		for n, err := range networks.All(tx) {
+			if err != nil {
+				return err
+			}
+			if err := m.loadNetwork(tx, &n); err != nil {
+				return err
+			}
+		}
+		return m.loadSandboxes(tx)
+	})
+	m.units[machineUnit] = m.planner().machine(m.x.ipv6 > 0)
+	return err
+}
+
+func (m *Manager) loadNetwork(tx store.Tx, n *Network) error {
+	s, err := m.planner().network(*n)
+	if err != nil {
+		m.Log.Error("a network cannot be brought up", "network", n.Name, "err", err)
+	}
+	m.units[networkUnit(n.ID)] = s
+	m.x.addNetwork(n, s)
+	m.zone(*n)
+	for _, p := range n.Pools {
+		if n.ConfigOnly {
+			break
+		}
+		if err := m.IPAM.Load(tx, pool(p)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Manager) loadSandboxes(tx store.Tx) error {
+	places := map[string][]place{}
+	for ep, err := range endpoints.All(tx) {
+		if err != nil {
+			return err
+		}
+		n, ok := m.x.networks[ep.Network]
+		if !ok {
+			m.Log.Error("an endpoint's network is gone", "endpoint", ids.Short(ep.ID), "network", ids.Short(ep.Network))
+			continue
+		}
+		places[ep.Sandbox] = append(places[ep.Sandbox], place{ep, n})
+	}
+	for rec, err := range sandboxes.All(tx) {
+		if err != nil {
+			return err
+		}
+		sb := m.assemble(rec, places[rec.ID])
+		s, err := m.planner().sandbox(rec, sb.places)
+		if err != nil {
+			m.Log.Error("a container's network cannot be brought up", "container", rec.Name, "err", err)
+		}
+		m.units[sandboxUnit(rec.ID)] = s
+		m.x.setSandbox(rec.ID, sb)
+		m.name(sb, nil)
+	}
+	return nil
+}
+
+// replan is for when the facts of the machine have changed.
+func (m *Manager) replan() {
+	p := m.planner()
+	m.units[machineUnit] = p.machine(m.x.ipv6 > 0)
+	for id, n := range m.x.networks {
+		m.replace(networkUnit(id), func() (netspec.State, error) { return p.network(*n) })
+	}
+	for id, sb := range m.x.sandboxes {
+		m.replace(sandboxUnit(id), func() (netspec.State, error) { return p.sandbox(sb.Sandbox, sb.places) })
+	}
+}
+
+func (m *Manager) replace(unit string, plan func() (netspec.State, error)) {
+	s, err := plan()
+	if err != nil {
+		m.Log.Error("plan again after a change of the host", "unit", unit, "err", err)
+		return
+	}
+	m.units[unit] = s
+}
+
+// assemble puts a sandbox's places in order and gives them its ports.
+func (m *Manager) assemble(rec Sandbox, places []place) *sandbox {
+	return &sandbox{rec, m.planner().assign(rec.Publish, sorted(places))}
+}
+
+func pool(p Pool) ipam.Pool {
+	out := ipam.Pool{Subnet: p.Subnet, Range: p.Range}
+	if p.Gateway.IsValid() {
+		out.Exclude = append(out.Exclude, p.Gateway)
+	}
+	for _, a := range p.Aux {
+		out.Exclude = append(out.Exclude, a)
+	}
+	return out
+}
+
+func mappings(ps []Publish) []publish.Mapping {
+	out := make([]publish.Mapping, len(ps))
+	for i, p := range ps {
+		out[i] = publish.Mapping(p)
+	}
+	return out
+}
+
+func publishes(ms []publish.Mapping) []Publish {
+	out := make([]Publish, len(ms))
+	for i, m := range ms {
+		out[i] = Publish(m)
+	}
+	return out
+}
