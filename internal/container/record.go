@@ -26,7 +26,10 @@ type Record struct {
 	// Networks are the networks the container is to be on, by the network's
 	// name, with the user's wishes in the configuration fields and, once
 	// connected, what they became in the operational ones.
-	Networks        map[string]*network.EndpointSettings
+	Networks map[string]*network.EndpointSettings
+	// MACs are the addresses that the user asked for, by the network's name:
+	// EndpointSettings.MacAddress is what came of it.
+	MACs            map[string]network.HardwareAddr
 	Ports           network.PortMap // as settled at the last start
 	Mounts          []Mount
 	Runtime         string // name of the OCI runtime
@@ -43,6 +46,7 @@ type Mount struct {
 	Anonymous              bool // a volume made for this container
 	NoCopy                 bool // a volume is not filled from the image
 	Created                bool // bind source was made by us (never removed)
+	MayCreate              bool // a missing bind source is made, a directory
 	TmpfsOpts              []string
 	NonRecursive           bool
 	ReadOnlyNonRecursive   bool

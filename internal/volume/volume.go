@@ -10,4 +10,6 @@ const Anonymous = "com.docker.volume.anonymous"
 // Record is what is stored of a volume.
 type Record struct {
 	volume.Volume
+	// Users are who a volume with options is mounted for.
+	Users []string `json:",omitempty"`
 }

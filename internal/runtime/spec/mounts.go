@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -109,7 +110,7 @@ func userMounts(in Input) ([]specs.Mount, error) {
 	if wantsInit(in) && in.Init == "" {
 		return nil, fmt.Errorf("--init: there is no init program on this machine: %w", errdefs.ErrInvalidArgument)
 	}
-	var ms []specs.Mount
+	ms := tmpfsFlags(in.Record.Host.Tmpfs)
 	for _, m := range in.Mounts {
 		switch m.Type {
 		case mount.TypeTmpfs:
@@ -125,6 +126,17 @@ func userMounts(in Input) ([]specs.Mount, error) {
 		}
 	}
 	return ms, nil
+}
+
+// tmpfsFlags are the mounts of --tmpfs, which are no part of the record's.
+func tmpfsFlags(flags map[string]string) []specs.Mount {
+	var ms []specs.Mount
+	for _, target := range slices.Sorted(maps.Keys(flags)) {
+		m := container.Mount{TmpfsOpts: strings.FieldsFunc(flags[target], func(r rune) bool { return r == ',' })}
+		m.Destination, m.RW = path.Clean(target), true
+		ms = append(ms, tmpfs(m))
+	}
+	return ms
 }
 
 // tmpfs has Docker's options unless the user's say the contrary.
