@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -15,6 +17,7 @@ import (
 	"isle/internal/container"
 	"isle/internal/event"
 	"isle/internal/ids"
+	"isle/internal/runtime/spec"
 	"isle/internal/store"
 )
 
@@ -27,20 +30,48 @@ type Engine struct {
 	Runtime  Runtime      // required
 	Networks Networks     // required
 	Volumes  Volumes      // required
-	Events   *event.Bus   // required
+	Bus      *event.Bus   // required; Events is the method of the API
 	Log      *slog.Logger // required
+	Host     spec.Host    // required: what spec.DetectHost found
+	Init     string       // program for --init, on the host; "": there is none
 
 	mu     sync.RWMutex      // guards the two indexes, never held while waiting
 	byID   map[string]*entry // every container
 	byName map[string]string // name → id; reserved before the record is committed
+
+	sessions sessions // exec sessions by id
+
+	life context.Context // of background work
+	end  context.CancelFunc
+	work sync.WaitGroup
 }
 
 // entry is one container: its record and who waits for it.
 type entry struct {
 	op sync.Mutex // held during a verb: one at a time for each container
 
-	mu  sync.Mutex // guards rec, held briefly
+	mu  sync.Mutex // guards all below, held briefly
 	rec container.Record
+
+	waiters []*waiter
+	gone    bool          // removed
+	gate    chan struct{} // closed when the start in flight has been recorded or has failed; nil: none in flight
+	torn    chan struct{} // closed when what the last run left has been taken down; nil: nothing to wait for
+	ended   chan struct{} // closed when the exit of this run has been recorded
+	manual  bool          // a person ended this run: no restart policy
+	held    bool          // "restart" is at work: neither restart policy nor automatic removal
+	retry   *retry        // a restart that the policy has planned
+	backoff time.Duration // before the last of them
+
+	nsPath string // of the network namespace
+	dirty  bool   // the teardown left something
+
+	removing atomic.Bool // a removal is in progress
+	up       bool        // the runtime has a process: clients can be joined to it
+	pending  []*joiner   // clients that attached before the start
+	execs    map[string]*execution
+	watch    context.CancelFunc // ends the health check
+	watching chan struct{}      // closed when it has ended
 }
 
 // snapshot is a copy of the record; what its pointers lead to is never changed

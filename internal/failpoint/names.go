@@ -30,8 +30,8 @@ const (
 	RemoveAfterNetwork = "engine/remove/after-network"
 	RemoveAfterRootfs  = "engine/remove/after-rootfs"
 	RemoveAfterFiles   = "engine/remove/after-files"
-	RemoveAfterRecord  = "engine/remove/after-record"
 	RemoveAfterVolumes = "engine/remove/after-volumes"
+	RemoveAfterRecord  = "engine/remove/after-record"
 )
 
 // All are the points that there are.
@@ -41,6 +41,6 @@ func All() []string {
 		StartBefore, StartAfterVolumes, StartAfterNetwork, StartAfterFiles, StartAfterBundle, StartAfterCreate, StartAfterStart, StartAfterRecord,
 		StopBeforeSignal, StopAfterSignal,
 		ExitBeforeRecord, ExitAfterRecord, ExitAfterRuntime, ExitAfterNetwork, ExitAfterTeardown,
-		RemoveAfterMark, RemoveAfterNetwork, RemoveAfterRootfs, RemoveAfterFiles, RemoveAfterRecord, RemoveAfterVolumes,
+		RemoveAfterMark, RemoveAfterNetwork, RemoveAfterRootfs, RemoveAfterFiles, RemoveAfterVolumes, RemoveAfterRecord,
 	}
 }

@@ -91,6 +91,8 @@ type Attach struct {
 	Out, Err io.Writer // with a terminal everything goes to Out
 	// DetachKeys is the sequence that leaves the process; nil: none.
 	DetachKeys []byte
+	// Wait: the process may be yet to come; its place is held for it.
+	Wait bool
 	// Ready is called once the streams are joined: output written from now on
 	// is delivered. It may be nil.
 	Ready func()

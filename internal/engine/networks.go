@@ -1,0 +1,389 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	networktypes "github.com/moby/moby/api/types/network"
+
+	"isle/internal/container"
+	"isle/internal/filters"
+	"isle/internal/network"
+)
+
+// NetworkCreate makes a network.
+func (e *Engine) NetworkCreate(ctx context.Context, req networktypes.CreateRequest) (networktypes.CreateResponse, error) {
+	if isPredefined(req.Name) || req.Name == "default" {
+		return networktypes.CreateResponse{}, forbidden("operation is not permitted on predefined %s network ", req.Name)
+	}
+	n, err := e.Networks.Create(ctx, req)
+	if err != nil {
+		return networktypes.CreateResponse{}, err
+	}
+	e.emitNetwork(n, events.ActionCreate, "")
+	return networktypes.CreateResponse{ID: n.ID}, nil
+}
+
+// NetworkList lists networks by name.
+func (e *Engine) NetworkList(ctx context.Context, f filters.Args) ([]networktypes.Summary, error) {
+	if err := f.Validate("dangling", "driver", "id", "label", "label!", "name", "scope", "type"); err != nil {
+		return nil, err
+	}
+	for _, t := range f.Get("type") {
+		if t != "custom" && t != "builtin" {
+			return nil, invalid("invalid filter: 'type'='%s'", t)
+		}
+	}
+	dangling, err := f.Bool("dangling", false)
+	if err != nil {
+		return nil, err
+	}
+	all, err := e.Networks.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	used := e.usedNetworks()
+	out := []networktypes.Summary{}
+	for _, n := range all {
+		if f.Has("dangling") && dangling == (used[n.ID] || isPredefined(n.Name)) {
+			continue
+		}
+		if picksNetwork(f, n) {
+			out = append(out, networktypes.Summary{Network: apiNetwork(n)})
+		}
+	}
+	slices.SortFunc(out, func(a, b networktypes.Summary) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
+	})
+	return out, nil
+}
+
+func picksNetwork(f filters.Args, n network.Network) bool {
+	kind := "custom"
+	if isPredefined(n.Name) {
+		kind = "builtin"
+	}
+	return f.Exact("driver", apiDriver(n.Driver)) && f.Prefix("id", n.ID) && f.Substring("name", n.Name) && f.Exact("scope", n.Scope) &&
+		f.Exact("type", kind) && f.Labels("label", n.Labels)
+}
+
+// usedNetworks are the ids of networks that some container is on, running or not.
+func (e *Engine) usedNetworks() map[string]bool {
+	used := map[string]bool{}
+	for _, c := range e.all() {
+		for _, s := range c.snapshot().Networks {
+			if s != nil {
+				used[s.NetworkID] = true
+			}
+		}
+	}
+	return used
+}
+
+// apiDriver: what Isle calls "none" is "null" to Docker's clients.
+func apiDriver(d string) string {
+	if d == "none" {
+		return "null"
+	}
+	return d
+}
+
+func apiNetwork(n network.Network) networktypes.Network {
+	a := networktypes.Network{
+		Name: n.Name, ID: n.ID, Created: n.Created, Scope: or(n.Scope, "local"), Driver: apiDriver(n.Driver), EnableIPv4: n.IPv4, EnableIPv6: n.IPv6,
+		IPAM: networktypes.IPAM{Driver: or(n.IPAMDriver, "default"), Options: n.IPAMOptions, Config: []networktypes.IPAMConfig{}}, Internal: n.Internal,
+		Attachable: n.Attachable, ConfigOnly: n.ConfigOnly, ConfigFrom: networktypes.ConfigReference{Network: n.ConfigFrom}, Options: n.Options, Labels: n.Labels,
+	}
+	if a.Options == nil {
+		a.Options = map[string]string{}
+	}
+	if a.Labels == nil {
+		a.Labels = map[string]string{}
+	}
+	for _, p := range n.Pools {
+		a.IPAM.Config = append(a.IPAM.Config, networktypes.IPAMConfig{Subnet: p.Subnet, IPRange: p.Range, Gateway: p.Gateway, AuxAddress: p.Aux})
+	}
+	return a
+}
+
+// NetworkInspect shows a network with the running containers on it.
+func (e *Engine) NetworkInspect(ctx context.Context, ref string, _ bool) (networktypes.Inspect, error) {
+	n, err := e.Networks.Find(ctx, ref)
+	if err != nil {
+		return networktypes.Inspect{}, err
+	}
+	eps, err := e.Networks.Endpoints(ctx)
+	if err != nil {
+		return networktypes.Inspect{}, err
+	}
+	in := networktypes.Inspect{Network: apiNetwork(n), Containers: map[string]networktypes.EndpointResource{}}
+	var taken []netip.Addr
+	for _, ep := range eps {
+		if ep.Network != n.ID {
+			continue
+		}
+		in.Containers[ep.Sandbox] = endpointResource(ep)
+		for _, p := range ep.Addrs {
+			taken = append(taken, p.Addr())
+		}
+	}
+	for _, c := range e.all() { // networks without endpoints: host and none
+		rec := c.snapshot()
+		if s := rec.Networks[n.Name]; s != nil && rec.State.Alive() && (n.Driver == "host" || n.Driver == "none") {
+			in.Containers[rec.ID] = networktypes.EndpointResource{Name: rec.Name}
+		}
+	}
+	in.Status = ipamStatus(n, taken)
+	return in, nil
+}
+
+func endpointResource(ep network.Endpoint) networktypes.EndpointResource {
+	r := networktypes.EndpointResource{Name: ep.ContainerName, EndpointID: ep.ID, MacAddress: ep.MAC[:]}
+	for _, p := range ep.Addrs {
+		if p.Addr().Is4() {
+			r.IPv4Address = p
+		} else {
+			r.IPv6Address = p
+		}
+	}
+	return r
+}
+
+// ipamStatus counts addresses. Network and broadcast address and the gateway
+// are in use; in IPv6 there is no broadcast.
+func ipamStatus(n network.Network, taken []netip.Addr) *networktypes.Status {
+	if len(n.Pools) == 0 {
+		return nil
+	}
+	subnets := networktypes.SubnetStatuses{}
+	for _, p := range n.Pools {
+		from := p.Range
+		if !from.IsValid() {
+			from = p.Subnet
+		}
+		used := map[netip.Addr]bool{p.Subnet.Masked().Addr(): true}
+		if p.Subnet.Addr().Is4() && p.Subnet.Bits() < 31 {
+			used[lastAddr(p.Subnet)] = true
+		}
+		for _, a := range append(slices.Collect(maps.Values(p.Aux)), append(taken, p.Gateway)...) {
+			if a.IsValid() && p.Subnet.Contains(a) {
+				used[a] = true
+			}
+		}
+		inRange := uint64(0)
+		for a := range used {
+			if from.Contains(a) {
+				inRange++
+			}
+		}
+		subnets[p.Subnet] = networktypes.SubnetStatus{IPsInUse: uint64(len(used)), DynamicIPsAvailable: size(from) - inRange}
+	}
+	return &networktypes.Status{IPAM: networktypes.IPAMStatus{Subnets: subnets}}
+}
+
+// size is the number of addresses, at most what fits.
+func size(p netip.Prefix) uint64 {
+	host := p.Addr().BitLen() - p.Bits()
+	if host >= bits.UintSize {
+		return math.MaxUint64
+	}
+	return 1 << host
+}
+
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// NetworkRemove removes a network that no running container is on.
+func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
+	n, err := e.Networks.Find(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if isPredefined(n.Name) {
+		return forbidden("%s is a pre-defined network and cannot be removed", n.Name)
+	}
+	if n, err = e.Networks.Remove(ctx, n.ID); err != nil {
+		return err
+	}
+	e.emitNetwork(n, events.ActionDestroy, "")
+	return nil
+}
+
+// NetworksPrune removes the networks that no container is on, running or not.
+func (e *Engine) NetworksPrune(ctx context.Context, f filters.Args) (networktypes.PruneReport, error) {
+	report := networktypes.PruneReport{NetworksDeleted: []string{}}
+	if err := f.Validate("label", "label!", "until"); err != nil {
+		return report, err
+	}
+	until, err := untilFilter(f)
+	if err != nil {
+		return report, err
+	}
+	all, err := e.Networks.List(ctx)
+	if err != nil {
+		return report, err
+	}
+	used := e.usedNetworks()
+	for _, n := range all {
+		if isPredefined(n.Name) || used[n.ID] || !f.Labels("label", n.Labels) || !until.IsZero() && n.Created.After(until) {
+			continue
+		}
+		if err := e.NetworkRemove(ctx, n.ID); err != nil {
+			e.Log.Warn("could not remove network", "network", n.Name, "error", err)
+			continue
+		}
+		report.NetworksDeleted = append(report.NetworksDeleted, n.Name)
+	}
+	return report, nil
+}
+
+// NetworkConnect puts a container on a network: a running one at once, another
+// at its next start.
+func (e *Engine) NetworkConnect(ctx context.Context, ref string, req networktypes.ConnectRequest) error {
+	n, c, err := e.networkAndContainer(ctx, ref, req.Container)
+	if err != nil {
+		return err
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	rec := c.snapshot()
+	if err := mayConnect(rec, n, req.EndpointConfig); err != nil {
+		return err
+	}
+	var mac networktypes.HardwareAddr
+	if req.EndpointConfig != nil {
+		mac = req.EndpointConfig.MacAddress
+	}
+	s := cleared(req.EndpointConfig, mac)
+	s.NetworkID, s.DNSNames = n.ID, nil
+	if rec.State.Alive() {
+		if s, err = e.connectLive(ctx, rec, n, s); err != nil {
+			return err
+		}
+	}
+	err = e.update(ctx, c, func(rec *container.Record) error {
+		rec.Networks, rec.MACs = maps.Clone(rec.Networks), maps.Clone(rec.MACs)
+		if rec.MACs == nil {
+			rec.MACs = map[string]networktypes.HardwareAddr{}
+		}
+		rec.Networks[n.Name] = s
+		if len(mac) > 0 {
+			rec.MACs[n.Name] = mac
+		}
+		return nil
+	})
+	if err != nil {
+		return errors.Join(err, e.disconnectLive(context.WithoutCancel(ctx), rec, n))
+	}
+	e.emitNetwork(n, events.ActionConnect, rec.ID)
+	return nil
+}
+
+func (e *Engine) networkAndContainer(ctx context.Context, netRef, ref string) (network.Network, *entry, error) {
+	n, err := e.Networks.Find(ctx, netRef)
+	if err != nil {
+		return n, nil, err
+	}
+	c, err := e.find(ref)
+	return n, c, err
+}
+
+func mayConnect(rec container.Record, n network.Network, s *networktypes.EndpointSettings) error {
+	switch {
+	case rec.Host.NetworkMode.IsContainer():
+		return forbidden("container sharing network namespace with another container or host cannot be connected to any other network")
+	case rec.Host.NetworkMode.IsHost():
+		return forbidden("cannot connect container to host network or out of it: container %s is on the host's network", rec.Name)
+	case n.Driver == "host":
+		return forbidden("cannot connect container to host network - container must be created in host network mode")
+	case n.Driver == "none" || n.Driver == "null":
+		return forbidden("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+	case n.ConfigOnly:
+		return forbidden("network %s is a config-only network and cannot be used directly to run containers", n.Name)
+	}
+	if _, on := rec.Networks[n.Name]; on {
+		return forbidden("endpoint with name %s already exists in network %s", rec.Name, n.Name)
+	}
+	return checkEndpoint(n, s)
+}
+
+func (e *Engine) connectLive(ctx context.Context, rec container.Record, n network.Network, s *networktypes.EndpointSettings) (*networktypes.EndpointSettings, error) {
+	ep, err := e.Networks.Connect(ctx, rec.ID, network.ConnectRequest{
+		Network: n.ID, ContainerName: rec.Name, ContainerID: rec.ID, Settings: wishes(s, s.MacAddress),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return settings(s, n, ep), nil
+}
+
+func (e *Engine) disconnectLive(ctx context.Context, rec container.Record, n network.Network) error {
+	if !rec.State.Alive() {
+		return nil
+	}
+	return e.Networks.Disconnect(ctx, rec.ID, n.ID)
+}
+
+// NetworkDisconnect takes a container off a network. With force also one that
+// is not known any more, or a network that has gone.
+func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string, force bool) error {
+	n, c, err := e.networkAndContainer(ctx, ref, containerRef)
+	if err != nil {
+		if force && errdefs.IsNotFound(err) && n.ID != "" {
+			return e.disconnectLost(ctx, n, containerRef)
+		}
+		return err
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	rec := c.snapshot()
+	if rec.Host.NetworkMode.IsHost() {
+		return forbidden("container cannot be disconnected from host network - container was created in host network mode")
+	}
+	if _, on := rec.Networks[n.Name]; !on {
+		return forbidden("container %s is not connected to network %s", rec.ID, n.Name)
+	}
+	if err := e.disconnectLive(ctx, rec, n); err != nil && !(force && errdefs.IsNotFound(err)) {
+		return err
+	}
+	err = e.update(ctx, c, func(rec *container.Record) error {
+		rec.Networks, rec.MACs = maps.Clone(rec.Networks), maps.Clone(rec.MACs)
+		delete(rec.Networks, n.Name)
+		delete(rec.MACs, n.Name)
+		return nil
+	})
+	if err == nil {
+		e.emitNetwork(n, events.ActionDisconnect, rec.ID)
+	}
+	return err
+}
+
+// disconnectLost removes an endpoint whose container we do not know.
+func (e *Engine) disconnectLost(ctx context.Context, n network.Network, ref string) error {
+	eps, err := e.Networks.Endpoints(ctx)
+	if err != nil {
+		return err
+	}
+	for _, ep := range eps {
+		if ep.Network == n.ID && (ep.ContainerName == ref || ref != "" && strings.HasPrefix(ep.Sandbox, ref)) {
+			return e.Networks.Disconnect(ctx, ep.Sandbox, n.ID)
+		}
+	}
+	return notFound("No such container: %s", fmt.Sprint(ref))
+}

@@ -1,0 +1,263 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	apitypes "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	networktypes "github.com/moby/moby/api/types/network"
+
+	"isle/internal/container"
+	"isle/internal/network"
+)
+
+// This file is between a container's record and package network: what to ask
+// of a sandbox, and what of its answer goes into the record.
+
+// ownSandbox reports whether the container has a network namespace of its own.
+func ownSandbox(rec container.Record) bool {
+	return !rec.Host.NetworkMode.IsHost() && !rec.Host.NetworkMode.IsContainer()
+}
+
+// openNetworks makes the container's sandbox with all its endpoints.
+func (e *Engine) openNetworks(ctx context.Context, rec container.Record) (network.Opened, error) {
+	if !ownSandbox(rec) {
+		return network.Opened{}, nil
+	}
+	req := network.OpenRequest{ID: rec.ID, Name: rec.Name, Sysctls: netSysctls(rec.Host.Sysctls), DNS: e.upstreams(rec)}
+	if !rec.Config.NetworkDisabled {
+		for _, name := range endpointOrder(rec) {
+			c, err := e.connectRequest(ctx, rec, name)
+			if err != nil {
+				return network.Opened{}, err
+			}
+			if c != nil {
+				req.Networks = append(req.Networks, *c)
+			}
+		}
+		req.Ports.Bindings = bindings(rec)
+	}
+	return e.Networks.Open(ctx, req)
+}
+
+// connectRequest is nil for the network "none", which has nothing to connect to.
+func (e *Engine) connectRequest(ctx context.Context, rec container.Record, name string) (*network.ConnectRequest, error) {
+	s := rec.Networks[name]
+	n, err := e.networkOf(ctx, name, s)
+	if err != nil {
+		return nil, err
+	}
+	if n.Driver == "none" || n.Driver == "null" {
+		return nil, nil
+	}
+	return &network.ConnectRequest{Network: n.ID, ContainerName: rec.Name, ContainerID: rec.ID, Settings: wishes(s, rec.MACs[name])}, nil
+}
+
+// networkOf finds the network of an endpoint: by its id, and when it was made
+// anew since, by its name.
+func (e *Engine) networkOf(ctx context.Context, name string, s *networktypes.EndpointSettings) (network.Network, error) {
+	if s != nil && s.NetworkID != "" {
+		if n, err := e.Networks.Find(ctx, s.NetworkID); err == nil {
+			return n, nil
+		}
+	}
+	return e.Networks.Find(ctx, name)
+}
+
+// endpointOrder is the order of interfaces: the network of NetworkMode first,
+// the others by name.
+func endpointOrder(rec container.Record) []string {
+	mode := string(rec.Host.NetworkMode)
+	names := slices.Sorted(maps.Keys(rec.Networks))
+	slices.SortStableFunc(names, func(a, b string) int {
+		return rank(rec, mode, a) - rank(rec, mode, b)
+	})
+	return names
+}
+
+func rank(rec container.Record, mode, name string) int {
+	if s := rec.Networks[name]; name == mode || s != nil && s.NetworkID == mode {
+		return 0
+	}
+	return 1
+}
+
+// wishes are the configuration fields of s.
+func wishes(s *networktypes.EndpointSettings, mac networktypes.HardwareAddr) networktypes.EndpointSettings {
+	if s == nil {
+		return networktypes.EndpointSettings{MacAddress: mac}
+	}
+	return networktypes.EndpointSettings{
+		IPAMConfig: s.IPAMConfig.Copy(), Links: s.Links, Aliases: s.Aliases,
+		DriverOpts: s.DriverOpts, GwPriority: s.GwPriority, MacAddress: mac,
+	}
+}
+
+// cleared is s without what a run made of it.
+func cleared(s *networktypes.EndpointSettings, mac networktypes.HardwareAddr) *networktypes.EndpointSettings {
+	w := wishes(s, mac)
+	if s != nil {
+		w.NetworkID = s.NetworkID
+		w.DNSNames = s.DNSNames
+	}
+	return &w
+}
+
+// clearedNetworks is rec as it is when it does not run.
+func clearedNetworks(rec container.Record) container.Record {
+	out := make(map[string]*networktypes.EndpointSettings, len(rec.Networks))
+	for name, s := range rec.Networks {
+		out[name] = cleared(s, rec.MACs[name])
+	}
+	rec.Networks, rec.Ports = out, nil
+	return rec
+}
+
+// connected puts what became of a sandbox into rec, which is a copy.
+func (e *Engine) connected(ctx context.Context, rec *container.Record, opened network.Opened) error {
+	out := maps.Clone(rec.Networks)
+	if out == nil {
+		out = map[string]*networktypes.EndpointSettings{}
+	}
+	for _, ep := range opened.Endpoints {
+		n, err := e.Networks.Find(ctx, ep.Network)
+		if err != nil {
+			return err
+		}
+		out[n.Name] = settings(out[n.Name], n, ep)
+	}
+	rec.Networks, rec.Ports = out, opened.Ports
+	return nil
+}
+
+// settings is an endpoint as "inspect" shows it.
+func settings(want *networktypes.EndpointSettings, n network.Network, ep network.Endpoint) *networktypes.EndpointSettings {
+	s := wishes(want, ep.MAC[:])
+	s.NetworkID, s.EndpointID, s.DNSNames = n.ID, ep.ID, ep.Names
+	for _, p := range ep.Addrs {
+		gw := gateway(n, p.Addr().Is4())
+		if p.Addr().Is4() {
+			s.IPAddress, s.IPPrefixLen, s.Gateway = p.Addr(), p.Bits(), gw
+		} else {
+			s.GlobalIPv6Address, s.GlobalIPv6PrefixLen, s.IPv6Gateway = p.Addr(), p.Bits(), gw
+		}
+	}
+	return &s
+}
+
+// bindings are the ports to publish: those asked for, and with --publish-all
+// every exposed one on a port of our choice.
+func bindings(rec container.Record) networktypes.PortMap {
+	out := networktypes.PortMap{}
+	for p, bs := range rec.Host.PortBindings {
+		out[p] = bs
+		if len(bs) == 0 {
+			out[p] = []networktypes.PortBinding{{}}
+		}
+	}
+	if rec.Host.PublishAllPorts {
+		for p := range rec.Config.ExposedPorts {
+			if len(out[p]) == 0 {
+				out[p] = []networktypes.PortBinding{{}}
+			}
+		}
+	}
+	return out
+}
+
+func (e *Engine) upstreams(rec container.Record) network.DNSConfig {
+	var d network.DNSConfig
+	for _, a := range rec.Host.DNS {
+		d.Upstreams = append(d.Upstreams, a.String())
+	}
+	if len(d.Upstreams) == 0 {
+		d.Upstreams = e.Config.Network.DNS
+	}
+	return d
+}
+
+// netSysctls are those that belong to the network namespace.
+func netSysctls(all map[string]string) map[string]string {
+	out := map[string]string{}
+	for k, v := range all {
+		if strings.HasPrefix(k, "net.") {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+// announceNetworks emits "connect" or "disconnect" for every endpoint.
+func (e *Engine) announceNetworks(ctx context.Context, rec container.Record, action events.Action) {
+	for _, name := range endpointOrder(rec) {
+		if n, err := e.networkOf(ctx, name, rec.Networks[name]); err == nil {
+			e.emitNetwork(n, action, rec.ID)
+		}
+	}
+}
+
+// closeNetworks takes the container's sandbox down.
+func (e *Engine) closeNetworks(ctx context.Context, rec container.Record) error {
+	if ownSandbox(rec) {
+		if err := e.Networks.Close(ctx, rec.ID); err != nil {
+			return fmt.Errorf("close networks: %w", err)
+		}
+	}
+	e.announceNetworks(ctx, rec, events.ActionDisconnect)
+	return nil
+}
+
+// sharer finds the container whose namespace of the given kind ("network",
+// "PID", "IPC") rec joins; it runs.
+func (e *Engine) sharer(kind, ref string) (container.Record, error) {
+	c, err := e.find(ref)
+	if err != nil {
+		return container.Record{}, err
+	}
+	rec := c.snapshot()
+	switch {
+	case rec.State.Status == apitypes.StateRestarting:
+		return rec, conflict("Container %s is restarting, wait until the container is running", rec.ID)
+	case !rec.State.Alive():
+		return rec, conflict("cannot join %s namespace of a non running container: %s", kind, rec.ID)
+	}
+	return rec, nil
+}
+
+// netNS is the path of the namespace that the container's process joins; ""
+// for the host's.
+func (e *Engine) netNS(rec container.Record, opened network.Opened) (string, error) {
+	if !rec.Host.NetworkMode.IsContainer() {
+		return opened.NSPath, nil
+	}
+	target, err := e.sharer("network", rec.Host.NetworkMode.ConnectedContainer())
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("/proc/%d/ns/net", target.State.Pid), nil
+}
+
+// filesOf is the id of the container whose hosts, hostname and resolv.conf are
+// mounted: those go with the network.
+func (e *Engine) filesOf(rec container.Record) string {
+	if rec.Host.NetworkMode.IsContainer() {
+		if c, err := e.find(rec.Host.NetworkMode.ConnectedContainer()); err == nil {
+			return e.filesOf(c.snapshot())
+		}
+	}
+	return rec.ID
+}
+
+func gateway(n network.Network, v4 bool) (a netip.Addr) {
+	for _, p := range n.Pools {
+		if p.Subnet.Addr().Is4() == v4 && p.Gateway.IsValid() {
+			return p.Gateway
+		}
+	}
+	return a
+}

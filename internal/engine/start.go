@@ -1,0 +1,279 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	apitypes "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"isle/internal/container"
+	"isle/internal/failpoint"
+	"isle/internal/network"
+	"isle/internal/runtime"
+	"isle/internal/runtime/cgroup"
+	"isle/internal/runtime/spec"
+	"isle/internal/undo"
+)
+
+// ContainerStart runs a container. It goes through to the end even when the
+// client has gone: half a start is of no use to anybody.
+func (e *Engine) ContainerStart(ctx context.Context, ref string) error {
+	c, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	return e.startLocked(context.WithoutCancel(ctx), c, false)
+}
+
+// startLocked runs a container; op is held. again: by its restart policy.
+func (e *Engine) startLocked(ctx context.Context, c *entry, again bool) error {
+	if err := c.mayStart(); err != nil {
+		return err
+	}
+	c.dropRetry()
+	if err := e.clearedUp(ctx, c); err != nil {
+		return err
+	}
+	c.shut()
+	defer c.open()
+	rec, err := e.launch(ctx, c, again)
+	if err != nil {
+		return e.startFailed(ctx, c, err)
+	}
+	e.emit(rec, events.ActionStart)
+	e.beginWatch(c, rec)
+	return nil
+}
+
+// clearedUp waits for what the last run left to be gone, and does it again
+// where it could not be done.
+func (e *Engine) clearedUp(ctx context.Context, c *entry) error {
+	if err := c.settled(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	dirty, rec := c.dirty, c.rec
+	c.mu.Unlock()
+	if dirty {
+		e.teardown(ctx, c, rec)
+	}
+	return nil
+}
+
+// run is one start in the making.
+type run struct {
+	e       *Engine
+	c       *entry
+	rec     container.Record
+	opened  network.Opened
+	netNS   string
+	mounts  []container.Mount // the record's, with the sources as they are now
+	rootfs  []runtime.Mount
+	runtime runtime.Runtime
+	group   cgroup.Group
+	pid     int
+}
+
+// launch takes the steps of a start in order; each pushes its way back.
+func (e *Engine) launch(ctx context.Context, c *entry, again bool) (_ container.Record, err error) {
+	var u undo.Stack
+	defer func() { u.Unwind(ctx, &err) }()
+	r := &run{e: e, c: c, rec: clearedNetworks(c.snapshot())}
+	if r.runtime, err = e.Runtime.Find(r.rec.Runtime); err != nil {
+		return r.rec, err
+	}
+	failpoint.Here(failpoint.StartBefore)
+	for _, step := range []func(context.Context, *undo.Stack) error{
+		r.mountVolumes, r.openNetworks, r.writeFiles, r.writeBundle, r.create, r.start,
+	} {
+		if err := step(ctx, &u); err != nil {
+			return r.rec, err
+		}
+	}
+	return r.record(ctx, again)
+}
+
+func (r *run) mountVolumes(ctx context.Context, u *undo.Stack) error {
+	if err := r.settleSources(ctx, u); err != nil {
+		return err
+	}
+	failpoint.Here(failpoint.StartAfterVolumes)
+	return nil
+}
+
+func (r *run) openNetworks(ctx context.Context, u *undo.Stack) error {
+	e := r.e
+	opened, err := e.openNetworks(ctx, r.rec)
+	if err != nil {
+		return fmt.Errorf("failed to set up container networking: %w", err)
+	}
+	if ownSandbox(r.rec) {
+		u.Push("open networks", func(ctx context.Context) error { return e.Networks.Close(ctx, r.rec.ID) })
+	}
+	r.opened = opened
+	if r.netNS, err = e.netNS(r.rec, opened); err != nil {
+		return err
+	}
+	if err := e.connected(ctx, &r.rec, opened); err != nil {
+		return err
+	}
+	e.announceNetworks(ctx, r.rec, events.ActionConnect)
+	u.Push("announce networks", func(ctx context.Context) error {
+		e.announceNetworks(ctx, r.rec, events.ActionDisconnect)
+		return nil
+	})
+	failpoint.Here(failpoint.StartAfterNetwork)
+	return nil
+}
+
+func (r *run) writeFiles(ctx context.Context, _ *undo.Stack) error {
+	if !r.rec.Host.NetworkMode.IsContainer() {
+		if err := r.e.writeFiles(ctx, r.rec, r.opened); err != nil {
+			return err
+		}
+	}
+	failpoint.Here(failpoint.StartAfterFiles)
+	return nil
+}
+
+func (r *run) writeBundle(ctx context.Context, u *undo.Stack) (err error) {
+	u.Push("write bundle", func(context.Context) error { return r.e.removeBundle(r.rec.ID) })
+	if r.rootfs, err = r.e.Images.RootfsMounts(ctx, r.rec.ID); err != nil {
+		return fmt.Errorf("root file system: %w", err)
+	}
+	if err := r.buildSpec(); err != nil {
+		return err
+	}
+	failpoint.Here(failpoint.StartAfterBundle)
+	return nil
+}
+
+// create sets the process up; clients that attached before the start are
+// joined to it before it runs, so that they miss nothing.
+func (r *run) create(ctx context.Context, u *undo.Stack) (err error) {
+	e, rec := r.e, r.rec
+	u.Push("create", func(ctx context.Context) error { return e.Runtime.Delete(ctx, rec.ID) })
+	log, err := e.logOf(rec)
+	if err != nil {
+		return err
+	}
+	r.pid, err = e.Runtime.Create(ctx, runtime.Create{
+		ID: rec.ID, Bundle: e.bundle(rec.ID), Runtime: r.runtime, Rootfs: r.rootfs, Log: log, KeepShared: spec.KeepShared(r.mounts), CgroupPath: r.group.Path,
+		Stdio: runtime.Stdio{
+			Terminal: rec.Config.Tty, Stdin: rec.Config.OpenStdin, CloseStdin: rec.Config.StdinOnce,
+			Height: uint16(rec.Host.ConsoleSize[0]), Width: uint16(rec.Host.ConsoleSize[1]),
+		},
+	})
+	if err != nil {
+		return startError("create", err)
+	}
+	failpoint.Here(failpoint.StartAfterCreate)
+	r.c.join()
+	return nil
+}
+
+func (r *run) start(ctx context.Context, _ *undo.Stack) error {
+	r.rec.State.StartedAt = time.Now().UTC()
+	if err := r.e.Runtime.Start(ctx, r.rec.ID); err != nil {
+		return startError("start", err)
+	}
+	failpoint.Here(failpoint.StartAfterStart)
+	return nil
+}
+
+// record commits that the container runs.
+func (r *run) record(ctx context.Context, again bool) (container.Record, error) {
+	err := r.e.update(ctx, r.c, func(rec *container.Record) error {
+		if err := rec.State.To(apitypes.StateRunning); err != nil {
+			return err
+		}
+		s := &rec.State
+		s.Pid, s.StartedAt, s.ExitCode, s.Error, s.OOMKilled = r.pid, r.rec.State.StartedAt, 0, "", false
+		s.Health = startingHealth(rec.Config.Healthcheck)
+		rec.Networks, rec.Ports, rec.Mounts = r.rec.Networks, r.rec.Ports, r.rec.Mounts
+		rec.ManuallyStopped = false
+		if !again {
+			rec.RestartCount = 0
+			r.c.backoff = 0
+		}
+		r.c.beganLocked()
+		r.c.nsPath = r.netNS
+		return nil
+	})
+	if err != nil {
+		return r.rec, err
+	}
+	failpoint.Here(failpoint.StartAfterRecord)
+	return r.c.snapshot(), nil
+}
+
+// startFailed writes down why a container did not start and lets go of those
+// who wait for its end.
+func (e *Engine) startFailed(ctx context.Context, c *entry, cause error) error {
+	code := exitCodeOf(cause)
+	err := e.update(ctx, c, func(rec *container.Record) error {
+		rec.State.Error, rec.State.ExitCode = cause.Error(), code
+		if rec.State.Status == apitypes.StateRestarting {
+			rec.State.Status, rec.State.FinishedAt = apitypes.StateExited, time.Now().UTC()
+		}
+		return nil
+	})
+	if err != nil {
+		e.Log.Error("a failed start could not be recorded", "error", err)
+	}
+	rec := c.snapshot()
+	e.emit(rec, events.ActionDie, "exitCode", fmt.Sprint(code), "execDuration", "0")
+	c.disappoint(cause)
+	c.tell(container.WaitResult{ExitCode: code, Err: cause})
+	if rec.Host.AutoRemove {
+		e.spawn(func(ctx context.Context) { e.autoRemove(context.WithoutCancel(ctx), c) })
+	}
+	return cause
+}
+
+// startError is what the OCI runtime said, in words from which clients tell
+// "not found" (127) and "cannot be run" (126); they compare with Go's texts.
+func startError(doing string, err error) error {
+	text := phrases.Replace(err.Error())
+	full := fmt.Sprintf("failed to %s task for container: OCI runtime %s failed: %s", doing, doing, text)
+	switch {
+	case contains(text, notFoundPhrases...), contains(text, notRunnablePhrases...):
+		return invalid("%s", full)
+	}
+	return fmt.Errorf("failed to %s task for container: OCI runtime %s failed: %w", doing, doing, err)
+}
+
+var (
+	phrases = strings.NewReplacer("No such file or directory", "no such file or directory", "Permission denied", "permission denied",
+		"Is a directory", "is a directory", "Not a directory", "not a directory", "not found in $PATH", "executable file not found in $PATH")
+	notFoundPhrases    = []string{"executable file not found", "no such file or directory"}
+	notRunnablePhrases = []string{"permission denied", "is a directory", "not a directory", "exec format error"}
+)
+
+// exitCodeOf is Docker's: 127 there is no such command, 126 it cannot be run,
+// 128 anything else.
+func exitCodeOf(err error) int {
+	switch text := phrases.Replace(err.Error()); {
+	case !strings.Contains(text, "OCI runtime"):
+		return 128
+	case contains(text, notFoundPhrases...):
+		return 127
+	case contains(text, notRunnablePhrases...):
+		return 126
+	}
+	return 128
+}
+
+func contains(s string, any ...string) bool {
+	for _, a := range any {
+		if strings.Contains(s, a) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"context"
+	"errors"
+
+	apitypes "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"isle/internal/container"
+	"isle/internal/runtime/cgroup"
+	"isle/internal/runtime/spec"
+)
+
+// ContainerUpdate changes limits, in a running container at once, and the
+// restart policy. What is not given stays.
+func (e *Engine) ContainerUpdate(ctx context.Context, ref string, cfg apitypes.UpdateConfig) (apitypes.UpdateResponse, error) {
+	c, err := e.find(ref)
+	if err != nil {
+		return apitypes.UpdateResponse{}, err
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	rec := c.snapshot()
+	host, err := e.updated(rec, cfg)
+	if err != nil {
+		return apitypes.UpdateResponse{}, err
+	}
+	if err := e.updateLimits(ctx, rec, host); err != nil {
+		return apitypes.UpdateResponse{}, err
+	}
+	err = e.update(ctx, c, func(rec *container.Record) error { rec.Host = host; return nil })
+	if err != nil {
+		return apitypes.UpdateResponse{}, errors.Join(err, e.updateLimits(ctx, rec, rec.Host))
+	}
+	e.emit(c.snapshot(), events.ActionUpdate)
+	return apitypes.UpdateResponse{Warnings: []string{}}, nil
+}
+
+// updateLimits changes the limits of a running container.
+func (e *Engine) updateLimits(ctx context.Context, rec container.Record, host *apitypes.HostConfig) error {
+	if !rec.State.Alive() {
+		return nil
+	}
+	found, err := spec.FindDevices(host)
+	if err != nil {
+		return err
+	}
+	res, err := spec.Resources(host.Resources, e.Host.Cgroup, found)
+	if err != nil {
+		return trimmed(err)
+	}
+	if err := e.Runtime.Update(ctx, rec.ID, res); err != nil {
+		return about(rec, "update", err)
+	}
+	return nil
+}
+
+// updated is the container's configuration with the changes.
+func (e *Engine) updated(rec container.Record, cfg apitypes.UpdateConfig) (*apitypes.HostConfig, error) {
+	host := *rec.Host
+	if cfg.RestartPolicy.Name != "" {
+		if err := apitypes.ValidateRestartPolicy(cfg.RestartPolicy); err != nil {
+			return nil, invalid("%s", err)
+		}
+		if host.AutoRemove && !cfg.RestartPolicy.IsNone() {
+			return nil, conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
+		}
+		host.RestartPolicy = cfg.RestartPolicy
+	}
+	if rec.State.Status == apitypes.StateRemoving || rec.State.Status == apitypes.StateDead {
+		return nil, conflict("container is marked for removal and cannot be \"update\"")
+	}
+	if err := mergeLimits(&host.Resources, cfg.Resources); err != nil {
+		return nil, err
+	}
+	return &host, trimClass(cgroup.Check(host.Resources, e.Host.Cgroup))
+}
+
+// mergeLimits lays what is given over what there is, in Docker's terms.
+func mergeLimits(r *apitypes.Resources, given apitypes.Resources) error {
+	if given.NanoCPUs != 0 && (r.CPUPeriod != 0 || r.CPUQuota != 0) {
+		return conflict("Conflicting options: Nano CPUs cannot be updated as CPU Period/CPU Quota has already been set")
+	}
+	if (given.CPUPeriod != 0 || given.CPUQuota != 0) && r.NanoCPUs != 0 {
+		return conflict("Conflicting options: CPU Period/Quota cannot be updated as NanoCPUs has already been set")
+	}
+	if given.Memory != 0 {
+		if r.MemorySwap > 0 && given.Memory > r.MemorySwap && given.MemorySwap == 0 {
+			return conflict("Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")
+		}
+		r.Memory = given.Memory
+	}
+	r.BlkioWeight = orZero(given.BlkioWeight, r.BlkioWeight)
+	r.CPUShares = orZero(given.CPUShares, r.CPUShares)
+	r.NanoCPUs = orZero(given.NanoCPUs, r.NanoCPUs)
+	r.CPUPeriod = orZero(given.CPUPeriod, r.CPUPeriod)
+	r.CPUQuota = orZero(given.CPUQuota, r.CPUQuota)
+	r.CPURealtimePeriod = orZero(given.CPURealtimePeriod, r.CPURealtimePeriod)
+	r.CPURealtimeRuntime = orZero(given.CPURealtimeRuntime, r.CPURealtimeRuntime)
+	r.CpusetCpus = or(given.CpusetCpus, r.CpusetCpus)
+	r.CpusetMems = or(given.CpusetMems, r.CpusetMems)
+	r.MemorySwap = orZero(given.MemorySwap, r.MemorySwap)
+	r.MemoryReservation = orZero(given.MemoryReservation, r.MemoryReservation)
+	if given.PidsLimit != nil {
+		r.PidsLimit = given.PidsLimit
+	}
+	return nil
+}
