@@ -35,8 +35,7 @@ func decode(a *answer, r *http.Request, v any) error {
 	if err := jsonType(r); err != nil {
 		return err
 	}
-	if r.ContentLength > maxJSON {
-		a.Header().Set("Connection", "close") // the rest is not read
+	if r.ContentLength > maxJSON { // net/http closes the connection rather than read it
 		return fmt.Errorf("request body of %d bytes is larger than %d: %w", r.ContentLength, maxJSON, &http.MaxBytesError{Limit: maxJSON})
 	}
 	d := json.NewDecoder(http.MaxBytesReader(a.ResponseWriter, r.Body, maxJSON))
