@@ -143,6 +143,9 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 		if a.Is4() {
 			bits = 16
 		}
+		if !a.IsLinkLocalUnicast() || (a.Is6() && !n.IPv6) {
+			return d, fmt.Errorf("invalid link-local address %s for network %s: %w", a, n.Name, errdefs.ErrInvalidArgument)
+		}
 		d.LinkLocal = append(d.LinkLocal, netip.PrefixFrom(a, bits))
 	}
 	d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress)

@@ -2,9 +2,12 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
@@ -122,13 +125,29 @@ func (m *Manager) resolve(ctx context.Context, sb *sandbox) error {
 	if m.DNS.SetClient(sb.ID, c) {
 		return nil
 	}
-	port := m.planner().dnsPort(sb.Sandbox)
-	udp, tcp, err := m.Machine.Listen(ctx, sb.NS, port)
+	udp, tcp, err := m.listen(ctx, sb)
 	if err != nil {
 		return fmt.Errorf("answer names in the namespace of container %s: %w", sb.Name, err)
 	}
 	m.DNS.Attach(sb.ID, udp, tcp, c)
 	return nil
+}
+
+// listen opens a resolver's sockets. While isled was away the container may
+// have taken the port: then the resolver moves to another one.
+func (m *Manager) listen(ctx context.Context, sb *sandbox) (net.PacketConn, net.Listener, error) {
+	rec := sb.Sandbox
+	for try := 0; ; try++ {
+		port := m.planner().dnsPort(rec)
+		udp, tcp, err := m.Machine.Listen(ctx, rec.NS, port)
+		if err == nil || port == 53 || try == 16 || !errors.Is(err, syscall.EADDRINUSE) {
+			return udp, tcp, err
+		}
+		rec.DNSPort = dnsFirst + (rec.DNSPort-dnsFirst+1)%dnsCount
+		if _, err := m.write(ctx, rec, sb.places, nil); err != nil {
+			return nil, nil, err
+		}
+	}
 }
 
 // upstreams reads the user's name servers: "address" or "address:port".

@@ -2,8 +2,8 @@ package network
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -68,7 +68,8 @@ func (p planner) sandbox(sb Sandbox, places []place) (netspec.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(merge(s, routes), merge(s, sysctls(sb)))
+	err = merge(s, routes)
+	maps.Copy(s, sysctls(sb)) // the user's, before those of the drivers
 	if port := p.dnsPort(sb); port != 53 && p.resolves(places) {
 		s.Add(netspec.DNSRedirect{NS: sb.NS, Port: port})
 	}

@@ -20,4 +20,6 @@ func (Driver) Validate(network.Network) error { return nil }
 func (Driver) Caps() network.Caps { return network.Caps{Singleton: true} }
 
 // Plan implements network.Driver.
-func (Driver) Plan(netspec.State, network.Network, []network.Endpoint, network.Host) error { return nil }
+func (Driver) Plan(netspec.State, network.Network, []network.Endpoint, network.Host) error {
+	return nil
+}

@@ -1,0 +1,19 @@
+package none_test
+
+import (
+	"testing"
+
+	"isle/internal/netspec"
+	"isle/internal/network/driver/drivertest"
+	"isle/internal/network/driver/none"
+)
+
+func TestConformance(t *testing.T) { drivertest.Run(t, none.Driver{}) }
+
+func TestMakesNothing(t *testing.T) {
+	s, n := netspec.State{}, drivertest.Network(none.Driver{}, nil, true, false)
+	err := none.Driver{}.Plan(s, n, nil, drivertest.Host)
+	if err != nil || len(s) != 0 {
+		t.Errorf("plan = %v, %v; want nothing", s, err)
+	}
+}

@@ -1,0 +1,187 @@
+package network_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	api "github.com/moby/moby/api/types/network"
+
+	"isle/internal/kernel/kerneltest"
+	"isle/internal/network"
+	"isle/internal/reconcile"
+)
+
+// walk is one random life of a machine.
+type walk struct {
+	*world
+	m *network.Manager
+	r *rand.Rand
+
+	crashes, failures, refused, done int
+}
+
+// TestKernelFollowsRecords: whatever is done, and wherever the kernel refuses
+// or the process dies, the kernel is what the records say, every lease belongs
+// to an endpoint and every held port to a sandbox.
+func TestKernelFollowsRecords(t *testing.T) {
+	var sum walk
+	for seed := range uint64(400) {
+		w := live(t, seed, 25)
+		sum.crashes, sum.failures = sum.crashes+w.crashes, sum.failures+w.failures
+		sum.refused, sum.done = sum.refused+w.refused, sum.done+w.done
+	}
+	t.Logf("%d done, %d refused, %d failed in the kernel, %d crashes", sum.done, sum.refused, sum.failures, sum.crashes)
+	if min(sum.done, sum.refused, sum.failures, sum.crashes) < 100 {
+		t.Error("the walks do not go everywhere")
+	}
+}
+
+func FuzzKernelFollowsRecords(f *testing.F) {
+	f.Add(uint64(1))
+	f.Fuzz(func(t *testing.T, seed uint64) { live(t, seed, 25) })
+}
+
+func live(t *testing.T, seed uint64, steps int) *walk {
+	w := &walk{world: newWorld(), r: rand.New(rand.NewPCG(seed, 1))}
+	w.m = w.start(t)
+	for i := range steps {
+		what, err := w.fault(t)
+		w.check(t, fmt.Sprintf("seed %d step %d: %s: %v", seed, i, what, err))
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+	return w
+}
+
+// fault makes one step, in which the kernel may fail or the process die.
+func (w *walk) fault(t *testing.T) (what string, err error) {
+	k := w.kernel
+	k.N, k.FailAt, k.CrashAt = 0, 0, 0
+	switch w.r.IntN(3) {
+	case 0:
+		k.CrashAt = 1 + w.r.IntN(12)
+	case 1:
+		k.FailAt = 1 + w.r.IntN(12)
+	}
+	what, crashed, err := w.survive()
+	k.CrashAt, k.FailAt = 0, 0
+	switch {
+	case crashed: // the process is gone; another one starts on the same disk and kernel
+		w.crashes++
+		w.m = w.start(t)
+	case errors.Is(err, kerneltest.ErrRefused):
+		w.failures++
+	case err != nil:
+		w.refused++
+		if class(err) == nil {
+			t.Errorf("%s: error without a class: %v", what, err)
+		}
+	default:
+		w.done++
+	}
+	return what, err
+}
+
+func class(err error) error {
+	for _, c := range []error{errdefs.ErrNotFound, errdefs.ErrConflict, errdefs.ErrPermissionDenied,
+		errdefs.ErrInvalidArgument, errdefs.ErrAlreadyExists, errdefs.ErrUnavailable} {
+		if errors.Is(err, c) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (w *walk) survive() (what string, crashed bool, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p != any(kerneltest.ErrCrash) {
+				panic(p)
+			}
+			crashed = true
+		}
+	}()
+	what, err = w.step()
+	return what, false, err
+}
+
+func (w *walk) step() (string, error) {
+	ctx := context.Background()
+	c, n := fmt.Sprint("c", w.r.IntN(5)), w.network()
+	switch w.r.IntN(7) {
+	case 0:
+		v6 := w.r.IntN(2) == 0
+		_, err := w.m.Create(ctx, api.CreateRequest{Name: n, EnableIPv6: &v6, Internal: w.r.IntN(4) == 0})
+		return "create " + n, err
+	case 1:
+		_, err := w.m.Remove(ctx, n)
+		return "remove " + n, err
+	case 2:
+		return "close " + c, w.m.Close(ctx, c)
+	case 3:
+		_, err := w.m.Connect(ctx, c, network.ConnectRequest{Network: n, ContainerName: c, ContainerID: c,
+			Settings: api.EndpointSettings{GwPriority: w.r.IntN(3)}})
+		return "connect " + c + " " + n, err
+	case 4:
+		id := n
+		if found, err := w.m.Find(ctx, n); err == nil {
+			id = found.ID
+		}
+		return "disconnect " + c + " " + n, w.m.Disconnect(ctx, c, id)
+	}
+	nets := []string{n}
+	if w.r.IntN(2) == 0 {
+		nets = append(nets, w.network())
+	}
+	_, err := w.m.Open(ctx, request(c, w.ports(), nets...))
+	return "open " + c + " on " + strings.Join(nets, " "), err
+}
+
+func (w *walk) network() string {
+	return []string{"bridge", "none", "host", "n0", "n1", "n2"}[w.r.IntN(6)]
+}
+
+func (w *walk) ports() api.PortMap {
+	switch w.r.IntN(3) {
+	case 0:
+		return ports("80/tcp", fmt.Sprintf(":%d", 8000+w.r.IntN(3)))
+	case 1:
+		return ports("53/udp", "127.0.0.1:0", ":53")
+	}
+	return nil
+}
+
+func (w *walk) check(t *testing.T, at string) {
+	t.Helper()
+	eps, err := w.m.Endpoints(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs, held := 0, 0
+	for _, ep := range eps {
+		addrs += len(ep.Addrs)
+	}
+	if want := w.want(t); !w.kernel.State.Equal(want) {
+		t.Errorf("%s\nthe kernel is not what the records say:\n%v", at, reconcile.Diff(w.kernel.State, want))
+	}
+	for _, k := range w.keys("ipam/") {
+		if strings.Contains(k, "/owner/") {
+			addrs--
+		}
+	}
+	if addrs != 0 {
+		t.Errorf("%s\n%d addresses of endpoints are without a lease", at, addrs)
+	}
+	for _, k := range w.keys("sandbox/") {
+		held += len(w.published(strings.TrimPrefix(k, "sandbox/")))
+	}
+	if n := len(w.keys("publish/")); n != held {
+		t.Errorf("%s\n%d ports are held, %d published", at, n, held)
+	}
+}
