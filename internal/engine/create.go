@@ -17,7 +17,6 @@ import (
 	"isle/internal/failpoint"
 	"isle/internal/ids"
 	"isle/internal/image"
-	"isle/internal/store"
 	"isle/internal/undo"
 )
 
@@ -159,9 +158,8 @@ func (e *Engine) furnish(ctx context.Context, u *undo.Stack, rec *container.Reco
 
 // add commits a new record and puts it into the index.
 func (e *Engine) add(ctx context.Context, rec container.Record) error {
-	err := e.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { return containers.Put(tx, rec.ID, rec) })
-	if err != nil {
-		return fmt.Errorf("container %s: %w", ids.Short(rec.ID), err)
+	if err := e.write(ctx, rec); err != nil {
+		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

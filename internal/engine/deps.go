@@ -60,6 +60,8 @@ type Images interface {
 	Prune(ctx context.Context, f filters.Args, use image.Usage) (imagetypes.PruneReport, error)
 	Login(ctx context.Context, auth registry.AuthConfig) (registry.AuthResponse, error)
 	Distribution(ctx context.Context, ref string, auth *registry.AuthConfig) (registry.DistributionInspect, error)
+	// TotalSize is what all images take together, each layer counted once.
+	TotalSize(ctx context.Context) (int64, error)
 	// Driver is the snapshotter's name, for "info", and Warnings why it is not the wanted one.
 	Driver() (name string, warnings []string)
 }

@@ -40,6 +40,7 @@ type Engine struct {
 	byName map[string]string // name → id; reserved before the record is committed
 
 	sessions sessions // exec sessions by id
+	versions runtimeVersions
 
 	life context.Context // of background work
 	end  context.CancelFunc
@@ -93,11 +94,19 @@ func (e *Engine) update(ctx context.Context, c *entry, fn func(*container.Record
 	if err := fn(&rec); err != nil {
 		return err
 	}
+	if err := e.write(ctx, rec); err != nil {
+		return err
+	}
+	c.rec = rec
+	return nil
+}
+
+// write commits a record, whatever becomes of the client.
+func (e *Engine) write(ctx context.Context, rec container.Record) error {
 	err := e.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { return containers.Put(tx, rec.ID, rec) })
 	if err != nil {
 		return fmt.Errorf("container %s: %w", ids.Short(rec.ID), err)
 	}
-	c.rec = rec
 	return nil
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (a
 	rec := c.snapshot()
 	r := e.inspected(rec)
 	r.ExecIDs = e.execIDs(c)
+	if r.NetworkSettings.SandboxID != "" {
+		r.NetworkSettings.SandboxKey = e.sandboxKey(c)
+	}
 	if size {
 		rw, total, err := e.Images.RootfsUsage(ctx, rec.ID)
 		if err != nil {
@@ -50,7 +54,6 @@ func (e *Engine) inspected(rec container.Record) apitypes.InspectResponse {
 	}
 	if rec.State.Alive() && ownSandbox(rec) {
 		r.NetworkSettings.SandboxID = rec.ID
-		r.NetworkSettings.SandboxKey = e.sandboxKey(rec)
 	}
 	return r
 }
@@ -90,14 +93,14 @@ func (e *Engine) appArmor(rec container.Record) string {
 	return ""
 }
 
-// sandboxKey is the namespace's path.
-func (e *Engine) sandboxKey(rec container.Record) string {
-	c, err := e.find(rec.ID)
-	if err != nil {
-		return ""
-	}
+// sandboxKey is the namespace's path; after a restart of isled, the way to it
+// through the process.
+func (e *Engine) sandboxKey(c *entry) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.nsPath == "" {
+		return fmt.Sprintf("/proc/%d/ns/net", c.rec.State.Pid)
+	}
 	return c.nsPath
 }
 

@@ -9,12 +9,14 @@ import (
 	"strconv"
 
 	"github.com/containerd/errdefs"
+	apitypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 	volumetypes "github.com/moby/moby/api/types/volume"
 
 	"isle/internal/container"
 	"isle/internal/ids"
+	"isle/internal/store"
 	"isle/internal/undo"
 	"isle/internal/volume"
 )
@@ -26,6 +28,9 @@ func (e *Engine) settleMounts(ctx context.Context, u *undo.Stack, rec *container
 	if err != nil {
 		return trimmed(err)
 	}
+	if err := e.intend(ctx, u, *rec, wanted); err != nil {
+		return err
+	}
 	mounts, err := volume.Settle(wanted, func(req volumetypes.CreateRequest) (volumetypes.Volume, error) {
 		return e.volumeFor(ctx, u, req)
 	})
@@ -34,6 +39,25 @@ func (e *Engine) settleMounts(ctx context.Context, u *undo.Stack, rec *container
 	}
 	rec.Mounts = mounts
 	return e.fillVolumes(ctx, *rec)
+}
+
+// intend writes down, before anonymous volumes are made, that they are to go
+// with a container that is not there: should isled die here, restore finishes
+// its removal. Without it nobody would know them from volumes that were kept.
+func (e *Engine) intend(ctx context.Context, u *undo.Stack, rec container.Record, wanted []volume.Wanted) error {
+	for _, w := range wanted {
+		if w.Anonymous {
+			rec.Mounts = append(rec.Mounts, w.Mount)
+		}
+	}
+	if len(rec.Mounts) == 0 {
+		return nil
+	}
+	rec.State.Status, rec.RemoveVolumes = apitypes.StateRemoving, true
+	u.Push("write intent", func(ctx context.Context) error {
+		return e.Store.Update(ctx, func(tx store.Tx) error { containers.Delete(tx, rec.ID); return nil })
+	})
+	return e.write(ctx, rec)
 }
 
 // mountsOf is for --volumes-from.

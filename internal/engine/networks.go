@@ -23,14 +23,13 @@ import (
 
 // NetworkCreate makes a network.
 func (e *Engine) NetworkCreate(ctx context.Context, req networktypes.CreateRequest) (networktypes.CreateResponse, error) {
-	if isPredefined(req.Name) || req.Name == "default" {
+	if network.Predefined(req.Name) || req.Name == "default" {
 		return networktypes.CreateResponse{}, forbidden("operation is not permitted on predefined %s network ", req.Name)
 	}
 	n, err := e.Networks.Create(ctx, req)
 	if err != nil {
 		return networktypes.CreateResponse{}, err
 	}
-	e.emitNetwork(n, events.ActionCreate, "")
 	return networktypes.CreateResponse{ID: n.ID}, nil
 }
 
@@ -55,7 +54,7 @@ func (e *Engine) NetworkList(ctx context.Context, f filters.Args) ([]networktype
 	used := e.usedNetworks()
 	out := []networktypes.Summary{}
 	for _, n := range all {
-		if f.Has("dangling") && dangling == (used[n.ID] || isPredefined(n.Name)) {
+		if f.Has("dangling") && dangling == (used[n.ID] || network.Predefined(n.Name)) {
 			continue
 		}
 		if picksNetwork(f, n) {
@@ -70,10 +69,10 @@ func (e *Engine) NetworkList(ctx context.Context, f filters.Args) ([]networktype
 
 func picksNetwork(f filters.Args, n network.Network) bool {
 	kind := "custom"
-	if isPredefined(n.Name) {
+	if network.Predefined(n.Name) {
 		kind = "builtin"
 	}
-	return f.Exact("driver", apiDriver(n.Driver)) && f.Prefix("id", n.ID) && f.Substring("name", n.Name) && f.Exact("scope", n.Scope) &&
+	return f.Exact("driver", n.Driver) && f.Prefix("id", n.ID) && f.Substring("name", n.Name) && f.Exact("scope", n.Scope) &&
 		f.Exact("type", kind) && f.Labels("label", n.Labels)
 }
 
@@ -90,17 +89,9 @@ func (e *Engine) usedNetworks() map[string]bool {
 	return used
 }
 
-// apiDriver: what Isle calls "none" is "null" to Docker's clients.
-func apiDriver(d string) string {
-	if d == "none" {
-		return "null"
-	}
-	return d
-}
-
 func apiNetwork(n network.Network) networktypes.Network {
 	a := networktypes.Network{
-		Name: n.Name, ID: n.ID, Created: n.Created, Scope: or(n.Scope, "local"), Driver: apiDriver(n.Driver), EnableIPv4: n.IPv4, EnableIPv6: n.IPv6,
+		Name: n.Name, ID: n.ID, Created: n.Created, Scope: or(n.Scope, "local"), Driver: n.Driver, EnableIPv4: n.IPv4, EnableIPv6: n.IPv6,
 		IPAM: networktypes.IPAM{Driver: or(n.IPAMDriver, "default"), Options: n.IPAMOptions, Config: []networktypes.IPAMConfig{}}, Internal: n.Internal,
 		Attachable: n.Attachable, ConfigOnly: n.ConfigOnly, ConfigFrom: networktypes.ConfigReference{Network: n.ConfigFrom}, Options: n.Options, Labels: n.Labels,
 	}
@@ -139,7 +130,7 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref string, _ bool) (networ
 	}
 	for _, c := range e.all() { // networks without endpoints: host and none
 		rec := c.snapshot()
-		if s := rec.Networks[n.Name]; s != nil && rec.State.Alive() && (n.Driver == "host" || n.Driver == "none") {
+		if s := rec.Networks[n.Name]; s != nil && rec.State.Alive() && (isHost(n) || isNone(n)) {
 			in.Containers[rec.ID] = networktypes.EndpointResource{Name: rec.Name}
 		}
 	}
@@ -215,14 +206,11 @@ func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	if isPredefined(n.Name) {
+	if network.Predefined(n.Name) {
 		return forbidden("%s is a pre-defined network and cannot be removed", n.Name)
 	}
-	if n, err = e.Networks.Remove(ctx, n.ID); err != nil {
-		return err
-	}
-	e.emitNetwork(n, events.ActionDestroy, "")
-	return nil
+	_, err = e.Networks.Remove(ctx, n.ID)
+	return err
 }
 
 // NetworksPrune removes the networks that no container is on, running or not.
@@ -241,7 +229,7 @@ func (e *Engine) NetworksPrune(ctx context.Context, f filters.Args) (networktype
 	}
 	used := e.usedNetworks()
 	for _, n := range all {
-		if isPredefined(n.Name) || used[n.ID] || !f.Labels("label", n.Labels) || !until.IsZero() && n.Created.After(until) {
+		if network.Predefined(n.Name) || used[n.ID] || !f.Labels("label", n.Labels) || !until.IsZero() && n.Created.After(until) {
 			continue
 		}
 		if err := e.NetworkRemove(ctx, n.ID); err != nil {
@@ -291,7 +279,6 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref string, req networktype
 	if err != nil {
 		return errors.Join(err, e.disconnectLive(context.WithoutCancel(ctx), rec, n))
 	}
-	e.emitNetwork(n, events.ActionConnect, rec.ID)
 	return nil
 }
 
@@ -310,9 +297,9 @@ func mayConnect(rec container.Record, n network.Network, s *networktypes.Endpoin
 		return forbidden("container sharing network namespace with another container or host cannot be connected to any other network")
 	case rec.Host.NetworkMode.IsHost():
 		return forbidden("cannot connect container to host network or out of it: container %s is on the host's network", rec.Name)
-	case n.Driver == "host":
+	case isHost(n):
 		return forbidden("cannot connect container to host network - container must be created in host network mode")
-	case n.Driver == "none" || n.Driver == "null":
+	case isNone(n):
 		return forbidden("container cannot be connected to multiple networks with one of the networks in private (none) mode")
 	case n.ConfigOnly:
 		return forbidden("network %s is a config-only network and cannot be used directly to run containers", n.Name)
@@ -368,7 +355,7 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string
 		delete(rec.MACs, n.Name)
 		return nil
 	})
-	if err == nil {
+	if err == nil && isNone(n) { // of others the Manager tells
 		e.emitNetwork(n, events.ActionDisconnect, rec.ID)
 	}
 	return err

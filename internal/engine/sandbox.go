@@ -52,7 +52,7 @@ func (e *Engine) connectRequest(ctx context.Context, rec container.Record, name 
 	if err != nil {
 		return nil, err
 	}
-	if n.Driver == "none" || n.Driver == "null" {
+	if isNone(n) || isHost(n) {
 		return nil, nil
 	}
 	return &network.ConnectRequest{Network: n.ID, ContainerName: rec.Name, ContainerID: rec.ID, Settings: wishes(s, rec.MACs[name])}, nil
@@ -192,10 +192,11 @@ func netSysctls(all map[string]string) map[string]string {
 	return out
 }
 
-// announceNetworks emits "connect" or "disconnect" for every endpoint.
+// announceNetworks emits "connect" or "disconnect" for the networks that the
+// Manager does not do it for: those without endpoints.
 func (e *Engine) announceNetworks(ctx context.Context, rec container.Record, action events.Action) {
 	for _, name := range endpointOrder(rec) {
-		if n, err := e.networkOf(ctx, name, rec.Networks[name]); err == nil {
+		if n, err := e.networkOf(ctx, name, rec.Networks[name]); err == nil && (isNone(n) || isHost(n)) {
 			e.emitNetwork(n, action, rec.ID)
 		}
 	}

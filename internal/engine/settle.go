@@ -117,9 +117,9 @@ func checkEndpoint(n network.Network, s *networktypes.EndpointSettings) error {
 	return nil
 }
 
-func isDefault(n network.Network) bool { return n.Name == "bridge" }
-
-func isPredefined(name string) bool { return name == "bridge" || name == "host" || name == "none" }
+func isDefault(n network.Network) bool { return n.Name == network.NameBridge }
+func isHost(n network.Network) bool    { return n.Driver == network.DriverHost }
+func isNone(n network.Network) bool    { return n.Driver == network.DriverNone }
 
 // resolveModes makes ids of the containers that modes name, so that a rename
 // changes nothing.

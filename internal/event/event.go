@@ -81,3 +81,10 @@ func (b *Bus) drop(ch chan events.Message) {
 		close(ch)
 	}
 }
+
+// Listeners is how many listen.
+func (b *Bus) Listeners() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.subs)
+}

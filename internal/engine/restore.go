@@ -1,0 +1,242 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	apitypes "github.com/moby/moby/api/types/container"
+
+	"isle/internal/container"
+	"isle/internal/ids"
+	"isle/internal/runtime"
+	"isle/internal/store"
+)
+
+// found is what is on the machine when isled starts.
+type found struct {
+	live      map[string]runtime.Status // containers that the shim has
+	sandboxes map[string]bool
+}
+
+// Restore brings the records and the machine together after a start of isled,
+// whatever became of the last one: containers that run go on, ends that were
+// missed are made up for, what was half made or half removed is cleared. It
+// comes before Run; ctx ends nothing but Restore itself.
+func (e *Engine) Restore(ctx context.Context) error {
+	e.prepare(ctx)
+	if err := e.load(ctx); err != nil {
+		return err
+	}
+	m, err := e.lookAround(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range e.all() {
+		errs = append(errs, e.restoreOne(ctx, c, m))
+	}
+	errs = append(errs, e.sweep(ctx, m))
+	if err := errors.Join(errs...); err != nil { // each is about one thing: the others are served
+		e.Log.Error("some of what isled found could not be restored or cleared", "error", err)
+	}
+	return nil
+}
+
+// load fills the index. A record that cannot be read is reported and left
+// alone: it is not a reason to serve nobody.
+func (e *Engine) load(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.byID, e.byName = map[string]*entry{}, map[string]string{}
+	return e.Store.View(ctx, func(tx store.Tx) error {
+		for rec, err := range containers.All(tx) {
+			if err == nil && (rec.ID == "" || rec.Config == nil || rec.Host == nil) {
+				err = fmt.Errorf("record of container %q is incomplete", rec.ID)
+			}
+			if err != nil {
+				e.Log.Error("a container is not served", "error", err)
+				continue
+			}
+			e.byID[rec.ID] = &entry{rec: rec}
+			e.byName[rec.Name] = rec.ID
+		}
+		return nil
+	})
+}
+
+func (e *Engine) lookAround(ctx context.Context) (found, error) {
+	m := found{live: map[string]runtime.Status{}, sandboxes: map[string]bool{}}
+	list, err := e.Runtime.List(ctx)
+	if err != nil {
+		return m, fmt.Errorf("list what the shim has: %w", err)
+	}
+	for _, s := range list {
+		if s.Exec == "" {
+			m.live[s.ID] = s
+		}
+	}
+	open, err := e.Networks.Sandboxes(ctx)
+	if err != nil {
+		return m, fmt.Errorf("list sandboxes: %w", err)
+	}
+	for _, id := range open {
+		m.sandboxes[id] = true
+	}
+	return m, nil
+}
+
+// restoreOne decides what becomes of one container.
+//
+//	record says          shim says        then
+//	running, paused      it runs          it goes on
+//	running, paused      it has ended     the exit comes through Exits
+//	running, paused      nothing          it ended unseen: exit code 255
+//	anything else        anything         what a broken start or end left is cleared
+//	restarting           –                the restart is planned again
+//	removing, dead       –                the removal is finished
+//	exited               –                started when its policy says so
+func (e *Engine) restoreOne(ctx context.Context, c *entry, m found) error {
+	rec := c.snapshot()
+	if rec.State.Alive() {
+		e.restoreAlive(ctx, c, m)
+		return nil
+	}
+	c.inMemory(func(rec *container.Record) { *rec = clearedNetworks(*rec) })
+	if err := e.clearBroken(ctx, c, m); err != nil {
+		return about(rec, "clear what is left of", err)
+	}
+	switch s := rec.State.Status; {
+	case s == apitypes.StateRemoving || s == apitypes.StateDead:
+		return e.finishRemoval(ctx, c)
+	case s == apitypes.StateRestarting:
+		e.planRestart(c, firstDelay)
+	case s == apitypes.StateExited && rec.Host.AutoRemove:
+		return e.finishRemoval(ctx, c)
+	case s == apitypes.StateExited && comesBack(rec):
+		e.planRestart(c, 0)
+	}
+	return nil
+}
+
+// comesBack: "always" brings back also what a person stopped.
+func comesBack(rec container.Record) bool {
+	p := rec.Host.RestartPolicy
+	return p.IsAlways() || p.IsUnlessStopped() && !rec.ManuallyStopped
+}
+
+func (e *Engine) restoreAlive(ctx context.Context, c *entry, m found) {
+	c.mu.Lock()
+	c.beganLocked()
+	c.up = true
+	rec := c.rec
+	c.mu.Unlock()
+	s, ok := m.live[rec.ID]
+	switch {
+	case ok && s.Exit != nil: // its exit is on its way through Exits
+	case ok:
+		e.beginWatch(c, rec)
+	default:
+		e.spawn(func(ctx context.Context) {
+			e.runEnded(context.WithoutCancel(ctx), c, runtime.Exit{Proc: runtime.Proc{ID: rec.ID}, Code: 255, At: time.Now()})
+		})
+	}
+}
+
+// clearBroken clears what a start or an end that broke off has left.
+func (e *Engine) clearBroken(ctx context.Context, c *entry, m found) error {
+	rec := c.snapshot()
+	_, live := m.live[rec.ID]
+	_, err := os.Stat(e.bundle(rec.ID))
+	if !live && !m.sandboxes[rec.ID] && err != nil {
+		return nil
+	}
+	e.teardown(ctx, c, rec)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dirty {
+		return errors.New("see the log")
+	}
+	return nil
+}
+
+func (e *Engine) finishRemoval(ctx context.Context, c *entry) error {
+	c.op.Lock()
+	defer c.op.Unlock()
+	return e.removeLocked(ctx, c, c.snapshot().RemoveVolumes)
+}
+
+// sweep removes what belongs to no container that we know. Every step is taken
+// whatever became of the others.
+func (e *Engine) sweep(ctx context.Context, m found) error {
+	var errs []error
+	for _, id := range slices.Sorted(maps.Keys(m.live)) {
+		if !e.knows(id) {
+			errs = append(errs, e.Runtime.Delete(ctx, id))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.sandboxes)) {
+		if !e.knows(id) {
+			errs = append(errs, e.Networks.Close(ctx, id))
+		}
+	}
+	errs = append(errs, e.sweepRootfs(ctx), e.sweepDir(filepath.Join(e.Config.RunDir, "bundles"), e.runs, os.RemoveAll),
+		e.sweepDir(filepath.Join(e.Config.DataDir, "containers"), e.knows, os.RemoveAll),
+		e.sweepDir(filepath.Join(e.Config.RunDir, "shm"), e.runs, func(dir string) error { return e.unmountShm(filepath.Base(dir)) }))
+	if _, err := e.Host.Cgroup.RemoveLeftovers(e.cgroupDriver(), e.Config.CgroupParent, e.runs); err != nil {
+		errs = append(errs, fmt.Errorf("left-over cgroups: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) knows(id string) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.byID[id] != nil
+}
+
+// runs reports whether the container runs or may begin to at any moment.
+func (e *Engine) runs(id string) bool {
+	e.mu.RLock()
+	c := e.byID[id]
+	e.mu.RUnlock()
+	return c != nil && c.busyNow()
+}
+
+func (e *Engine) sweepRootfs(ctx context.Context) error {
+	have, err := e.Images.Rootfses(ctx)
+	if err != nil {
+		return fmt.Errorf("list root file systems: %w", err)
+	}
+	errs := []error{}
+	for _, id := range have {
+		if !e.knows(id) {
+			errs = append(errs, e.Images.RemoveRootfs(ctx, id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweepDir removes the entries of dir that are named after a container and not kept.
+func (e *Engine) sweepDir(dir string, keep func(id string) bool, remove func(string) error) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return fmt.Errorf("clear %s: %w", dir, err)
+	}
+	var errs []error
+	for _, d := range entries {
+		if ids.Valid(d.Name()) && !keep(d.Name()) {
+			errs = append(errs, remove(filepath.Join(dir, d.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
