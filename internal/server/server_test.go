@@ -125,14 +125,26 @@ func (h *host) open(method, path, body string, header ...string) *http.Response 
 		req.Header.Set(header[i], header[i+1])
 	}
 	tr := &http.Transport{
-		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", h.sock) },
-		DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", h.sock) },
 	}
 	resp, err := tr.RoundTrip(req)
 	if err != nil {
 		h.t.Fatalf("%s %s: %v", method, path, err)
 	}
+	resp.Body = lastBody{resp.Body, tr}
 	return resp
+}
+
+// lastBody is the body of the only answer of a transport.
+type lastBody struct {
+	io.ReadCloser
+	tr *http.Transport
+}
+
+func (b lastBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.tr.CloseIdleConnections()
+	return err
 }
 
 // want is do with an expected status; it returns the body.
