@@ -1,6 +1,22 @@
 // Package runtime runs containers as processes. Client speaks to isle-shim,
 // which is the parent of every container; subpackage spec writes the OCI
 // configuration, cgroup reads and checks limits, jsonlog is the log format.
+//
+//	c, err := runtime.New(runtime.Config{RunDir: "/run/isle", ShimPath: "/usr/bin/isle-shim", Log: log})
+//	rt, err := c.Find("")
+//	pid, err := c.Create(ctx, runtime.Create{ID: id, Bundle: dir, Runtime: rt, Rootfs: mounts})
+//	err = c.Start(ctx, id)
+//	exit := <-c.Exits(ctx) // then c.Ack and c.Delete
+//
+// The messages between the two and what becomes of containers when either is
+// killed are told in package shim. This package holds no state that matters:
+// whatever a Client knows, another one can ask the shim for. It changes no
+// namespace and starts no process but the shim.
+//
+// Traps: an exit is delivered again to the next isled until it is
+// acknowledged. Attach to a process that is yet to be made needs Attach.Wait,
+// else output from before may be missed. A client that attached before the
+// process was started holds it up when it does not read; later ones are dropped.
 package runtime
 
 import (
@@ -64,6 +80,9 @@ type Runtime struct {
 	Args          []string
 	Root          string // its state directory
 	SystemdCgroup bool
+	// StartFIFO: a created container is started by a byte in exec.fifo, as
+	// crun's own start does; set by the probe.
+	StartFIFO bool
 }
 
 // Exit is how a process ended. Code is 128+signal for one that was killed.

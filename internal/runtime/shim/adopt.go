@@ -103,6 +103,8 @@ func (s *Server) reconnect(c *container, p *process, state saved) {
 	if err != nil {
 		s.log.Error("a container's log cannot be continued", "container", p.id.ID, "error", err)
 	}
-	state.Stdio.Hold = false
 	p.session.begin(state.Stdio, st, logger)
+	if state.Started {
+		p.session.run()
+	}
 }

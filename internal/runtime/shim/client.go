@@ -19,7 +19,7 @@ type client struct {
 	stdin bool
 	out   bool
 	err   bool
-	wait  bool // hold the process up rather than drop the client
+	hold  bool // when slow it holds the process up instead of being dropped; set by session.add
 
 	gone chan struct{} // closed when the connection is no more
 	once sync.Once
@@ -33,7 +33,7 @@ type client struct {
 }
 
 func newClient(conn net.Conn, a wire.Attach) *client {
-	return &client{conn: conn, stdin: a.Stdin, out: a.Out, err: a.Err, wait: a.Wait,
+	return &client{conn: conn, stdin: a.Stdin, out: a.Out, err: a.Err,
 		gone: make(chan struct{}), more: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
@@ -52,13 +52,13 @@ func poke(ch chan struct{}) {
 }
 
 // send queues output. A client whose queue is full is dropped, or waited for
-// if it asked for that.
+// if it may hold the process up.
 func (c *client) send(kind wire.Kind, p []byte) {
 	if (kind == wire.Stdout && !c.out) || (kind == wire.Stderr && !c.err) {
 		return
 	}
 	for !c.enqueue(kind, p) {
-		if !c.wait {
+		if !c.hold {
 			c.finish(wire.Dropped, "the client did not read its output fast enough")
 			return
 		}
@@ -93,7 +93,7 @@ func (c *client) finish(kind wire.Kind, text string) {
 	}
 	c.last = true
 	c.queue = wire.AppendData(c.queue, kind, []byte(text))
-	if !c.wait {
+	if !c.hold {
 		c.conn.SetWriteDeadline(time.Now().Add(writeLimit))
 	}
 	poke(c.more)

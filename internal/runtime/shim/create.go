@@ -136,6 +136,9 @@ func (s *Server) adoptChild(c *container, p *process, pid int, st *stdio, logger
 	state := p.state
 	p.mu.Unlock()
 	p.session.begin(state.Stdio, st, logger)
+	if state.Started {
+		p.session.run()
+	}
 	s.watch(c, p, func() int { return <-ended })
 	if openErr != nil && !errors.Is(openErr, unix.ESRCH) && !errors.Is(openErr, unix.EINVAL) {
 		s.log.Warn("a process cannot be signalled", "container", p.id.ID, "error", openErr)

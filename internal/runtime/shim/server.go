@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -299,7 +300,11 @@ func (s *Server) attach(conn *net.UnixConn, body json.RawMessage) {
 		return
 	}
 	c := newClient(conn, req)
-	ses := s.join(req.Proc, c)
+	ses, err := s.join(req, c)
+	if err != nil {
+		s.answer(conn, nil, err)
+		return
+	}
 	defer s.part(req.Proc, ses, c)
 	if s.answer(conn, nil, nil) != nil {
 		return
@@ -308,14 +313,17 @@ func (s *Server) attach(conn *net.UnixConn, body json.RawMessage) {
 	c.read(ses)
 }
 
-// join adds a client to a session, which it makes if it is the first to know
-// of the process.
-func (s *Server) join(p wire.Proc, c *client) *session {
+// join adds a client to a session. A client that awaits the process may be the
+// first to know of it.
+func (s *Server) join(a wire.Attach, c *client) (*session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ses := s.sessionLocked(p)
+	if !a.Await && !s.reservedLocked(a.Proc) {
+		return nil, wire.Errorf(wire.NotFound, "process %s is not in the shim", strings.TrimSpace(a.Proc.ID+" "+a.Proc.Exec))
+	}
+	ses := s.sessionLocked(a.Proc)
 	ses.add(c)
-	return ses
+	return ses, nil
 }
 
 func (s *Server) part(p wire.Proc, ses *session, c *client) {

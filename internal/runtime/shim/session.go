@@ -20,9 +20,8 @@ import (
 type session struct {
 	log *slog.Logger
 
-	live   chan struct{} // closed by begin: there is a process, or never will be
-	joined chan struct{} // closed when the first client has attached
-	idle   chan struct{} // closed when all output has been read
+	live chan struct{} // closed by begin: there is a process, or never will be
+	idle chan struct{} // closed when all output has been read
 
 	mu      sync.Mutex
 	clients []*client // replaced, never changed in place
@@ -31,11 +30,12 @@ type session struct {
 	tty     *os.File
 	begun   bool
 	ended   bool
-	first   bool // a client has joined
+	running bool // the process has been let go
+	early   bool // a client's input ended before there was a process
 }
 
 func newSession(log *slog.Logger) *session {
-	return &session{log: log, live: make(chan struct{}), joined: make(chan struct{}), idle: make(chan struct{})}
+	return &session{log: log, live: make(chan struct{}), idle: make(chan struct{})}
 }
 
 // begin connects the session to its process. logger may be nil.
@@ -50,8 +50,8 @@ func (s *session) begin(io wire.Stdio, st *stdio, logger *jsonlog.Writer) {
 	} else {
 		outputs[wire.Stdout], outputs[wire.Stderr] = st.ours[1], st.ours[2]
 	}
-	if io.CloseStdin && s.first && !slices.ContainsFunc(s.clients, func(c *client) bool { return c.stdin }) {
-		s.closeInLocked() // it came and went before the process was there
+	if io.CloseStdin && s.early {
+		s.closeInLocked()
 	}
 	close(s.live)
 	s.startPumps(outputs, logger)
@@ -119,21 +119,11 @@ func (s *session) end() []*client {
 		close(s.live)
 		close(s.idle)
 	}
-	if !s.ended {
-		s.ended = true
-		s.joinedLocked()
-	}
+	s.ended = true
 	for _, c := range s.clients {
 		c.finish(wire.End, "")
 	}
 	return s.clients
-}
-
-func (s *session) joinedLocked() {
-	if !s.first {
-		s.first = true
-		close(s.joined)
-	}
 }
 
 // add attaches a client.
@@ -141,10 +131,19 @@ func (s *session) add(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clients = append(slices.Clone(s.clients), c)
-	s.joinedLocked()
+	// Who came before the start is who the output is for ("run … | less"): it
+	// may hold the process up. Who comes to watch may not.
+	c.hold = !s.running
 	if s.ended {
 		c.finish(wire.End, "")
 	}
+}
+
+// run notes that the process has been let go.
+func (s *session) run() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = true
 }
 
 // remove forgets a client, and reports whether nobody needs the session.
@@ -159,6 +158,7 @@ func (s *session) remove(c *client) (unused bool) {
 func (s *session) stdinDone() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.early = !s.begun
 	if s.io.CloseStdin && s.tty == nil {
 		s.closeInLocked()
 	}
@@ -210,9 +210,6 @@ var buffers = sync.Pool{New: func() any { return new([wire.MaxData]byte) }}
 
 func (p *pump) run() {
 	defer p.file.Close()
-	if p.session.io.Hold {
-		<-p.session.joined
-	}
 	raw, err := p.file.SyscallConn()
 	if err != nil {
 		return

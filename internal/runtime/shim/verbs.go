@@ -44,6 +44,7 @@ func (s *Server) start(id string) error {
 	if err := c.release(); err != nil {
 		return err
 	}
+	p.session.run()
 	p.mu.Lock()
 	p.state.Started = true
 	state := p.state

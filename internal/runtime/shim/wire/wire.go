@@ -123,7 +123,6 @@ type Stdio struct {
 	CloseStdin bool   `json:"closeStdin,omitempty"`
 	Height     uint16 `json:"height,omitempty"`
 	Width      uint16 `json:"width,omitempty"`
-	Hold       bool   `json:"hold,omitempty"`
 }
 
 // Log is where output is kept.
@@ -195,7 +194,7 @@ type Attach struct {
 	Stdin bool `json:"stdin,omitempty"`
 	Out   bool `json:"out,omitempty"`
 	Err   bool `json:"err,omitempty"`
-	Wait  bool `json:"wait,omitempty"`
+	Await bool `json:"await,omitempty"` // the process may be yet to come
 }
 
 // Exit is how a process ended: a frame of OpExits.
