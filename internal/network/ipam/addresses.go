@@ -77,8 +77,19 @@ func (l *Allocator) Load(tx store.Tx, p Pool) error {
 			return err
 		}
 		l.Taken(p.Subnet, a)
+		l.pass(p.Subnet, a)
 	}
 	return nil
+}
+
+// pass puts the cursor behind a: addresses that were freed lately are below
+// those that are in use, most of the time.
+func (l *Allocator) pass(subnet netip.Prefix, a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.pools[subnet]; p.Range.Contains(a) {
+		p.cursor = max(p.cursor, offset(subnet, a)+1)
+	}
 }
 
 // Drop forgets a pool whose network is gone.

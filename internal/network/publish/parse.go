@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -90,7 +91,7 @@ func hostPorts(s string) (first, last uint16, err error) {
 		return 0, 0, nil
 	}
 	r, err := network.ParsePortRange(s)
-	if err != nil || r.Start() == 0 {
+	if err != nil || r.Start() == 0 || strings.Contains(s, "/") {
 		return 0, 0, fmt.Errorf("invalid host port %q: %w", s, errdefs.ErrInvalidArgument)
 	}
 	return r.Start(), r.End(), nil

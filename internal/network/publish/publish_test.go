@@ -1,0 +1,358 @@
+package publish_test
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+	"pgregory.net/rapid"
+
+	"isle/internal/netspec"
+	"isle/internal/network/publish"
+)
+
+func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func bindings(port string, bs ...network.PortBinding) network.PortMap {
+	return network.PortMap{network.MustParsePort(port): bs}
+}
+
+func TestParse(t *testing.T) {
+	both, v4 := publish.Defaults{IPv6: true}, publish.Defaults{}
+	for _, c := range []struct {
+		name string
+		in   network.PortMap
+		d    publish.Defaults
+		want string
+	}{
+		{"exposed only", bindings("80/tcp"), both, "[]"},
+		{"both families", bindings("80/tcp", network.PortBinding{HostPort: "8080"}), both, "[{tcp 80 [0.0.0.0 ::] 8080 8080}]"},
+		{"IPv4 host", bindings("80/tcp", network.PortBinding{HostPort: "8080"}), v4, "[{tcp 80 [0.0.0.0] 8080 8080}]"},
+		{"one address", bindings("80/udp", network.PortBinding{HostIP: ip("127.0.0.1"), HostPort: "0"}), both, "[{udp 80 [127.0.0.1] 0 0}]"},
+		{"mapped address", bindings("80/udp", network.PortBinding{HostIP: ip("::ffff:127.0.0.1")}), both, "[{udp 80 [127.0.0.1] 0 0}]"},
+		{"every address of IPv4", bindings("80/tcp", network.PortBinding{HostIP: ip("0.0.0.0"), HostPort: "1"}), both, "[{tcp 80 [0.0.0.0] 1 1}]"},
+		{"a choice", bindings("80/sctp", network.PortBinding{HostPort: "8000-8010"}), v4, "[{sctp 80 [0.0.0.0] 8000 8010}]"},
+		{"the network's default", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("192.0.2.1"), IPv6: true}, "[{tcp 80 [192.0.2.1] 1 1}]"},
+		{"fixed before free", bindings("80/tcp", network.PortBinding{}, network.PortBinding{HostPort: "40000"}), v4, "[{tcp 80 [0.0.0.0] 40000 40000} {tcp 80 [0.0.0.0] 0 0}]"},
+	} {
+		got, err := publish.Parse(c.in, c.d)
+		if err != nil || fmt.Sprint(got) != c.want {
+			t.Errorf("%s: %v, %v; want %s", c.name, got, err, c.want)
+		}
+	}
+	for _, bad := range []string{"x", "-1", "70000", "9-8", "1-", "0-5", "1/tcp/x"} {
+		if _, err := publish.Parse(bindings("80/tcp", network.PortBinding{HostPort: bad}), both); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("host port %q: %v", bad, err)
+		}
+	}
+	for _, bad := range []string{"0/tcp", "80/icmp"} {
+		if _, err := publish.Parse(bindings(bad, network.PortBinding{}), both); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("container port %s: %v", bad, err)
+		}
+	}
+}
+
+func name(owner string) string { return "<" + owner + ">" }
+
+func claim(t *testing.T, tab *publish.Table, owner string, pm network.PortMap) ([]publish.Mapping, error) {
+	t.Helper()
+	reqs, err := publish.Parse(pm, publish.Defaults{IPv6: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tab.Claim(owner, reqs, name)
+}
+
+func TestRangesAreJoined(t *testing.T) {
+	pm := network.PortMap{}
+	for i := range 100 {
+		p, _ := network.PortFrom(uint16(6000+i), "udp")
+		pm[p] = []network.PortBinding{{HostIP: ip("0.0.0.0"), HostPort: fmt.Sprint(5000 + i)}}
+	}
+	got, err := claim(t, &publish.Table{}, "a", pm)
+	if want := "[{udp 0.0.0.0 5000 100 6000}]"; err != nil || fmt.Sprint(got) != want {
+		t.Errorf("%v, %v; want %s", got, err, want)
+	}
+	if shown := publish.Show(got); len(shown) != 100 || shown[network.MustParsePort("6099/udp")][0].HostPort != "5099" {
+		t.Errorf("shown: %v", shown)
+	}
+}
+
+func TestEphemeral(t *testing.T) {
+	var tab publish.Table
+	seen := map[uint16]bool{}
+	for i := range 50 {
+		got, err := claim(t, &tab, fmt.Sprint(i), bindings("80/tcp", network.PortBinding{}))
+		if err != nil || len(got) != 2 || got[0].HostPort != got[1].HostPort || seen[got[0].HostPort] || got[0].HostPort < 32768 {
+			t.Fatalf("%v, %v", got, err)
+		}
+		seen[got[0].HostPort] = true
+	}
+}
+
+func TestRangeOfChoice(t *testing.T) {
+	var tab publish.Table
+	for i := range 4 {
+		got, err := claim(t, &tab, fmt.Sprint(i), bindings("80/tcp", network.PortBinding{HostPort: "8000-8002"}))
+		if i < 3 && (err != nil || got[0].HostPort != uint16(8000+i)) {
+			t.Errorf("%d: %v, %v", i, got, err)
+		}
+		if i == 3 && (!errdefs.IsConflict(err) || !strings.Contains(err.Error(), "no free host port from 8000 to 8002")) {
+			t.Errorf("the fourth of three: %v", err)
+		}
+	}
+}
+
+func TestConflictNamesTheHolder(t *testing.T) {
+	var tab publish.Table
+	if _, err := claim(t, &tab, "web", bindings("80/tcp", network.PortBinding{HostPort: "8080"})); err != nil {
+		t.Fatal(err)
+	}
+	_, err := claim(t, &tab, "other", bindings("80/tcp", network.PortBinding{HostIP: ip("192.0.2.1"), HostPort: "8080"}))
+	want := "Bind for 192.0.2.1:8080 failed: port is already allocated: container <web> has 0.0.0.0:8080/tcp"
+	if !errdefs.IsConflict(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	if _, err := claim(t, &tab, "other", bindings("80/udp", network.PortBinding{HostPort: "8080"})); err != nil {
+		t.Errorf("another protocol is another port: %v", err)
+	}
+}
+
+// TestAgainstModel: all or nothing, and nothing twice.
+func TestAgainstModel(t *testing.T) {
+	ips := []string{"0.0.0.0", "::", "127.0.0.1", "::1", "192.0.2.1"}
+	rapid.Check(t, func(t *rapid.T) {
+		var tab publish.Table
+		has := map[string][]publish.Mapping{}
+		t.Repeat(map[string]func(*rapid.T){
+			"claim": func(t *rapid.T) {
+				owner := rapid.StringMatching(`[a-e]`).Draw(t, "owner")
+				if has[owner] != nil {
+					return
+				}
+				var reqs []publish.Request
+				for range rapid.IntRange(1, 3).Draw(t, "n") {
+					port := uint16(rapid.IntRange(1, 4).Draw(t, "port"))
+					reqs = append(reqs, publish.Request{Proto: "tcp", ContainerPort: 80, First: port, Last: port,
+						HostIPs: []netip.Addr{ip(rapid.SampledFrom(ips).Draw(t, "ip"))}})
+				}
+				got, err := tab.Claim(owner, reqs, name)
+				if free := model(has, reqs); free != (err == nil) {
+					t.Fatalf("claim %v: %v; free: %t", reqs, err, free)
+				}
+				if err == nil {
+					has[owner] = got
+				}
+			},
+			"release": func(t *rapid.T) {
+				owner := rapid.StringMatching(`[a-e]`).Draw(t, "owner")
+				tab.Release(owner, has[owner])
+				delete(has, owner)
+			},
+		})
+	})
+}
+
+// model reports whether reqs can be had, the slow way.
+func model(has map[string][]publish.Mapping, reqs []publish.Request) bool {
+	var all []publish.Mapping
+	for _, ms := range has {
+		for _, m := range ms {
+			for i := range m.Count {
+				all = append(all, publish.Mapping{HostIP: m.HostIP, HostPort: m.HostPort + i})
+			}
+		}
+	}
+	for _, r := range reqs {
+		a := r.HostIPs[0]
+		if slices.ContainsFunc(all, func(m publish.Mapping) bool {
+			return m.HostPort == r.First && m.HostIP.Is4() == a.Is4() && (m.HostIP == a || m.HostIP.IsUnspecified() || a.IsUnspecified())
+		}) {
+			return false
+		}
+		all = append(all, publish.Mapping{HostIP: a, HostPort: r.First})
+	}
+	return true
+}
+
+func sockets(t *testing.T) *publish.Table {
+	s := &publish.Sockets{Log: slog.New(slog.DiscardHandler)}
+	tab := &publish.Table{Holder: s}
+	t.Cleanup(func() { tab.Close(); s.Close() })
+	return tab
+}
+
+// TestHeldAgainstOthers: another program has the port, or wants it.
+func TestHeldAgainstOthers(t *testing.T) {
+	other, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	port := fmt.Sprint(other.Addr().(*net.TCPAddr).Port)
+	tab := sockets(t)
+	_, err = claim(t, tab, "a", bindings("80/tcp", network.PortBinding{HostIP: ip("127.0.0.1"), HostPort: port}))
+	if !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "Bind for 127.0.0.1:"+port+" failed: port is already allocated") {
+		t.Errorf("a port of another program: %v", err)
+	}
+	other.Close()
+	got, err := claim(t, tab, "a", bindings("80/tcp", network.PortBinding{HostIP: ip("127.0.0.1"), HostPort: port}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := net.Listen("tcp4", "127.0.0.1:"+port); err == nil {
+		l.Close()
+		t.Error("another program could take a published port")
+	}
+	tab.Release("a", got)
+	l, err := net.Listen("tcp4", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatalf("a released port is not free: %v", err)
+	}
+	l.Close()
+	if _, err := claim(t, tab, "a", bindings("80/tcp", network.PortBinding{HostIP: ip("203.0.113.77"), HostPort: "0"})); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("an address that is not the host's: %v", err)
+	}
+}
+
+// TestForward: what arrives at a held port gets to the container and back,
+// also to one that has the other family only, and is refused when there is
+// nowhere to go.
+func TestForward(t *testing.T) {
+	tcp, udp := echo(t)
+	tab := sockets(t)
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		got, err := claim(t, tab, host, network.PortMap{
+			port(tcp, "tcp"): {{HostIP: ip(host)}}, port(udp, "udp"): {{HostIP: ip(host)}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range got {
+			c, err := net.DialTimeout(m.Proto, netip.AddrPortFrom(m.HostIP, m.HostPort).String(), 5*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.Proto == "tcp" {
+				if _, err := io.ReadAll(c); err != nil {
+					t.Logf("nowhere to go: %v", err)
+				}
+				c.Close()
+				if c, err = net.Dial("tcp", netip.AddrPortFrom(m.HostIP, m.HostPort).String()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			defer c.Close()
+			tab.Forward(host, m, ip("127.0.0.1"))
+			if m.Proto == "tcp" { // the first connection may have been let go before
+				c.Close()
+				if c, err = net.Dial("tcp", netip.AddrPortFrom(m.HostIP, m.HostPort).String()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			exchange(t, c, m)
+		}
+	}
+}
+
+func exchange(t *testing.T, c net.Conn, m publish.Mapping) {
+	t.Helper()
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if tc, ok := c.(*net.TCPConn); ok {
+		if err := tc.CloseWrite(); err != nil { // the answer comes after it
+			t.Fatal(err)
+		}
+	}
+	buf := make([]byte, 64)
+	n, err := io.ReadAtLeast(c, buf, 5)
+	if err != nil || string(buf[:n]) != "hello" {
+		t.Errorf("%v: %q, %v", m, buf[:n], err)
+	}
+}
+
+func port(n uint16, proto network.IPProtocol) network.Port {
+	p, _ := network.PortFrom(n, proto)
+	return p
+}
+
+// echo is a container: it answers on 127.0.0.1.
+func echo(t *testing.T) (tcp, udp uint16) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close(); u.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { b, _ := io.ReadAll(c); c.Write(b); c.Close() }()
+		}
+	}()
+	go func() {
+		b := make([]byte, 100)
+		for {
+			n, a, err := u.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			u.WriteTo(b[:n], a)
+		}
+	}()
+	return uint16(l.Addr().(*net.TCPAddr).Port), uint16(u.LocalAddr().(*net.UDPAddr).Port)
+}
+
+func TestPlan(t *testing.T) {
+	dual := publish.Target{V4: ip("10.0.0.2"), V6: ip("fd00::2"), Link: "br"}
+	v4 := publish.Target{V4: ip("10.0.0.2"), Link: "br"}
+	for _, c := range []struct {
+		hostIP, proto string
+		to            publish.Target
+		loopback      bool
+		want          string // kinds
+	}{
+		{"0.0.0.0", "tcp", dual, true, "Publish Loopback"},
+		{"0.0.0.0", "tcp", dual, false, "Publish"},
+		{"::", "udp", dual, true, "Publish Loopback"},
+		{"::", "tcp", v4, true, ""}, // the held socket serves it
+		{"127.0.0.1", "tcp", dual, true, "Loopback"},
+		{"127.0.0.1", "tcp", dual, false, ""}, // CVE-2025-54388: never a DNAT for a loopback address
+		{"127.9.9.9", "tcp", dual, true, "Loopback"},
+		{"192.0.2.1", "tcp", dual, true, "Publish"},
+		{"0.0.0.0", "sctp", dual, true, "Publish"},
+	} {
+		var kinds []string
+		for _, o := range publish.Plan(publish.Mapping{Proto: c.proto, HostIP: ip(c.hostIP), HostPort: 1, Count: 1, ContainerPort: 2}, c.to, c.loopback) {
+			switch o := o.(type) {
+			case netspec.Publish:
+				kinds = append(kinds, "Publish")
+			case netspec.Loopback:
+				if kinds = append(kinds, "Loopback"); !o.HostIP.IsLoopback() {
+					t.Errorf("%+v is not about a loopback address", o)
+				}
+			}
+		}
+		if got := strings.Join(kinds, " "); got != c.want {
+			t.Errorf("%s %s: %q, want %q", c.proto, c.hostIP, got, c.want)
+		}
+	}
+}
