@@ -2,6 +2,20 @@
 // containerd's packages, in this process: content store, metadata in bbolt,
 // snapshotter, resolver, unpacker, archives. No containerd daemon is involved
 // and no other package of Isle knows of containerd's types.
+//
+//	<data>/image/content        blobs: manifests, configurations, layers as they travel
+//	<data>/image/metadata.db    names, labels, leases; what refers to what
+//	<data>/image/snapshots      unpacked layers
+//	<data>/rootfs/<container>   writable layers; see rootfs.go
+//
+// An image's id is the digest of what its name leads to: the index, or the
+// manifest where there is none. It is found by its manifests' and
+// configurations' digests, too.
+//
+// Traps: everything new is made under a lease and collected unless something
+// refers to it when the lease ends, so a failure needs no cleaning up of its
+// own. The collector goes on without a part of it that fails: see collect.go.
+// What comes from a registry or an archive is hostile: see limits.go.
 package image
 
 import (
@@ -49,6 +63,7 @@ type LoadOptions struct {
 	Platforms []ocispec.Platform
 	Quiet     bool
 	Progress  func(jsonstream.Message)
+	Loaded    func(id string) // told of every image; may be nil
 }
 
 // ImportOptions is how to make an image of a root file system.

@@ -34,7 +34,24 @@ func (s *Service) Changes(ctx context.Context, id string) ([]Change, error) {
 			return err
 		}
 	})
-	return out, err
+	return withParents(out), err
+}
+
+// withParents adds the directories that a change is in as changed, too: with
+// overlay they are copied up, and people expect to see them with any driver.
+func withParents(in []Change) []Change {
+	seen := map[string]bool{"/": true, ".": true}
+	for _, c := range in {
+		seen[c.Path] = true
+	}
+	for _, c := range in {
+		for d := filepath.Dir(c.Path); !seen[d]; d = filepath.Dir(d) {
+			seen[d] = true
+			in = append(in, Change{Kind: container.ChangeModify, Path: d})
+		}
+	}
+	slices.SortFunc(in, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
+	return in
 }
 
 // writeDiff writes a container's layer as a tar archive and says how many

@@ -61,7 +61,15 @@ func (s *Service) Load(ctx context.Context, r io.Reader, opts LoadOptions) (err 
 			return fmt.Errorf("load: %w", err)
 		}
 	}
-	return s.nameLoaded(lctx, idx.Manifests, newProgress(opts.Progress))
+	if err := s.nameLoaded(lctx, idx.Manifests, newProgress(opts.Progress)); err != nil {
+		return err
+	}
+	for _, d := range idx.Manifests {
+		if opts.Loaded != nil {
+			opts.Loaded(d.Digest.String())
+		}
+	}
+	return nil
 }
 
 func loadError(err error) error {

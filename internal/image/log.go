@@ -7,14 +7,18 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// bridge gives containerd's packages a logger that ends in ours. It is put in
-// their contexts; nothing global is changed. What they call information is of
-// interest only to who debugs.
+// bridge gives containerd's packages a logger that ends in ours. They find it
+// in their contexts. A few messages come without a context, through the global
+// logger; that one is led to the log of the last Service opened.
 func bridge(to *slog.Logger) *logrus.Entry {
 	l := logrus.New()
-	l.SetOutput(io.Discard)
+	for _, l := range []*logrus.Logger{l, logrus.StandardLogger()} {
+		l.SetOutput(io.Discard)
+		hooks := logrus.LevelHooks{}
+		hooks.Add(slogHook{to})
+		l.ReplaceHooks(hooks)
+	}
 	l.SetLevel(logrus.DebugLevel)
-	l.AddHook(slogHook{to})
 	return logrus.NewEntry(l)
 }
 
@@ -23,8 +27,8 @@ type slogHook struct{ to *slog.Logger }
 func (slogHook) Levels() []logrus.Level { return logrus.AllLevels }
 
 func (h slogHook) Fire(e *logrus.Entry) error {
-	level := slog.LevelDebug
-	if e.Level <= logrus.WarnLevel {
+	level := slog.LevelDebug // its warnings are about such things as file systems without fs-verity
+	if e.Level <= logrus.ErrorLevel {
 		level = slog.LevelWarn
 	}
 	if !h.to.Enabled(e.Context, level) {

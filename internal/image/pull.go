@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"sort"
 
@@ -92,7 +93,7 @@ func (j *pull) run(ctx context.Context, target ocispec.Descriptor, platform *oci
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, j.keepOrAbort(ctx, err))
+			err = errors.Join(err, j.s.dropBallast(), j.keepOrAbort(ctx, err))
 		}
 		err = errors.Join(err, release())
 	}()
@@ -283,9 +284,10 @@ func (j *pull) finish(target ocispec.Descriptor, same bool) {
 // interrupted reports whether a download failed for a reason that has nothing
 // to do with what had arrived by then.
 func interrupted(err error) bool {
-	var op net.Error
+	var op *net.OpError
+	status, _ := registryCode(err)
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op)
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) || status >= http.StatusInternalServerError
 }
 
 // metered is a fetcher that shows how far each layer is.

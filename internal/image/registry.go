@@ -232,10 +232,15 @@ func (t *hostTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		rt = t.insecure
 	}
 	resp, err := rt.RoundTrip(req)
-	if err == nil && !strings.Contains(asked(req).URL.Path, "/blobs/") {
-		resp.Body = &boundedBody{resp.Body, maxDocument + 1}
+	if err != nil || strings.Contains(asked(req).URL.Path, "/blobs/") {
+		return resp, err
 	}
-	return resp, err
+	if resp.ContentLength > maxDocument {
+		resp.Body.Close()
+		return nil, tooMuch("%s has %d bytes, allowed are %d", req.URL.Path, resp.ContentLength, maxDocument)
+	}
+	resp.Body = &boundedBody{resp.Body, maxDocument}
+	return resp, nil
 }
 
 // asked is the request that redirects led on from.

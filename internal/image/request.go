@@ -122,7 +122,9 @@ func (r remote) whyMissing(ctx context.Context, n reference.Named, err error) er
 		object = n.Tag()
 	}
 	if _, _, gerr := get(pullScope(ctx, n), h, "/"+reference.Path(n)+"/manifests/"+object); gerr != nil {
-		return gerr
+		if status, _ := registryCode(gerr); status != 0 {
+			return gerr
+		}
 	}
 	return err
 }

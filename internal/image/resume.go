@@ -27,7 +27,7 @@ func (j *pull) keepOrAbort(ctx context.Context, why error) error {
 	j.s.collect.RLock() // the lease is away for a moment
 	defer j.s.collect.RUnlock()
 	keep := interrupted(why)
-	if keep {
+	if keep && len(j.layers) > 0 {
 		if err := j.s.renewResume(ctx); err != nil {
 			return err
 		}

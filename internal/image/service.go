@@ -84,6 +84,10 @@ func Open(c Config) (*Service, error) {
 }
 
 func (s *Service) openDB(ctx context.Context, root string) error {
+	// The store makes this when it needs it, and cannot collect before.
+	if err := os.MkdirAll(filepath.Join(root, "content", "blobs", "sha256"), 0o755); err != nil {
+		return fmt.Errorf("image store: content: %w", err)
+	}
 	blobs, err := local.NewStore(filepath.Join(root, "content"))
 	if err != nil {
 		return fmt.Errorf("image store: content: %w", err)
@@ -147,7 +151,7 @@ func (s *Service) gc(ctx context.Context) error {
 	if _, err := s.db.GarbageCollect(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("image store: garbage collection: %w", err)
 	}
-	return s.dropLinks()
+	return errors.Join(s.dropLinks(), s.fillBallast())
 }
 
 // leased returns a context whose new content is safe from collection until
@@ -159,6 +163,9 @@ func (s *Service) leased(ctx context.Context) (_ context.Context, release func()
 	}
 	return leases.WithLease(ctx, l.ID), func() error {
 		ctx := context.WithoutCancel(ctx)
+		if err := s.dropBallast(); err != nil {
+			return err
+		}
 		if err := s.leases.Delete(ctx, l); err != nil {
 			return fmt.Errorf("image store: lease: %w", err)
 		}
