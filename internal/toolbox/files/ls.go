@@ -139,11 +139,18 @@ func (l lister) print(entries []entry) {
 		}
 		return c
 	})
-	w := tabwriter.NewWriter(l.s.Out, 0, 0, 1, ' ', tabwriter.AlignRight|tabwriter.DiscardEmptyColumns)
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 1, ' ', tabwriter.AlignRight|tabwriter.DiscardEmptyColumns)
 	for _, e := range entries {
 		fmt.Fprint(w, l.columns(e), l.label(e), "\n")
 	}
 	w.Flush()
+	for line := range strings.Lines(table.String()) {
+		if l.long || l.inode {
+			line = strings.TrimPrefix(line, " ") // what separates columns comes before the first one too
+		}
+		fmt.Fprint(l.s.Out, line)
+	}
 }
 
 // columns are those before the name, each ended by a tab.

@@ -62,11 +62,15 @@ func Env(_ context.Context, s applet.IO, args []string) error {
 
 // replaceProcess returns only when it fails.
 func replaceProcess(args []string) (reason error, status applet.Exit) {
+	environ := os.Environ()
+	if os.Getenv("PATH") == "" {
+		os.Setenv("PATH", "/usr/local/bin:/usr/bin:/bin") // only to look it up
+	}
 	path, err := exec.LookPath(args[0])
 	if err != nil {
 		return fmt.Errorf("%s: not found", args[0]), notFound
 	}
-	return fmt.Errorf("%s: %w", path, unix.Exec(path, args, os.Environ())), cannotExecute
+	return fmt.Errorf("%s: %w", path, unix.Exec(path, args, environ)), cannotExecute
 }
 
 // Xargs runs a program with words that it reads.

@@ -79,6 +79,9 @@ func describeRoute(r netlink.Route, family int) routeJSON {
 	if r.Type != unix.RTN_UNICAST {
 		j.Type = routeType(r.Type)
 	}
+	if j.Protocol == "boot" { // made by hand, and not shown, as iproute2 does
+		j.Protocol = ""
+	}
 	if r.Gw != nil {
 		j.Gateway = r.Gw.String()
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // reexec runs the command of this program that is called args[0].
-func reexec(_ context.Context, h interp.HandlerContext, args []string) error {
+func reexec(h interp.HandlerContext, args []string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err

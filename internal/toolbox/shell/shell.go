@@ -7,7 +7,8 @@
 // Traps: the interpreter's own way to stop a program is to kill it two seconds
 // after its context ends. At a terminal the kernel has told the program already,
 // and it may have reasons to stay (a shell in the shell), so programs run without
-// that context and only the interpreter itself is stopped.
+// that context and only the interpreter itself is stopped. A job in the background
+// is a goroutine: "wait" works on it, but $! is no process id.
 package shell
 
 import (
@@ -16,6 +17,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/term"
@@ -59,7 +62,7 @@ func Run(ctx context.Context, s applet.IO, args []string) error {
 }
 
 func newRunner(s applet.IO, params ...string) (*interp.Runner, error) {
-	return interp.New(interp.StdIO(s.In, s.Out, s.Err), interp.Params(params...), interp.ExecHandlers(execute))
+	return interp.New(interp.StdIO(s.In, s.Out, s.Err), interp.Params(params...), interp.CallHandler(intercept), interp.ExecHandlers(execute))
 }
 
 func (c call) run(ctx context.Context, s applet.IO, r *interp.Runner) error {
@@ -117,20 +120,32 @@ func execute(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 	return func(ctx context.Context, args []string) error {
 		ctx = context.WithoutCancel(ctx)
 		h := interp.HandlerCtx(ctx)
-		if _, err := interp.LookPathDir(h.Dir, h.Env, args[0]); err != nil && isApplet(args[0]) {
-			return reexec(ctx, h, args)
+		_, err := interp.LookPathDir(h.Dir, h.Env, args[0])
+		switch {
+		case err == nil && args[0] != self:
+			return next(ctx, args)
+		case args[0] == self || isApplet(args[0]):
+			return reexec(h, args)
 		}
-		return next(ctx, args)
+		return unknown(h, args[0])
 	}
 }
 
-func isApplet(name string) bool {
-	for _, n := range applets.Names {
-		if n == name {
-			return true
+func isApplet(name string) bool { return slices.Contains(applets.Names, name) }
+
+// unknown says why name cannot be run: 127 when there is no such file, else 126.
+func unknown(h interp.HandlerContext, name string) error {
+	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(h.Dir, name)
+		}
+		if _, err := os.Stat(name); err == nil {
+			fmt.Fprintf(h.Stderr, "sh: %s: permission denied\n", name)
+			return interp.ExitStatus(126)
 		}
 	}
-	return false
+	fmt.Fprintf(h.Stderr, "sh: %s: not found\n", name)
+	return interp.ExitStatus(127)
 }
 
 // status is err as an exit status; what is no exit status is printed.

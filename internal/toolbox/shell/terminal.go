@@ -53,7 +53,8 @@ func session(ctx context.Context, s applet.IO, lines *lineReader, r *interp.Runn
 			continue
 		}
 		for _, stmt := range stmts {
-			if last = statement(ctx, s, r, stmt); r.Exited() {
+			var leave bool
+			if last, leave = statement(ctx, s, r, stmt); leave {
 				return last
 			}
 		}
@@ -64,8 +65,8 @@ func session(ctx context.Context, s applet.IO, lines *lineReader, r *interp.Runn
 	return last
 }
 
-// statement runs one, until it ends or Ctrl-C.
-func statement(ctx context.Context, s applet.IO, r *interp.Runner, stmt *syntax.Stmt) error {
+// statement runs one, until it ends or Ctrl-C, and says whether it was the last.
+func statement(ctx context.Context, s applet.IO, r *interp.Runner, stmt *syntax.Stmt) (status error, leave bool) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT)
 	defer stop()
 	err := r.Run(ctx, stmt)
@@ -74,9 +75,9 @@ func statement(ctx context.Context, s applet.IO, r *interp.Runner, stmt *syntax.
 	}
 	if ctx.Err() != nil {
 		fmt.Fprintln(s.Err)
-		return interp.ExitStatus(128 + int(syscall.SIGINT))
+		return interp.ExitStatus(128 + int(syscall.SIGINT)), false // the interpreter takes it for an exit
 	}
-	return err
+	return err, r.Exited()
 }
 
 // lineReader is a terminal with editing and history, line by line. The terminal
