@@ -163,7 +163,7 @@ func (r *run) create(ctx context.Context, u *undo.Stack) (err error) {
 		return err
 	}
 	r.pid, err = e.Runtime.Create(ctx, runtime.Create{
-		ID: rec.ID, Bundle: e.bundle(rec.ID), Runtime: r.runtime, Rootfs: r.rootfs, Log: log, KeepShared: spec.KeepShared(r.mounts), CgroupPath: r.group.Path,
+		ID: rec.ID, Bundle: e.bundle(rec.ID), Runtime: r.runtime, Rootfs: r.rootfs, Log: log, KeepShared: spec.KeepShared(r.mounts), CgroupPath: accounting(r.group),
 		Stdio: runtime.Stdio{
 			Terminal: rec.Config.Tty, Stdin: rec.Config.OpenStdin, CloseStdin: rec.Config.StdinOnce,
 			Height: uint16(rec.Host.ConsoleSize[0]), Width: uint16(rec.Host.ConsoleSize[1]),
@@ -175,6 +175,17 @@ func (r *run) create(ctx context.Context, u *undo.Stack) (err error) {
 	failpoint.Here(failpoint.StartAfterCreate)
 	r.c.join()
 	return nil
+}
+
+// accounting is the directory in which the container's processes are counted:
+// where memory is, since the kernel tells there of what it killed.
+func accounting(g cgroup.Group) string {
+	for _, controller := range []string{"memory", "pids", "cpu", "name=systemd"} {
+		if dir := g.Dir(controller); dir != "" {
+			return dir
+		}
+	}
+	return ""
 }
 
 func (r *run) start(ctx context.Context, _ *undo.Stack) error {
