@@ -18,6 +18,7 @@ var leftOut = map[string]string{
 	"secret":     noSwarm,
 	"config":     noSwarm + " (settings of isled: 'isled config')",
 	"plugin":     "Isle has no managed plugins",
+	"search":     "isle does not search registries; use the registry's own page, such as https://hub.docker.com/search",
 	"checkpoint": "Isle cannot checkpoint containers",
 	"build":      notYetBuild,
 	"builder":    notYetBuild,

@@ -21,7 +21,7 @@ var (
 
 // rename makes the library's texts say isle where they name the program.
 func rename(cmd *cobra.Command) {
-	cmd.Short, cmd.Long, cmd.Example = isle(cmd.Short), isle(cmd.Long), isle(cmd.Example)
+	cmd.Use, cmd.Short, cmd.Long, cmd.Example = isle(cmd.Use), isle(cmd.Short), isle(cmd.Long), isle(cmd.Example)
 	if a, ok := cmd.Annotations["aliases"]; ok {
 		cmd.Annotations["aliases"] = isle(a)
 	}
