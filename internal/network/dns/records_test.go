@@ -1,0 +1,140 @@
+package dns
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// TestTreeAgainstMap: every version stays as it was.
+func TestTreeAgainstMap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		trees, maps := []tree[int, int]{newTree[int, int](cmp.Compare[int])}, []map[int]int{{}}
+		for range rapid.IntRange(0, 60).Draw(t, "steps") {
+			tr, m := trees[len(trees)-1], map[int]int{}
+			for k, v := range maps[len(maps)-1] {
+				m[k] = v
+			}
+			k, v := rapid.IntRange(0, 20).Draw(t, "k"), rapid.Int().Draw(t, "v")
+			if rapid.Bool().Draw(t, "put") {
+				tr, m[k] = tr.with(k, v), v
+			} else {
+				tr = tr.without(k)
+				delete(m, k)
+			}
+			trees, maps = append(trees, tr), append(maps, m)
+		}
+		for i, tr := range trees {
+			n, last := 0, -1
+			tr.root.all(func(k, v int) bool {
+				if maps[i][k] != v || k <= last {
+					t.Fatalf("version %d: %d is %d, want %d", i, k, v, maps[i][k])
+				}
+				n, last = n+1, k
+				return true
+			})
+			for k := range maps[i] {
+				if _, ok := tr.get(k); !ok {
+					t.Fatalf("version %d: %d is missing", i, k)
+				}
+			}
+			if n != len(maps[i]) {
+				t.Fatalf("version %d: %d keys, want %d", i, n, len(maps[i]))
+			}
+		}
+	})
+}
+
+func host(i int) Host {
+	return Host{Zone: "n", Owner: fmt.Sprint(i), Names: []string{fmt.Sprint("c", i)}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}}
+}
+
+// TestChangeDoesNotGrow: a change among ten thousand hosts makes little more
+// than one among ten.
+func TestChangeDoesNotGrow(t *testing.T) {
+	grow := func(n int) float64 {
+		r := newRecords()
+		for i := range n {
+			r = r.withHost(host(i))
+		}
+		return testing.AllocsPerRun(20, func() { r.withHost(host(1 << 20)).withoutHost(host(1 << 20)) })
+	}
+	small, large := grow(10), grow(10_000)
+	if large > 12*small {
+		t.Errorf("%v allocations with 10 hosts, %v with 10,000", small, large)
+	}
+}
+
+// TestOrderDoesNotMatter: the records are what the hosts are, however they
+// came and went.
+func TestOrderDoesNotMatter(t *testing.T) {
+	var hosts []Host
+	for i := range 50 {
+		hosts = append(hosts, host(i))
+	}
+	a, b := newRecords(), newRecords()
+	for _, i := range rand.Perm(50) {
+		a = a.withHost(hosts[i])
+	}
+	for _, i := range rand.Perm(50) {
+		b = b.withHost(hosts[i]).withoutHost(hosts[i]).withHost(hosts[i])
+	}
+	c := Client{Zones: []string{"n"}}
+	for i := range 50 {
+		name := fmt.Sprint("c", i)
+		if x, y := fmt.Sprint(a.Name(c, name)), fmt.Sprint(b.Name(c, name)); x != y || !strings.Contains(x, hosts[i].Addrs[0].String()) {
+			t.Errorf("%s: %s and %s", name, x, y)
+		}
+	}
+}
+
+func TestReverse(t *testing.T) {
+	for name, want := range map[string]string{
+		"4.3.2.1.in-addr.arpa": "1.2.3.4", "4.3.2.1.IN-ADDR.ARPA": "1.2.3.4",
+		"3.2.1.in-addr.arpa": "", "256.3.2.1.in-addr.arpa": "", "x.3.2.1.in-addr.arpa": "", ".in-addr.arpa": "", "in-addr.arpa": "",
+		strings.Repeat("0.", 31) + "2.ip6.arpa": "2000::", strings.Repeat("0.", 30) + "2.ip6.arpa": "", strings.Repeat("g.", 31) + "2.ip6.arpa": "",
+		strings.Repeat("00", 31) + "2.ip6.arpa": "",
+	} {
+		a, ok := reverse(name)
+		if ok != (want != "") || (ok && a.String() != want) {
+			t.Errorf("%s: %v, %t; want %q", name, a, ok, want)
+		}
+	}
+}
+
+func TestHostConfig(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	h := &HostConfig{Path: path}
+	write := func(s string, at time.Time) {
+		if err := os.WriteFile(path, []byte(s), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+		h.looked = time.Time{} // a second has passed
+	}
+	if got := h.Servers(); len(got) != 0 {
+		t.Error("no file:", got)
+	}
+	write("# c\nsearch x\nnameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver nonsense\nnameserver\n", time.Unix(1, 0))
+	if got := fmt.Sprint(h.Servers()); got != "[127.0.0.53:53 [fe80::1%eth0]:53]" {
+		t.Error(got)
+	}
+	write("nameserver 192.0.2.53\n", time.Unix(2, 0))
+	if got := fmt.Sprint(h.Servers()); got != "[192.0.2.53:53]" {
+		t.Error("after a change:", got)
+	}
+	h.Given = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:5353")}
+	if got := fmt.Sprint(h.Servers()); got != "[192.0.2.1:5353]" {
+		t.Error("given:", got)
+	}
+}
