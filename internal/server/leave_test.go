@@ -209,4 +209,3 @@ func TestErrorInTheMiddleOfAnArchive(t *testing.T) {
 		t.Errorf("%d bytes without an error", len(b))
 	}
 }
-

@@ -49,7 +49,7 @@ func (b *Backend) ImagePull(_ context.Context, ref string, o image.PullOptions) 
 	o.Progress(jsonstream.Message{Status: "Status: Downloaded newer image for " + ref})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.images = append(b.images, ref)
+	b.images = append(b.images, strings.TrimPrefix(ref, "docker.io/library/"))
 	return nil
 }
 

@@ -402,51 +402,37 @@ func (b *Backend) ContainerResize(_ context.Context, ref string, h, w uint16) er
 	})
 }
 
-// ContainerAttach waits for a container that does not run yet.
+// ContainerAttach waits for a container that does not run yet. The client is
+// joined before it has its answer: it may start the container at once.
 func (b *Backend) ContainerAttach(ctx context.Context, ref string, o isle.AttachOptions) error {
 	var c *Container
-	if err := b.with(ref, func(found *Container) error { c, b.Last = found, o; return nil }); err != nil {
-		return err
-	}
-	s, err := o.Streams(c.Opts.Config.Tty)
-	if err != nil {
-		return err
-	}
-	if o.Logs {
-		b.mu.Lock()
-		logs := c.logs
-		b.mu.Unlock()
-		for _, l := range logs {
-			if err := put(s, l); err != nil {
-				return err
+	var s isle.Streams
+	err := b.with(ref, func(found *Container) (err error) {
+		c, b.Last = found, o
+		if s, err = o.Streams(c.Opts.Config.Tty); err != nil {
+			return err
+		}
+		if o.Logs {
+			for _, l := range c.logs {
+				if err := put(s, l); err != nil {
+					return err
+				}
 			}
 		}
-	}
-	if !o.Stream {
+		if c.proc != nil {
+			c.proc.add(s)
+		}
+		c.early = append(c.early, s)
 		return nil
+	})
+	if err != nil || !o.Stream {
+		return err
 	}
-	p := c.join(ctx, b, s)
-	if p == nil {
-		return ctx.Err()
-	}
-	return p.converse(ctx, s, o.Stdin)
-}
-
-// join adds a client to the process, or to those who wait for one.
-func (c *Container) join(ctx context.Context, b *Backend, s isle.Streams) *proc {
-	b.mu.Lock()
-	if c.proc != nil {
-		c.proc.add(s)
-		b.mu.Unlock()
-		return c.proc
-	}
-	c.early = append(c.early, s)
-	b.mu.Unlock()
 	select {
 	case <-c.ready:
-		return c.proc
+		return c.proc.converse(ctx, s, o.Stdin)
 	case <-ctx.Done():
-		return nil
+		return ctx.Err()
 	}
 }
 
