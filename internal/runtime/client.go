@@ -169,6 +169,11 @@ func (c *Client) Start(ctx context.Context, id string) error {
 // Exec starts a process in a running container. Who wants its output from the
 // first byte attaches before, with Attach.Wait.
 func (c *Client) Exec(ctx context.Context, p Proc, process *specs.Process, io Stdio) (int, error) {
+	if io.Terminal && process.ConsoleSize == nil && io.Height > 0 {
+		sized := *process // set by the runtime it is there before the program looks
+		sized.ConsoleSize = &specs.Box{Height: uint(io.Height), Width: uint(io.Width)}
+		process = &sized
+	}
 	b, err := json.Marshal(process)
 	if err != nil {
 		return 0, fmt.Errorf("exec in %s: %w", p.ID, err)

@@ -125,8 +125,10 @@ func (c *Client) trialBundle(id, bundle string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(bundle, "rootfs"), 0o711); err != nil {
-		return fmt.Errorf("make bundle: %w", err)
+	for _, dir := range []string{"dev", "proc"} {
+		if err := os.MkdirAll(filepath.Join(bundle, "rootfs", dir), 0o711); err != nil {
+			return fmt.Errorf("make bundle: %w", err)
+		}
 	}
 	b, err := json.Marshal(trialSpec(id, program, c.conf.SystemdCgroup))
 	if err != nil {

@@ -110,7 +110,7 @@ func (s *Server) launch(c *container, p *process, logger *jsonlog.Writer, run fu
 	}
 	pid, err := readPid(pidFile)
 	if err == nil {
-		err = st.terminal(state.Stdio.Height, state.Stdio.Width)
+		err = st.terminal()
 	}
 	if err != nil {
 		st.close()

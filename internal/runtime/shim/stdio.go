@@ -46,7 +46,7 @@ func (s *stdio) make(want wire.Stdio, runDir string) (err error) {
 	}
 	if want.Terminal {
 		s.theirs[1], s.theirs[2] = dup(s.theirs[0]), dup(s.theirs[0])
-		s.con, err = listenConsole(runDir)
+		s.con, err = listenConsole(runDir, want.Height, want.Width)
 		return err
 	}
 	return errors.Join(s.pipe(1), s.pipe(2))
@@ -101,8 +101,8 @@ func (s *stdio) given() {
 	}
 }
 
-// terminal receives the terminal after the runtime has succeeded.
-func (s *stdio) terminal(height, width uint16) error {
+// terminal takes the terminal after the runtime has succeeded.
+func (s *stdio) terminal() error {
 	if s.con == nil {
 		return nil
 	}
@@ -111,10 +111,7 @@ func (s *stdio) terminal(height, width uint16) error {
 		return fmt.Errorf("receive terminal: %w", err)
 	}
 	s.ours[0] = f
-	if height == 0 && width == 0 {
-		return nil
-	}
-	return setSize(f, height, width)
+	return nil
 }
 
 func setSize(f *os.File, height, width uint16) error {
@@ -141,9 +138,10 @@ func (s *stdio) close() {
 
 // console is a socket on which a runtime sends the master of a terminal.
 type console struct {
-	path string
-	l    *net.UnixListener
-	got  chan received
+	path          string
+	l             *net.UnixListener
+	got           chan received
+	height, width uint16
 }
 
 type received struct {
@@ -155,14 +153,14 @@ var consoles atomic.Uint64 // names only
 
 // listenConsole makes the socket in runDir under a name as short as can be: a
 // socket's path has at most 107 bytes.
-func listenConsole(runDir string) (*console, error) {
+func listenConsole(runDir string, height, width uint16) (*console, error) {
 	path := filepath.Join(runDir, "c"+strconv.FormatUint(consoles.Add(1), 36))
 	os.Remove(path)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
-	c := &console{path: path, l: l, got: make(chan received, 1)}
+	c := &console{path: path, l: l, got: make(chan received, 1), height: height, width: width}
 	go c.accept() // ends with close
 	return c, nil
 }
@@ -175,6 +173,9 @@ func (c *console) accept() {
 	}
 	defer conn.Close()
 	f, err := receiveFile(conn)
+	if err == nil && c.height > 0 { // at once: an exec's program is about to look
+		err = setSize(f, c.height, c.width)
+	}
 	c.got <- received{f, err}
 }
 
