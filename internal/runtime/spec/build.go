@@ -10,6 +10,10 @@ import (
 	"isle/internal/runtime/cgroup"
 )
 
+// ociVersion is what every runtime takes; crun 1.8 refuses a version that does
+// not begin with 1.0, whatever the configuration has in it.
+const ociVersion = "1.0.2"
+
 // Build is the configuration of a container. Errors are of class
 // InvalidArgument when the user asked for what cannot be.
 func Build(in Input) (*specs.Spec, error) {
@@ -25,7 +29,7 @@ func Build(in Input) (*specs.Spec, error) {
 		return nil, err
 	}
 	s := &specs.Spec{
-		Version:     specs.Version,
+		Version:     ociVersion,
 		Root:        &specs.Root{Path: in.Rootfs, Readonly: hc.ReadonlyRootfs},
 		Annotations: maps.Clone(hc.Annotations), // the user's; an image's never
 	}
