@@ -2,6 +2,7 @@ package spec_test
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -266,6 +267,12 @@ func (b *box) root(role string) {
 	self, err := os.ReadFile("/proc/self/exe")
 	if err == nil {
 		err = os.WriteFile(filepath.Join(root, "self"), self, 0o755)
+	}
+	if f, err := elf.Open("/proc/self/exe"); err == nil {
+		defer f.Close()
+		if f.Section(".interp") != nil {
+			b.t.Fatal("the test binary is the container's only file and must be static: run go test with CGO_ENABLED=0")
+		}
 	}
 	if err != nil {
 		b.t.Fatal(err)
