@@ -40,7 +40,7 @@ func (e entry) labels() map[string]string {
 	return nil
 }
 
-func (e entry) dangling() bool { return !slices.ContainsFunc(e.names, tagged) }
+func (e entry) dangling() bool { return len(named(e.names)) == 0 }
 
 func (e entry) repoTags() []string {
 	out := []string{}

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/containerd/errdefs"
-
 	"isle/internal/runtime"
 )
 
@@ -19,7 +17,8 @@ const maxMountData = 4096 - 256
 
 // overlayMounts are the mounts of a writable layer in dir. Where the options
 // would be too long for mount(2) the layers go by short links in the run
-// directory, which is why this is worked out anew each time.
+// directory, which is why this is worked out anew each time. Should even that
+// be too long, who mounts can enter that directory first.
 func (s *Service) overlayMounts(dir string, lower []string) ([]runtime.Mount, error) {
 	upper := filepath.Join(dir, "upper")
 	if len(lower) == 0 { // an image without layers: nothing to lay over
@@ -32,9 +31,6 @@ func (s *Service) overlayMounts(dir string, lower []string) ([]runtime.Mount, er
 			return nil, fmt.Errorf("short names for layers: %w", err)
 		}
 		opts = s.overlayOptions(short, dir)
-	}
-	if n := dataLen(opts); n > maxMountData {
-		return nil, fmt.Errorf("image has %d layers, too many to mount in %d bytes of options (hint: a shorter run-dir): %w", len(lower), n, errdefs.ErrFailedPrecondition)
 	}
 	return []runtime.Mount{{Type: "overlay", Source: "overlay", Options: opts}}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
@@ -360,5 +361,69 @@ func TestStorageDriver(t *testing.T) {
 	}
 	if _, err := Open(Config{Dir: t.TempDir(), RunDir: t.TempDir(), StorageDriver: "zfs", Log: n.log}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("unknown driver: %v", err)
+	}
+}
+
+// After a change of the storage driver images are unpacked anew when needed.
+func TestOtherDriver(t *testing.T) {
+	s := open(t, Config{StorageDriver: "overlay"})
+	loaded(t, s, "base:v1", imageOf(t, layerOf(t, base...)))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n := open(t, Config{Dir: s.cfg.Dir, StorageDriver: "native"})
+	id := ids.New()
+	if err := n.PrepareRootfs(t.Context(), id, resolve(t, n, "base:v1")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(mounted(t, n, id), "bin/tool")); err != nil || string(b) != "tool" {
+		t.Errorf("bin/tool is %q: %v", b, err)
+	}
+}
+
+// A start must not pay for the store: preparing a layer writes no database.
+func TestPrepareWritesNoDatabase(t *testing.T) {
+	s := open(t, Config{})
+	img := loaded(t, s, "base:v1", imageOf(t, layerOf(t, base...), layerOf(t, "a=1")))
+	writes := func() int64 {
+		st := s.bolt.Stats()
+		return st.TxStats.GetWrite()
+	}
+	before := writes()
+	for range 10 {
+		id := ids.New()
+		if err := s.PrepareRootfs(t.Context(), id, img); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.RemoveRootfs(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := writes() - before; n != 0 {
+		t.Errorf("%d writes to the database", n)
+	}
+}
+
+func BenchmarkPrepare(b *testing.B) {
+	s, err := Open(Config{Dir: b.TempDir(), RunDir: b.TempDir(), Toolbox: "/proc/self/exe", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	for b.Loop() {
+		img, err := s.Resolve(b.Context(), "isle/toolbox", nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		id := ids.New()
+		if err := s.PrepareRootfs(b.Context(), id, img); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.RootfsMounts(b.Context(), id); err != nil {
+			b.Fatal(err)
+		}
+		if err := s.RemoveRootfs(b.Context(), id); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -92,7 +92,7 @@ func (s *Service) openDB(ctx context.Context, root string) error {
 	if err != nil {
 		return fmt.Errorf("image store: content: %w", err)
 	}
-	s.bolt, err = bolt.Open(filepath.Join(root, "metadata.db"), 0o600, &bolt.Options{Timeout: 5 * time.Second})
+	s.bolt, err = bolt.Open(filepath.Join(root, "metadata.db"), 0o600, &bolt.Options{Timeout: 2 * time.Second})
 	if err != nil {
 		return fmt.Errorf("image store: metadata: %w (hint: is another isled using %s?)", err, s.cfg.Dir)
 	}
