@@ -47,8 +47,15 @@ func Plan(m Mapping, t Target, loopback bool) []netspec.Object {
 		})
 	}
 	lo, ok := loopbackOf(m.HostIP)
-	to := t.For(m.HostIP)
-	if !loopback || !ok || !to.IsValid() || m.Proto == "sctp" {
+	if !loopback || !ok || m.Proto == "sctp" {
+		return objs
+	}
+	// A socket of IPv6 can be sent to an IPv4 address, not the other way round.
+	to := t.For(lo)
+	if lo.Is6() {
+		to = t.Any(lo)
+	}
+	if !to.IsValid() {
 		return objs
 	}
 	for i := range m.Count {

@@ -333,7 +333,9 @@ func TestPlan(t *testing.T) {
 		{"0.0.0.0", "tcp", dual, true, "Publish Loopback"},
 		{"0.0.0.0", "tcp", dual, false, "Publish"},
 		{"::", "udp", dual, true, "Publish Loopback"},
-		{"::", "tcp", v4, true, ""}, // the held socket serves it
+		{"::", "tcp", v4, true, "Loopback"}, // the held socket serves the neighbours
+		{"::", "tcp", v4, false, ""},
+		{"0.0.0.0", "tcp", publish.Target{V6: ip("fd00::2"), Link: "br"}, true, ""},
 		{"127.0.0.1", "tcp", dual, true, "Loopback"},
 		{"127.0.0.1", "tcp", dual, false, ""}, // CVE-2025-54388: never a DNAT for a loopback address
 		{"127.9.9.9", "tcp", dual, true, "Loopback"},
