@@ -1,0 +1,160 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"isle/internal/netspec"
+	"isle/internal/reconcile"
+)
+
+// Apply implements reconcile.Kernel.
+func (k *Kernel) Apply(ctx context.Context, changes []reconcile.Change) (done int, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.rt.Forget()
+	ending := endingNamespaces(changes)
+	for done < len(changes) {
+		if err := ctx.Err(); err != nil {
+			return done, err
+		}
+		rest := changes[done:]
+		if k.diesWithNamespace(rest[0], ending) {
+			done++
+			continue
+		}
+		n, err := k.run(ctx, rest)
+		k.remember(rest[:n])
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// run makes the first of rest and those behind it that go with it.
+func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err error) {
+	switch o := object(rest[0]).(type) {
+	case netspec.Namespace:
+		return one(k.namespace(rest[0]))
+	case netspec.Link:
+		if links := newVeths(rest); links > 0 {
+			return k.attach(rest[:links], inside(rest[links:], o.PeerNS), rest)
+		}
+		return one(k.link(rest[0], rest))
+	case netspec.Sysctl, netspec.Addr, netspec.Route:
+		return k.attach(nil, inside(rest, rest[0].Key.NS), rest)
+	case netspec.Segment, netspec.Publish, netspec.Loopback, netspec.DNSRedirect:
+		return k.filter(ctx, filters(rest))
+	default:
+		return 0, fmt.Errorf("kernel objects of type %T are not known", o)
+	}
+}
+
+func one(err error) (int, error) {
+	if err != nil {
+		return 0, err
+	}
+	return 1, nil
+}
+
+// object is the newer one.
+func object(c reconcile.Change) netspec.Object {
+	if c.New != nil {
+		return c.New
+	}
+	return c.Old
+}
+
+// newVeths counts the veths at the beginning that are new and lead into one
+// namespace.
+func newVeths(cs []reconcile.Change) (n int) {
+	var ns netspec.NS
+	for _, c := range cs {
+		l, ok := c.New.(netspec.Link)
+		if !ok || c.Old != nil || l.Kind != netspec.Veth || l.NS != "" || n > 0 && l.PeerNS != ns {
+			break
+		}
+		ns = l.PeerNS
+		n++
+	}
+	return n
+}
+
+// inside are the changes at the beginning that one visit to ns makes.
+func inside(cs []reconcile.Change, ns netspec.NS) []reconcile.Change {
+	for i, c := range cs {
+		switch object(c).(type) {
+		case netspec.Sysctl, netspec.Addr, netspec.Route:
+			if c.Key.NS == ns {
+				continue
+			}
+		}
+		return cs[:i]
+	}
+	return cs
+}
+
+func filters(cs []reconcile.Change) []reconcile.Change {
+	for i, c := range cs {
+		if c.Key.Rank != netspec.RankFilter {
+			return cs[:i]
+		}
+	}
+	return cs
+}
+
+func endingNamespaces(cs []reconcile.Change) map[netspec.NS]bool {
+	m := map[netspec.NS]bool{}
+	for _, c := range cs {
+		if n, ok := c.Old.(netspec.Namespace); ok && c.New == nil {
+			m[n.NS] = true
+		}
+	}
+	return m
+}
+
+// diesWithNamespace reports whether c deletes what ends by itself with a
+// namespace that is deleted in the same call. A resolver's redirect by eBPF is
+// not in the namespace, so it does not.
+func (k *Kernel) diesWithNamespace(c reconcile.Change, ending map[netspec.NS]bool) bool {
+	if c.New != nil || len(ending) == 0 {
+		return false
+	}
+	switch o := c.Old.(type) {
+	case netspec.Link:
+		if ending[o.PeerNS] && o.Kind == netspec.Veth {
+			k.memory.die(o)
+			return true
+		}
+		return ending[o.NS]
+	case netspec.Sysctl, netspec.Addr, netspec.Route:
+		return ending[c.Key.NS]
+	}
+	return false
+}
+
+func (k *Kernel) remember(cs []reconcile.Change) {
+	for _, c := range cs {
+		k.memory.note(c.Key, c.New)
+	}
+}
+
+func (k *Kernel) namespace(c reconcile.Change) error {
+	n := object(c).(netspec.Namespace)
+	if c.New != nil {
+		cookie, err := k.ns.New(string(n.NS))
+		if err == nil {
+			k.memory.setCookie(n.NS, cookie)
+		}
+		return err
+	}
+	var err error
+	if k.redirect != nil {
+		err = k.redirectDNS(netspec.DNSRedirect{NS: n.NS}, nil)
+	}
+	k.memory.forget(n.NS)
+	return errors.Join(err, k.ns.Delete(string(n.NS)))
+}

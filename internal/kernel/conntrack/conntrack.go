@@ -1,0 +1,82 @@
+// Package conntrack forgets flows that a change of published ports made wrong.
+// UDP has no end: without this, datagrams of a client that goes on sending would
+// go to a container that is gone, or past one that has just come.
+package conntrack
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/mdlayher/netlink"
+	ct "github.com/ti-mo/conntrack"
+	"golang.org/x/sys/unix"
+
+	"isle/internal/netspec"
+)
+
+// Stale are the published ports whose flows are looked at.
+type Stale struct {
+	Gone  []netspec.Publish // flows to their containers end
+	Come  []netspec.Publish // flows that passed them by end
+	Local []netip.Addr      // addresses of the host: only what was sent there passed by
+}
+
+// Forget deletes stale flows in a namespace. It reads the whole table: not for
+// a path that somebody waits on.
+func Forget(ns *os.File, s Stale) error {
+	c, err := ct.Dial(&netlink.Config{NetNS: int(ns.Fd())})
+	if err != nil {
+		return fmt.Errorf("open conntrack: %w", err)
+	}
+	defer c.Close()
+	flows, err := c.Dump(nil)
+	if err != nil {
+		return fmt.Errorf("read conntrack: %w", err)
+	}
+	var errs []error
+	for _, f := range flows {
+		if !s.stale(f) {
+			continue
+		}
+		if err := c.Delete(f); err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("delete flow %v: %w", f.TupleOrig, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s Stale) stale(f ct.Flow) bool {
+	to, by := f.TupleOrig, f.TupleReply.IP.SourceAddress
+	if to.Proto.Protocol != unix.IPPROTO_UDP {
+		return false
+	}
+	for _, p := range s.Gone {
+		if covers(p, to) && by == p.To {
+			return true
+		}
+	}
+	for _, p := range s.Come {
+		if covers(p, to) && by == to.IP.DestinationAddress && s.local(by) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s Stale) local(a netip.Addr) bool {
+	for _, l := range s.Local {
+		if l == a {
+			return true
+		}
+	}
+	return false
+}
+
+func covers(p netspec.Publish, to ct.Tuple) bool {
+	a := to.IP.DestinationAddress
+	offset := int(to.Proto.DestinationPort) - int(p.HostPort)
+	return p.Proto == "udp" && offset >= 0 && offset < int(max(p.Count, 1)) &&
+		a.Is4() == p.HostIP.Is4() && (p.HostIP.IsUnspecified() || p.HostIP == a)
+}

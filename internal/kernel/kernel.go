@@ -1,0 +1,225 @@
+// Package kernel makes the machine's network what netspec says: it is the
+// reconcile.Kernel of the product. It orders and joins; the packages below it
+// make the system calls.
+//
+// What the latency of starting a container hangs on is here: changes that stand
+// together become one message. All veths of a container are made by one
+// sendmsg(2), with their peers in place; all that is inside its namespace is done
+// in one visit, by a second one; all filter changes are one nftables batch.
+//
+// Deleting: with a namespace die its links, addresses, routes and redirects, so
+// that changes which delete them in the same call are not sent at all. The
+// kernel reaps such links behind our back; whoever needs the name of one
+// before that removes it.
+//
+// Owner marks: links by group and name prefix, addresses and routes by
+// protocol number, the firewall by its table, namespaces by their directory.
+//
+// What Observe cannot read back: sysctls (only those that were set through this
+// Kernel are known) and whether a MAC or an MTU was chosen by the kernel. To set
+// again what is there already writes nothing.
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"isle/internal/kernel/bpf"
+	"isle/internal/kernel/netns"
+	"isle/internal/kernel/nft"
+	"isle/internal/kernel/probe"
+	"isle/internal/kernel/rtnl"
+	"isle/internal/netspec"
+)
+
+// Config is what a Kernel needs.
+type Config struct {
+	Table      string // of nftables; required
+	LinkGroup  int    // required
+	LinkPrefix string // of the names of our links
+	NSDir      string // where namespaces are mounted; required
+	BPFDir     string // where eBPF is pinned, below a bpf file system; "" does without eBPF
+	CgroupRoot string // a cgroup v2 mount; "" finds or mounts one
+	Log        *slog.Logger
+}
+
+// Kernel works on the network namespace that it was made in, and on those in
+// NSDir. Its methods may be called by several goroutines.
+type Kernel struct {
+	cfg      Config
+	log      *slog.Logger
+	mark     rtnl.Mark
+	host     *os.File
+	cookie   uint64 // of host
+	ns       netns.Dir
+	table    *nft.Table
+	redirect *bpf.Redirects // nil: sockets cannot be redirected
+	features probe.Features
+
+	mu      sync.Mutex // one Apply at a time
+	rt      *rtnl.Conn // in host, used under mu
+	flows   forgetter
+	memory  memory
+	watched ports
+}
+
+// New opens the kernel as the calling thread's network namespace shows it.
+// Nothing is changed but for the directories, mounts and programs that Config
+// names.
+func New(cfg Config) (k *Kernel, err error) {
+	if cfg.Table == "" || cfg.LinkGroup == 0 || cfg.NSDir == "" {
+		return nil, errors.New("open kernel: table, link group and namespace directory are required")
+	}
+	k = &Kernel{cfg: cfg, log: cfg.Log, mark: rtnl.Mark{Group: uint32(cfg.LinkGroup), Prefix: cfg.LinkPrefix}, memory: newMemory()}
+	if k.log == nil {
+		k.log = slog.New(slog.DiscardHandler)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("open kernel: %w", err), k.Close())
+			k = nil
+		}
+	}()
+	if k.host, err = netns.Self(); err != nil {
+		return k, err
+	}
+	if k.cookie, err = netns.CookieHere(); err != nil {
+		return k, err
+	}
+	if k.ns, err = netns.Open(cfg.NSDir); err != nil {
+		return k, err
+	}
+	if k.rt, err = rtnl.Open(nil); err != nil {
+		return k, err
+	}
+	if k.table, err = nft.Open(nil, cfg.Table); err != nil {
+		return k, err
+	}
+	k.flows.forget, k.flows.log = k.forgetFlows, k.log
+	k.watched.add(k.rt.PortID(), k.table.PortID())
+	return k, k.openRedirects()
+}
+
+// openRedirects takes eBPF where it is to be had; without it there is another
+// way for the resolver, and none for loopback ports.
+func (k *Kernel) openRedirects() (err error) {
+	k.features = probe.Features{IPv6: probe.IPv6()}
+	if k.cfg.BPFDir == "" {
+		k.features.SockAddrError = "switched off"
+		return nil
+	}
+	k.redirect, err = bpf.Open(k.cfg.BPFDir, k.cfg.CgroupRoot)
+	if probe.NotSupported(err) {
+		k.redirect, k.features.SockAddrError = nil, err.Error()
+		k.log.Warn("sockets cannot be redirected", "err", err)
+		return nil
+	}
+	k.features.SockAddr = err == nil
+	if err == nil {
+		k.sweep()
+	}
+	return err
+}
+
+// sweep frees the entries of namespaces that are gone.
+func (k *Kernel) sweep() {
+	alive := map[uint64]bool{k.cookie: true}
+	names, err := k.ns.List()
+	for _, n := range names {
+		c, cerr := k.ns.Cookie(n)
+		err = errors.Join(err, cerr)
+		alive[c] = true
+	}
+	if err != nil { // unsure who is alive: nobody is dead
+		k.log.Warn("look for namespaces that are gone", "err", err)
+		return
+	}
+	if err := k.redirect.Keep(func(c uint64) bool { return alive[c] }); err != nil {
+		k.log.Warn("free redirects of namespaces that are gone", "err", err)
+	}
+}
+
+// Close waits for what goes on in the background and lets go. The machine's
+// network stays as it is.
+func (k *Kernel) Close() error {
+	k.flows.wait()
+	var errs []error
+	for _, c := range []io.Closer{closer(k.host), closer(k.rt), closer(k.table), closer(k.redirect)} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// closer makes a nil pointer a nil interface.
+func closer[T any, P interface {
+	*T
+	io.Closer
+}](p P) io.Closer {
+	if p == nil {
+		return nil
+	}
+	return p
+}
+
+// Features says what this kernel can do.
+func (k *Kernel) Features() probe.Features { return k.features }
+
+// Path is where a namespace can be opened; "" for the host's.
+func (k *Kernel) Path(ns netspec.NS) string {
+	if ns == "" {
+		return ""
+	}
+	return k.ns.File(string(ns))
+}
+
+// open opens a namespace. The caller closes it.
+func (k *Kernel) open(ns netspec.NS) (*os.File, error) {
+	path := k.Path(ns)
+	if ns == "" {
+		path = fmt.Sprintf("/proc/self/fd/%d", k.host.Fd())
+	} else if !netns.IsNS(path) {
+		return nil, fmt.Errorf("open namespace %s: %w", ns, os.ErrNotExist)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open namespace %s: %w", ns, err)
+	}
+	return f, nil
+}
+
+// Do runs fn in a namespace, on a thread that is thrown away.
+func (k *Kernel) Do(ns netspec.NS, fn func() error) error {
+	f, err := k.open(ns)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return netns.Do(f, fn)
+}
+
+// ListenUDP opens a UDP socket in a namespace.
+func (k *Kernel) ListenUDP(ctx context.Context, ns netspec.NS, at netip.AddrPort) (c net.PacketConn, err error) {
+	err = k.Do(ns, func() (err error) {
+		c, err = (&net.ListenConfig{}).ListenPacket(ctx, "udp", at.String())
+		return err
+	})
+	return c, err
+}
+
+// ListenTCP opens a listening TCP socket in a namespace.
+func (k *Kernel) ListenTCP(ctx context.Context, ns netspec.NS, at netip.AddrPort) (l net.Listener, err error) {
+	err = k.Do(ns, func() (err error) {
+		l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
+		return err
+	})
+	return l, err
+}

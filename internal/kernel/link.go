@@ -1,0 +1,186 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"isle/internal/kernel/netns"
+	"isle/internal/kernel/nlmsg"
+	"isle/internal/kernel/rtnl"
+	"isle/internal/netspec"
+	"isle/internal/reconcile"
+)
+
+// link makes, changes or deletes one link of the host.
+func (k *Kernel) link(c reconcile.Change, later []reconcile.Change) error {
+	old, hadOld := c.Old.(netspec.Link)
+	l, ok := c.New.(netspec.Link)
+	switch {
+	case object(c).(netspec.Link).NS != "":
+		return fmt.Errorf("link %s: links are made in the host's namespace only: %w", object(c).(netspec.Link).Name, errdefs.ErrNotImplemented)
+	case !ok:
+		return k.deleteLinks([]netspec.Link{old})
+	case hadOld && blank(old, l) == l:
+		return nil // the difference was left to the kernel
+	case hadOld && (old.Kind != l.Kind || old.PeerNS != l.PeerNS || old.Peer != l.Peer):
+		if err := k.deleteLinks([]netspec.Link{old}); err != nil {
+			return err
+		}
+	case hadOld:
+		return k.setLink(l)
+	}
+	if l.Kind == netspec.Veth {
+		n, err := k.attach([]reconcile.Change{{Key: c.Key, New: l}}, nil, later)
+		if n == 1 {
+			return nil
+		}
+		return err
+	}
+	return k.makeBridge(l, ipv6Links(later)[l.Name])
+}
+
+func (k *Kernel) makeBridge(l netspec.Link, ipv6 bool) error {
+	err := k.rt.Do(rtnl.NewLink(l, k.mark, 0, -1))
+	if errors.Is(err, unix.EEXIST) {
+		have, ferr := k.rt.Link(l.Name)
+		if ferr != nil || !k.mark.Ours(have.Group, have.Name) || have.Kind != l.Kind {
+			return foreign(l.Name, ferr)
+		}
+		err = k.setLink(l)
+	}
+	if err != nil {
+		return fmt.Errorf("make link %s: %w", l.Name, err)
+	}
+	return netns.Visit(k.host, func() error { return quiet(l.Name, ipv6) })
+}
+
+// foreign is a link of somebody else that has the name of one of ours.
+func foreign(name string, err error) error {
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("link %s exists and is not ours (hint: \"ip link delete %s\" if nothing needs it): %w", name, name, errdefs.ErrAlreadyExists)
+}
+
+func (k *Kernel) setLink(l netspec.Link) error {
+	master, err := k.master(l)
+	if err != nil {
+		return err
+	}
+	msgs := []nlmsg.Message{rtnl.SetLink(l, k.mark, master)}
+	if master != 0 {
+		msgs = append(msgs, rtnl.SetPort(l))
+	}
+	errs, err := k.rt.Execute(msgs...)
+	if err = errors.Join(append(errs, err)...); err != nil {
+		return fmt.Errorf("set link %s: %w", l.Name, err)
+	}
+	if l.Kind != netspec.Veth {
+		return nil
+	}
+	return k.setPeer(l)
+}
+
+func (k *Kernel) setPeer(l netspec.Link) error {
+	f, err := k.open(l.PeerNS)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	c, err := rtnl.Open(f)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	i, err := c.Index(l.Peer)
+	if err != nil {
+		return err
+	}
+	if err := c.Do(rtnl.UpPeer(i, l)); err != nil {
+		return fmt.Errorf("set peer %s of link %s: %w", l.Peer, l.Name, err)
+	}
+	return nil
+}
+
+// deleteLinks deletes those that are there and ours. It waits for the kernel:
+// 20 ms a link, or nearly nothing when the whole namespace goes, see Apply.
+func (k *Kernel) deleteLinks(links []netspec.Link) error {
+	var errs []error
+	for _, l := range links {
+		have, err := k.rt.Link(l.Name)
+		if err == nil && !k.mark.Ours(have.Group, have.Name) {
+			continue // not ours: ours is not there
+		}
+		if err == nil {
+			err = k.rt.Do(rtnl.DelLink(l.Name))
+		}
+		if err = rtnl.Gone(err); err != nil {
+			errs = append(errs, fmt.Errorf("delete link %s: %w", l.Name, err))
+		}
+	}
+	k.rt.Forget()
+	return errors.Join(errs...)
+}
+
+const (
+	remakeTries = 50
+	remakeWait  = 5 * time.Millisecond
+)
+
+// remake makes a veth whose name is taken: it keeps the very link, takes the
+// place of one of ours that leads elsewhere (the kernel may not have reaped it
+// yet) and leaves a foreign one alone.
+func (k *Kernel) remake(l netspec.Link, peer *os.File) error {
+	master, err := k.master(l)
+	if err != nil {
+		return err
+	}
+	for range remakeTries {
+		have, err := k.rt.Link(l.Name)
+		if err == nil {
+			if !k.mark.Ours(have.Group, have.Name) {
+				return foreign(l.Name, nil)
+			}
+			if same, err := k.leadsTo(have, l, peer); err != nil || same {
+				return errors.Join(err, k.setIf(same, l))
+			}
+			err = k.rt.Do(rtnl.DelLink(l.Name))
+		}
+		if err = rtnl.Gone(err); err != nil {
+			return err
+		}
+		err = k.rt.Do(rtnl.NewLink(l, k.mark, master, int(peer.Fd())))
+		if !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		time.Sleep(remakeWait)
+	}
+	return fmt.Errorf("name stays taken by a link that is ending: %w", errdefs.ErrUnavailable)
+}
+
+func (k *Kernel) setIf(same bool, l netspec.Link) error {
+	if !same {
+		return nil
+	}
+	return k.setLink(l)
+}
+
+// leadsTo reports whether have is a veth whose peer is the one of l.
+func (k *Kernel) leadsTo(have rtnl.Info, l netspec.Link, peer *os.File) (bool, error) {
+	id, err := k.rt.NSID(int(peer.Fd()))
+	if err != nil || id < 0 || id != have.PeerNS || have.Kind != l.Kind {
+		return false, err
+	}
+	c, err := rtnl.Open(peer)
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	end, err := c.Link(l.Peer)
+	return err == nil && end.Index == have.Peer, rtnl.Gone(err)
+}

@@ -1,0 +1,116 @@
+package kernel
+
+import (
+	"sync"
+
+	"isle/internal/netspec"
+)
+
+// memory is what the kernel cannot tell: which sysctls are ours, what was left
+// to its choice, and which links it has yet to reap.
+type memory struct {
+	mu      sync.Mutex
+	sysctls map[netspec.Key]netspec.Sysctl
+	links   map[netspec.Key]netspec.Link
+	dying   map[string]struct{} // names of host ends
+	cookies map[netspec.NS]uint64
+}
+
+func newMemory() memory {
+	return memory{
+		sysctls: map[netspec.Key]netspec.Sysctl{}, links: map[netspec.Key]netspec.Link{},
+		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{},
+	}
+}
+
+// note records that o is in force, or with nil that key is not.
+func (m *memory) note(key netspec.Key, o netspec.Object) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch o := o.(type) {
+	case netspec.Sysctl:
+		m.sysctls[key] = o
+	case netspec.Link:
+		m.links[key] = o
+		delete(m.dying, o.Name)
+	case nil:
+		delete(m.sysctls, key)
+		delete(m.links, key)
+	}
+}
+
+// forget drops all that is known of a namespace.
+func (m *memory) forget(ns netspec.NS) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.cookies, ns)
+	for k := range m.sysctls {
+		if k.NS == ns {
+			delete(m.sysctls, k)
+		}
+	}
+}
+
+func (m *memory) die(link netspec.Link) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.links, link.Key())
+	m.dying[link.Name] = struct{}{}
+}
+
+// dead reports whether the end of a link was expected, once.
+func (m *memory) dead(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.dying[name]
+	delete(m.dying, name)
+	return ok
+}
+
+// wished is l with what was left to the kernel as it was wished.
+func (m *memory) wished(l netspec.Link) netspec.Link {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w, ok := m.links[l.Key()]; ok {
+		return blank(l, w)
+	}
+	return l
+}
+
+// blank is l without what w leaves to the kernel.
+func blank(l, w netspec.Link) netspec.Link {
+	if w.MTU == 0 {
+		l.MTU = 0
+	}
+	if w.MAC == (netspec.MAC{}) {
+		l.MAC = w.MAC
+	}
+	if w.PeerMAC == (netspec.MAC{}) {
+		l.PeerMAC = w.PeerMAC
+	}
+	return l
+}
+
+func (m *memory) ourSysctls(ns netspec.NS) (out []netspec.Sysctl) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k, s := range m.sysctls {
+		if k.NS == ns {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (m *memory) setCookie(ns netspec.NS, c uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cookies[ns] = c
+}
+
+func (m *memory) cookie(ns netspec.NS) (uint64, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok := m.cookies[ns]
+	return c, ok
+}

@@ -1,0 +1,219 @@
+// Package netns makes, enters and removes network namespaces.
+//
+// A namespace is a file below a directory of ours on which it is bind-mounted:
+// the mount keeps it alive and the name finds it again after a restart.
+//
+// Traps: a thread that changed its namespace must never run other goroutines.
+// Do therefore works on a thread that is thrown away; Visit, which is for short
+// calls that cannot block, puts the thread back and throws it away only when
+// that fails. Whoever holds a socket of a namespace keeps it alive.
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Self opens the namespace of the calling thread.
+func Self() (*os.File, error) { return os.Open("/proc/thread-self/ns/net") }
+
+// Dir is a directory of namespaces.
+type Dir struct{ Path string }
+
+// Open makes the directory and a private mount of it, so that namespaces do
+// not show up in, and are not kept alive by, other mount namespaces.
+func Open(path string) (Dir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return Dir{}, fmt.Errorf("make directory of namespaces: %w", err)
+	}
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return Dir{}, fmt.Errorf("find directory of namespaces: %w", err)
+	}
+	if !mounted(path) {
+		if err := unix.Mount(path, path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return Dir{}, fmt.Errorf("mount %s on itself: %w", path, err)
+		}
+	}
+	if err := unix.Mount("", path, "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return Dir{}, fmt.Errorf("make mount %s private: %w", path, err)
+	}
+	return Dir{path}, nil
+}
+
+func mounted(path string) bool {
+	b, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(strings.Split(string(b), "\n"), func(l string) bool {
+		f := strings.Fields(l)
+		return len(f) > 4 && f[4] == path
+	})
+}
+
+// File is where the namespace is mounted.
+func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }
+
+// List names the namespaces that are there.
+func (d Dir) List() ([]string, error) {
+	es, err := os.ReadDir(d.Path)
+	if err != nil {
+		return nil, fmt.Errorf("list namespaces: %w", err)
+	}
+	var names []string
+	for _, e := range es {
+		if IsNS(d.File(e.Name())) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// nsfs is the magic number of the file system of namespaces.
+const nsfs = 0x6e736673
+
+// IsNS reports whether a namespace is mounted on file.
+func IsNS(file string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(file, &st) == nil && st.Type == nsfs
+}
+
+// New makes a namespace with its loopback device up. One that is there already
+// is kept. It returns the namespace's cookie.
+func (d Dir) New(name string) (cookie uint64, err error) {
+	if !filepath.IsLocal(name) || strings.ContainsRune(name, '/') {
+		return 0, fmt.Errorf("make namespace %q: not a file name", name)
+	}
+	file := d.File(name)
+	if IsNS(file) {
+		return d.Cookie(name)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		return 0, fmt.Errorf("make namespace %s: %w", name, err)
+	}
+	err = throwAway(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		if cookie, err = setUp(); err != nil {
+			return err
+		}
+		return unix.Mount("/proc/thread-self/ns/net", file, "", unix.MS_BIND, "")
+	})
+	if err != nil {
+		return 0, errors.Join(fmt.Errorf("make namespace %s: %w", name, err), os.Remove(file))
+	}
+	return cookie, nil
+}
+
+// Cookie is the kernel's number of a namespace: never used twice until reboot.
+func (d Dir) Cookie(name string) (cookie uint64, err error) {
+	f, err := os.Open(d.File(name))
+	if err != nil {
+		return 0, fmt.Errorf("open namespace: %w", err)
+	}
+	defer f.Close()
+	err = Visit(f, func() (err error) { cookie, err = CookieHere(); return err })
+	return cookie, err
+}
+
+// setUp brings lo up in the namespace of the calling thread.
+func setUp() (cookie uint64, err error) {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open socket: %w", err)
+	}
+	defer unix.Close(s)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return 0, err
+	}
+	req.SetUint16(unix.IFF_UP | unix.IFF_LOOPBACK)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, req); err != nil {
+		return 0, fmt.Errorf("bring lo up: %w", err)
+	}
+	return cookieOf(s)
+}
+
+// CookieHere is the cookie of the calling thread's namespace.
+func CookieHere() (uint64, error) {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open socket: %w", err)
+	}
+	defer unix.Close(s)
+	return cookieOf(s)
+}
+
+func cookieOf(socket int) (uint64, error) {
+	c, err := unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("read namespace cookie: %w", err)
+	}
+	return c, nil
+}
+
+// Delete lets go of a namespace. The kernel removes it, and the links in it,
+// once no process and no socket is in it: nobody waits for that.
+func (d Dir) Delete(name string) error {
+	file := d.File(name)
+	if err := unix.Unmount(file, unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+		return fmt.Errorf("unmount namespace %s: %w", name, err)
+	}
+	if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("remove namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// throwAway runs fn on a thread that ends with it.
+func throwAway(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		done <- fn()
+	}()
+	return <-done
+}
+
+// Do runs fn in the namespace, on a thread that is thrown away.
+func Do(ns *os.File, fn func() error) error {
+	return throwAway(func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter namespace %s: %w", ns.Name(), err)
+		}
+		return fn()
+	})
+}
+
+// Visit runs fn, which makes a few system calls and neither blocks nor starts
+// goroutines, in the namespace, and puts the thread back.
+func Visit(ns *os.File, fn func() error) error {
+	runtime.LockOSThread()
+	home, err := Self()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer home.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter namespace %s: %w", ns.Name(), err)
+	}
+	err = fn()
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		// Still locked: the thread dies with its goroutine instead of
+		// running others in a namespace that is not theirs.
+		return errors.Join(err, fmt.Errorf("leave namespace %s: %w", ns.Name(), back))
+	}
+	runtime.UnlockOSThread()
+	return err
+}

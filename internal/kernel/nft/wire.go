@@ -1,0 +1,309 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"isle/internal/kernel/nlmsg"
+)
+
+// Numbers of linux/netfilter/nf_tables.h that x/sys/unix lacks.
+const (
+	nftaTableUserdata = 6
+	nftaSetElemKeyEnd = 10
+	nftaSetUserdata   = 13
+	setDescConcat     = 2
+	setConcat         = 0x80
+	batchGenID        = 1
+	subsystem         = unix.NFNL_SUBSYS_NFTABLES << 8
+)
+
+func (t *Table) header() *nlmsg.Attrs { return nlmsg.Header(unix.NFPROTO_INET, 0, 0, 0) }
+
+// attrs begins a message that names the table.
+func (t *Table) attrs(typ uint16) *nlmsg.Attrs { return t.header().Str(typ, t.Name) }
+
+func (t *Table) message(typ, flags uint16, a *nlmsg.Attrs) nlmsg.Message {
+	return nlmsg.Message{Type: subsystem | typ, Flags: flags, Data: a.Data()}
+}
+
+// batch sends msgs as one transaction and returns the errors by message. With a
+// generation other than 0 it fails with ERESTART when somebody has changed
+// anything since.
+func (t *Table) batch(gen uint32, msgs []nlmsg.Message) (map[int]error, error) {
+	mark := []byte{unix.AF_UNSPEC, 0, 0, unix.NFNL_SUBSYS_NFTABLES}
+	begin := nlmsg.Header(mark...)
+	if gen != 0 {
+		begin.B32(batchGenID, gen)
+	}
+	all := make([]nlmsg.Message, 0, len(msgs)+2)
+	all = append(all, nlmsg.Message{Type: unix.NFNL_MSG_BATCH_BEGIN, Data: begin.Data()})
+	all = append(all, msgs...)
+	all[len(msgs)].Flags |= unix.NLM_F_ACK
+	all = append(all, nlmsg.Message{Type: unix.NFNL_MSG_BATCH_END, Data: mark})
+	first, err := t.conn.Send(all)
+	if err != nil {
+		return nil, err
+	}
+	return t.answers(first, len(msgs))
+}
+
+// answers reads until the last message is acknowledged, which the kernel does
+// when it has committed or given up. Errors come before that.
+func (t *Table) answers(first uint32, n int) (map[int]error, error) {
+	errs := map[int]error{}
+	for {
+		as, err := t.conn.Receive()
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range as {
+			i := int(int32(a.Seq - first))
+			switch {
+			case a.Type != unix.NLMSG_ERROR || i < 0 || i > n:
+			case i == 0:
+				return nil, a.Err // the whole batch: ERESTART, no permission
+			default:
+				if a.Err != nil {
+					errs[i-1] = a.Err
+				}
+				if i == n {
+					return errs, nil
+				}
+			}
+		}
+	}
+}
+
+func (t *Table) generation() (uint32, error) {
+	b, err := t.conn.Get(nlmsg.Message{Type: subsystem | unix.NFT_MSG_GETGEN, Data: []byte{unix.AF_UNSPEC, 0, 0, 0}})
+	if err != nil {
+		return 0, fmt.Errorf("read nftables generation: %w", err)
+	}
+	return nlmsg.B32(nlmsg.Find(b[4:], unix.NFTA_GEN_ID)), nil
+}
+
+// version names the fixed part: tables of another version are replaced.
+func version() string {
+	h := fnv.New32a()
+	for _, c := range chains() {
+		fmt.Fprintln(h, c.name, c.kind, c.hook, c.priority, len(c.rules))
+		for _, r := range c.rules {
+			fmt.Fprint(h, r.comment)
+			for _, e := range r.exprs {
+				b, _ := expr.Marshal(unix.NFPROTO_INET, e) // fixed reports the error
+				h.Write(b)
+			}
+		}
+	}
+	for _, s := range sets() {
+		fmt.Fprint(h, s)
+	}
+	return fmt.Sprintf("isle, rules %08x", h.Sum32())
+}
+
+func udata(comment string) []byte {
+	if comment == "" {
+		return nil
+	}
+	return userdata.AppendString(nil, 0, comment)
+}
+
+func comment(b []byte) string {
+	s, _ := userdata.GetString(b, 0)
+	return s
+}
+
+// fixed makes the table with its sets, chains and rules.
+func (t *Table) fixed() []nlmsg.Message {
+	msgs := []nlmsg.Message{t.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+		t.attrs(unix.NFTA_TABLE_NAME).Put(nftaTableUserdata, udata(version())))}
+	for i, s := range sets() {
+		msgs = append(msgs, t.setMessage(uint32(i+1), s))
+	}
+	for _, c := range chains() {
+		msgs = append(msgs, t.chainMessage(c))
+	}
+	for _, c := range chains() {
+		for _, r := range c.rules {
+			msgs = append(msgs, t.ruleMessage(c.name, r))
+		}
+	}
+	return msgs
+}
+
+func (t *Table) setMessage(id uint32, s set) nlmsg.Message {
+	key := nftables.MustConcatSetType(s.key...)
+	var flags uint32
+	if s.interval {
+		flags |= unix.NFT_SET_INTERVAL
+	}
+	if s.interval && len(s.key) > 1 {
+		flags |= setConcat
+	}
+	if s.data != nil {
+		flags |= unix.NFT_SET_MAP
+	}
+	a := t.attrs(unix.NFTA_SET_TABLE).Str(unix.NFTA_SET_NAME, s.name).B32(unix.NFTA_SET_FLAGS, flags).
+		B32(unix.NFTA_SET_KEY_TYPE, key.GetNFTMagic()).B32(unix.NFTA_SET_KEY_LEN, key.Bytes).B32(unix.NFTA_SET_ID, id)
+	if s.data != nil {
+		data := nftables.MustConcatSetType(s.data...)
+		a.B32(unix.NFTA_SET_DATA_TYPE, data.GetNFTMagic()).B32(unix.NFTA_SET_DATA_LEN, data.Bytes)
+	}
+	if flags&setConcat != 0 {
+		a.Nest(unix.NFTA_SET_DESC, func(a *nlmsg.Attrs) { a.Nest(setDescConcat, func(a *nlmsg.Attrs) { fields(a, s.key) }) })
+	}
+	// The byte order is for nft, which prints addresses backwards without it.
+	a.Put(nftaSetUserdata, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, 2))
+	return t.message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, a)
+}
+
+func fields(a *nlmsg.Attrs, key []nftables.SetDatatype) {
+	for _, k := range key {
+		a.Nest(unix.NFTA_LIST_ELEM, func(a *nlmsg.Attrs) { a.B32(1, k.Bytes) })
+	}
+}
+
+func (t *Table) chainMessage(c chain) nlmsg.Message {
+	a := t.attrs(unix.NFTA_CHAIN_TABLE).Str(unix.NFTA_CHAIN_NAME, c.name)
+	if c.kind != "" {
+		a.Nest(unix.NFTA_CHAIN_HOOK, func(a *nlmsg.Attrs) {
+			a.B32(unix.NFTA_HOOK_HOOKNUM, c.hook).B32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
+		})
+		a.B32(unix.NFTA_CHAIN_POLICY, 1).Str(unix.NFTA_CHAIN_TYPE, c.kind)
+	}
+	return t.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, a)
+}
+
+func (t *Table) ruleMessage(chain string, r rule) nlmsg.Message {
+	a := t.attrs(unix.NFTA_RULE_TABLE).Str(unix.NFTA_RULE_CHAIN, chain)
+	a.Nest(unix.NFTA_RULE_EXPRESSIONS, func(a *nlmsg.Attrs) {
+		for _, e := range r.exprs {
+			b, err := expr.Marshal(unix.NFPROTO_INET, e)
+			if err != nil {
+				panic(fmt.Sprintf("nft: rule %q cannot be encoded: %v", r.comment, err)) // rules are constants
+			}
+			a.Put(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, b)
+		}
+	})
+	if u := udata(r.comment); u != nil {
+		a.Put(unix.NFTA_RULE_USERDATA, u)
+	}
+	return t.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, a)
+}
+
+func (t *Table) elementMessage(o op) nlmsg.Message {
+	a := t.attrs(unix.NFTA_SET_ELEM_LIST_TABLE).Str(unix.NFTA_SET_ELEM_LIST_SET, o.e.set)
+	a.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(a *nlmsg.Attrs) {
+		a.Nest(unix.NFTA_LIST_ELEM, func(a *nlmsg.Attrs) { elementAttrs(a, o) })
+	})
+	if o.del {
+		return t.message(unix.NFT_MSG_DELSETELEM, 0, a)
+	}
+	return t.message(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, a)
+}
+
+func elementAttrs(a *nlmsg.Attrs, o op) {
+	value := func(typ uint16, v string) {
+		a.Nest(typ, func(a *nlmsg.Attrs) { a.Put(unix.NFTA_DATA_VALUE, []byte(v)) })
+	}
+	if o.e.closes {
+		a.B32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+	}
+	value(unix.NFTA_SET_ELEM_KEY, o.e.key)
+	if o.e.end != "" {
+		value(nftaSetElemKeyEnd, o.e.end)
+	}
+	if o.e.data != "" {
+		value(unix.NFTA_SET_ELEM_DATA, o.e.data)
+	}
+	if u := udata(o.e.comment); u != nil && !o.del {
+		a.Put(unix.NFTA_SET_ELEM_USERDATA, u)
+	}
+}
+
+// table reports whether the table is there, and its comment.
+func (t *Table) table() (exists bool, note string, err error) {
+	b, err := t.conn.Get(t.message(unix.NFT_MSG_GETTABLE, 0, t.attrs(unix.NFTA_TABLE_NAME)))
+	if errors.Is(err, unix.ENOENT) {
+		return false, "", nil
+	}
+	if err != nil {
+		return false, "", fmt.Errorf("read nftables table: %w", err)
+	}
+	return true, comment(nlmsg.Find(b[4:], nftaTableUserdata)), nil
+}
+
+// check reports whether the fixed part is there, whole and of this version.
+func (t *Table) check() (bool, error) {
+	exists, note, err := t.table()
+	if err != nil || !exists || note != version() {
+		return false, err
+	}
+	have, err := t.chainComments()
+	if err != nil {
+		return false, err
+	}
+	for _, c := range chains() {
+		if have[c.name] != comments(c) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (t *Table) chainComments() (map[string]string, error) {
+	bs, err := t.conn.Dump(t.message(unix.NFT_MSG_GETRULE, 0, t.attrs(unix.NFTA_RULE_TABLE)))
+	have := map[string]string{}
+	for _, b := range bs {
+		have[nlmsg.Str(nlmsg.Find(b[4:], unix.NFTA_RULE_CHAIN))] += comment(nlmsg.Find(b[4:], unix.NFTA_RULE_USERDATA)) + "\n"
+	}
+	return have, err
+}
+
+// elements reads what is in our sets. Sets that are not there are empty.
+func (t *Table) elements() (elements, error) {
+	es := elements{}
+	if exists, _, err := t.table(); err != nil || !exists {
+		return es, err
+	}
+	for _, s := range sets() {
+		a := t.attrs(unix.NFTA_SET_ELEM_LIST_TABLE).Str(unix.NFTA_SET_ELEM_LIST_SET, s.name)
+		bs, err := t.conn.Dump(t.message(unix.NFT_MSG_GETSETELEM, 0, a))
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("read nftables set %s: %w", s.name, err)
+		}
+		for _, b := range bs {
+			for _, d := range nlmsg.Each(nlmsg.Find(b[4:], unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+				if e := parseElement(s.name, d); !e.closes || slices.ContainsFunc(e.bytes(), nonZero) {
+					es[e] = struct{}{}
+				}
+			}
+		}
+	}
+	return es, nil
+}
+
+func nonZero(b byte) bool { return b != 0 }
+
+func (e element) bytes() []byte { return []byte(e.key) }
+
+func parseElement(set string, b []byte) element {
+	value := func(typ uint16) string { return string(nlmsg.Find(b, typ, unix.NFTA_DATA_VALUE)) }
+	e := element{
+		set: set, key: value(unix.NFTA_SET_ELEM_KEY), end: value(nftaSetElemKeyEnd), data: value(unix.NFTA_SET_ELEM_DATA),
+		comment: comment(nlmsg.Find(b, unix.NFTA_SET_ELEM_USERDATA)),
+	}
+	if f := nlmsg.Find(b, unix.NFTA_SET_ELEM_FLAGS); len(f) == 4 {
+		e.closes = binary.BigEndian.Uint32(f)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+	}
+	return e
+}

@@ -1,0 +1,170 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"isle/internal/kernel/netns"
+	"isle/internal/kernel/rtnl"
+	"isle/internal/kernel/sysctl"
+	"isle/internal/netspec"
+)
+
+// readers is how many namespaces are read at a time: each holds the kernel's
+// network lock for a moment that others wait for.
+const readers = 4
+
+// Observe implements reconcile.Kernel.
+func (k *Kernel) Observe(ctx context.Context) (netspec.State, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := netspec.State{}
+	peers, err := k.readNamespaces(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.readHost(s, peers); err != nil {
+		return nil, err
+	}
+	filters, err := k.table.Read()
+	if err != nil {
+		return nil, fmt.Errorf("read nftables table %s: %w", k.cfg.Table, err)
+	}
+	for _, o := range filters {
+		s.Add(o)
+	}
+	if k.redirect == nil {
+		return s, nil
+	}
+	los, err := k.redirect.Loopbacks(k.cookie)
+	for _, o := range los {
+		s.Add(o)
+	}
+	return s, err
+}
+
+func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer) error {
+	c, err := rtnl.Open(k.host)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	v, err := c.Read()
+	if err != nil {
+		return fmt.Errorf("read links, addresses and routes: %w", err)
+	}
+	for _, l := range v.Links {
+		// A link that is down is not what anybody wants: to Sync it is
+		// missing, and making it again brings it up.
+		if k.mark.Ours(l.Group, l.Name) && l.Up {
+			s.Add(k.memory.wished(v.Object(l, "", peers)))
+		}
+	}
+	v.Objects(s, "")
+	return netns.Visit(k.host, func() error { return k.readSysctls(s, "") })
+}
+
+// readNamespaces adds what is in each namespace and returns the views of them
+// by the numbers under which the host knows them.
+func (k *Kernel) readNamespaces(ctx context.Context, s netspec.State) (map[int32]rtnl.Peer, error) {
+	names, err := k.ns.List()
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	peers := map[int32]rtnl.Peer{}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(readers)
+	for _, n := range names {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			part, id, view, err := k.readNamespace(netspec.NS(n))
+			if errors.Is(err, os.ErrNotExist) {
+				return nil // ended meanwhile
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, o := range part {
+				s.Add(o)
+			}
+			if id >= 0 {
+				peers[id] = rtnl.Peer{NS: netspec.NS(n), View: view}
+			}
+			return err
+		})
+	}
+	return peers, g.Wait()
+}
+
+func (k *Kernel) readNamespace(ns netspec.NS) (s netspec.State, id int32, v rtnl.View, err error) {
+	s = netspec.State{}
+	s.Add(netspec.Namespace{NS: ns})
+	f, err := k.open(ns)
+	if err != nil {
+		return nil, -1, v, err
+	}
+	defer f.Close()
+	var c *rtnl.Conn
+	var cookie uint64
+	err = netns.Visit(f, func() (err error) {
+		if c, err = rtnl.Open(nil); err != nil {
+			return err
+		}
+		if cookie, err = netns.CookieHere(); err != nil {
+			return err
+		}
+		return k.readSysctls(s, ns)
+	})
+	if c != nil {
+		defer c.Close()
+	}
+	if err != nil {
+		return nil, -1, v, err
+	}
+	if v, err = c.Read(); err != nil {
+		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
+	}
+	v.Objects(s, ns)
+	port, err := k.dnsPort(ns, f, cookie)
+	if err != nil {
+		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
+	}
+	if port != 0 {
+		s.Add(netspec.DNSRedirect{NS: ns, Port: port})
+	}
+	id, err = k.nsid(f)
+	return s, id, v, err
+}
+
+func (k *Kernel) nsid(f *os.File) (int32, error) {
+	c, err := rtnl.Open(k.host)
+	if err != nil {
+		return -1, err
+	}
+	defer c.Close()
+	return c.NSID(int(f.Fd()))
+}
+
+// readSysctls reads, in the calling thread's namespace, those that were set
+// there through this Kernel.
+func (k *Kernel) readSysctls(s netspec.State, ns netspec.NS) error {
+	for _, o := range k.memory.ourSysctls(ns) {
+		v, err := sysctl.Read(o.Name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // its link is gone
+		}
+		if err != nil {
+			return err
+		}
+		o.Value = v
+		s.Add(o)
+	}
+	return nil
+}

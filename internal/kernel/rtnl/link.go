@@ -1,0 +1,201 @@
+package rtnl
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"isle/internal/kernel/nlmsg"
+	"isle/internal/netspec"
+)
+
+const vethInfoPeer = 1
+
+// Attributes of a bridge's port (linux/if_link.h).
+const (
+	brportMode     = 4
+	brportIsolated = 33
+)
+
+func linkHeader(index int32, flags uint32) *nlmsg.Attrs { return nlmsg.Header(ifinfo(index, flags)...) }
+
+// ifinfo is struct ifinfomsg; flags that are given are the only ones changed.
+func ifinfo(index int32, flags uint32) []byte {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	binary.NativeEndian.PutUint32(b[8:], flags)
+	binary.NativeEndian.PutUint32(b[12:], flags)
+	return b
+}
+
+// NewLink makes l, up. A veth's peer is made in the namespace that peerNS is a
+// descriptor of, and is still down.
+func NewLink(l netspec.Link, m Mark, master int32, peerNS int) nlmsg.Message {
+	a := linkHeader(0, unix.IFF_UP).Str(unix.IFLA_IFNAME, l.Name).U32(unix.IFLA_GROUP, m.Group)
+	common(a, l.MTU, l.MAC)
+	if master != 0 {
+		a.U32(unix.IFLA_MASTER, uint32(master))
+	}
+	a.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) {
+		a.Str(unix.IFLA_INFO_KIND, l.Kind)
+		if l.Kind == netspec.Veth {
+			a.Nest(unix.IFLA_INFO_DATA, func(a *nlmsg.Attrs) { a.Nest(vethInfoPeer, func(a *nlmsg.Attrs) { peer(a, l, peerNS) }) })
+		}
+	})
+	return nlmsg.Message{Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Data: a.Data()}
+}
+
+func peer(a *nlmsg.Attrs, l netspec.Link, ns int) {
+	a.Raw(ifinfo(0, 0)).Str(unix.IFLA_IFNAME, l.Peer)
+	common(a, l.MTU, l.PeerMAC)
+	a.U32(unix.IFLA_NET_NS_FD, uint32(ns))
+}
+
+func common(a *nlmsg.Attrs, mtu int, mac netspec.MAC) {
+	if mtu != 0 {
+		a.U32(unix.IFLA_MTU, uint32(mtu))
+	}
+	if mac != (netspec.MAC{}) {
+		a.Put(unix.IFLA_ADDRESS, mac[:])
+	}
+}
+
+// SetLink changes a link that is there into l, except for what cannot be
+// changed: its kind and the namespace of its peer.
+func SetLink(l netspec.Link, m Mark, master int32) nlmsg.Message {
+	a := linkHeader(0, unix.IFF_UP).Str(unix.IFLA_IFNAME, l.Name).U32(unix.IFLA_GROUP, m.Group)
+	common(a, l.MTU, l.MAC)
+	a.U32(unix.IFLA_MASTER, uint32(master))
+	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
+}
+
+// SetPort gives a port of a bridge its flags. The message that makes a link
+// cannot carry them.
+func SetPort(l netspec.Link) nlmsg.Message {
+	a := linkHeader(0, 0).Str(unix.IFLA_IFNAME, l.Name)
+	a.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) {
+		a.Str(unix.IFLA_INFO_SLAVE_KIND, netspec.Bridge)
+		a.Nest(unix.IFLA_INFO_SLAVE_DATA, func(a *nlmsg.Attrs) {
+			a.U8(brportMode, b2u(l.Hairpin)).U8(brportIsolated, b2u(l.Isolated))
+		})
+	})
+	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
+}
+
+func b2u(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// UpPeer finishes a veth's peer, in the peer's namespace.
+func UpPeer(index int32, l netspec.Link) nlmsg.Message {
+	a := linkHeader(index, unix.IFF_UP)
+	common(a, l.MTU, l.PeerMAC)
+	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
+}
+
+// DelLink removes a link, and with a veth its peer.
+func DelLink(name string) nlmsg.Message {
+	return nlmsg.Message{Type: unix.RTM_DELLINK, Data: linkHeader(0, 0).Str(unix.IFLA_IFNAME, name).Data()}
+}
+
+// Info is a link as the kernel has it.
+type Info struct {
+	Index, Master, Peer int32
+	PeerNS              int32 // -1: the link's own namespace
+	Name, Kind          string
+	Group, MTU          uint32
+	MAC                 netspec.MAC
+	Up                  bool
+	Loopback            bool
+	Isolated, Hairpin   bool
+	RxBytes, TxBytes, RxPackets, TxPackets, RxErrors,
+	TxErrors, RxDropped, TxDropped uint64
+}
+
+// ParseLink reads a message about a link.
+func ParseLink(b []byte) Info {
+	if len(b) < unix.SizeofIfInfomsg {
+		return Info{}
+	}
+	flags := nlmsg.U32(b[8:])
+	l := Info{Index: int32(nlmsg.U32(b[4:])), PeerNS: -1, Up: flags&unix.IFF_UP != 0, Loopback: flags&unix.IFF_LOOPBACK != 0}
+	for t, d := range nlmsg.Each(b[unix.SizeofIfInfomsg:]) {
+		switch t {
+		case unix.IFLA_IFNAME:
+			l.Name = nlmsg.Str(d)
+		case unix.IFLA_GROUP:
+			l.Group = nlmsg.U32(d)
+		case unix.IFLA_MTU:
+			l.MTU = nlmsg.U32(d)
+		case unix.IFLA_MASTER:
+			l.Master = int32(nlmsg.U32(d))
+		case unix.IFLA_LINK:
+			l.Peer = int32(nlmsg.U32(d))
+		case unix.IFLA_LINK_NETNSID:
+			l.PeerNS = int32(nlmsg.U32(d))
+		case unix.IFLA_ADDRESS:
+			copy(l.MAC[:], d)
+		case unix.IFLA_LINKINFO:
+			l.Kind = nlmsg.Str(nlmsg.Find(d, unix.IFLA_INFO_KIND))
+			if nlmsg.Str(nlmsg.Find(d, unix.IFLA_INFO_SLAVE_KIND)) == netspec.Bridge {
+				port := nlmsg.Find(d, unix.IFLA_INFO_SLAVE_DATA)
+				l.Hairpin, l.Isolated = flag(nlmsg.Find(port, brportMode)), flag(nlmsg.Find(port, brportIsolated))
+			}
+		case unix.IFLA_STATS64:
+			l.stats(d)
+		}
+	}
+	return l
+}
+
+func flag(b []byte) bool { return len(b) > 0 && b[0] != 0 }
+
+func (l *Info) stats(d []byte) {
+	for i, to := range []*uint64{
+		&l.RxPackets, &l.TxPackets, &l.RxBytes, &l.TxBytes, &l.RxErrors, &l.TxErrors, &l.RxDropped, &l.TxDropped,
+	} {
+		if len(d) >= 8*(i+1) {
+			*to = binary.NativeEndian.Uint64(d[8*i:])
+		}
+	}
+}
+
+// Links reads all links of the namespace.
+func (c *Conn) Links(stats bool) ([]Info, error) {
+	a := linkHeader(0, 0)
+	if !stats {
+		a.U32(unix.IFLA_EXT_MASK, skipStats)
+	}
+	bs, err := c.Dump(nlmsg.Message{Type: unix.RTM_GETLINK, Data: a.Data()})
+	out := make([]Info, len(bs))
+	for i, b := range bs {
+		out[i] = ParseLink(b)
+	}
+	return out, err
+}
+
+// Link reads one link by name.
+func (c *Conn) Link(name string) (Info, error) {
+	b, err := c.Get(nlmsg.Message{Type: unix.RTM_GETLINK, Data: linkHeader(0, 0).
+		Str(unix.IFLA_IFNAME, name).U32(unix.IFLA_EXT_MASK, skipStats).Data()})
+	return ParseLink(b), err
+}
+
+// Attributes of RTM_GETNSID (linux/net_namespace.h).
+const (
+	netnsaNSID = 1
+	netnsaFD   = 3
+)
+
+// NSID is the number by which the namespace of c knows the one that fd is a
+// descriptor of; -1 when it has none.
+func (c *Conn) NSID(fd int) (int32, error) {
+	b, err := c.Get(nlmsg.Message{Type: unix.RTM_GETNSID, Data: nlmsg.Header(0, 0, 0, 0).U32(netnsaFD, uint32(fd)).Data()})
+	if err != nil {
+		return -1, err
+	}
+	return int32(nlmsg.U32(nlmsg.Find(b[4:], netnsaNSID))), nil
+}

@@ -1,0 +1,64 @@
+package rtnl
+
+import (
+	"isle/internal/netspec"
+)
+
+// View is one namespace's links by number, and what of it is ours.
+type View struct {
+	Links  map[int32]Info
+	Addrs  []AddrInfo
+	Routes []RouteInfo
+}
+
+// Read takes a view of the namespace.
+func (c *Conn) Read() (View, error) {
+	links, err := c.Links(false)
+	if err != nil {
+		return View{}, err
+	}
+	v := View{Links: make(map[int32]Info, len(links))}
+	for _, l := range links {
+		v.Links[l.Index] = l
+	}
+	if v.Addrs, err = c.Addrs(); err != nil {
+		return View{}, err
+	}
+	v.Routes, err = c.Routes()
+	return v, err
+}
+
+// Objects are our addresses and routes in the view.
+func (v View) Objects(s netspec.State, ns netspec.NS) {
+	for _, a := range v.Addrs {
+		if a.Proto == Proto {
+			s.Add(netspec.Addr{NS: ns, Link: v.Links[a.Index].Name, Prefix: a.Prefix})
+		}
+	}
+	for _, r := range v.Routes {
+		if r.Proto == Proto {
+			o := netspec.Route{NS: ns, Dst: r.Dst, Via: r.Via, Dev: v.Links[r.Index].Name, Src: r.Src, Metric: r.Metric}
+			s[o.Key()] = o // two of one destination differ in metric: the last one stands for both
+		}
+	}
+}
+
+// Object is a link as an object; peers are the views of the namespaces by the
+// number that this one knows them by.
+func (v View) Object(l Info, ns netspec.NS, peers map[int32]Peer) netspec.Link {
+	o := netspec.Link{
+		NS: ns, Name: l.Name, Kind: l.Kind, MTU: int(l.MTU), MAC: l.MAC,
+		Master: v.Links[l.Master].Name, Isolated: l.Isolated, Hairpin: l.Hairpin,
+	}
+	if p, ok := peers[l.PeerNS]; ok && l.Kind == netspec.Veth {
+		end := p.View.Links[l.Peer]
+		o.PeerNS, o.Peer, o.PeerMAC = p.NS, end.Name, end.MAC
+	}
+	return o
+}
+
+// Peer is another namespace in which peers of veths may be.
+type Peer struct {
+	NS   netspec.NS
+	View View
+}

@@ -1,0 +1,116 @@
+package rtnl
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"isle/internal/kernel/nlmsg"
+	"isle/internal/netspec"
+)
+
+// metric6 is what the kernel makes of an IPv6 route without a metric.
+const metric6 = 1024
+
+func routeMessage(typ, flags uint16, index int32, r netspec.Route) nlmsg.Message {
+	h := make([]byte, unix.SizeofRtMsg)
+	h[0], h[1] = family(r.Dst.Addr()), uint8(r.Dst.Bits())
+	h[4], h[5], h[6], h[7] = unix.RT_TABLE_MAIN, Proto, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST
+	if !r.Via.IsValid() && r.Dst.Addr().Is4() {
+		h[6] = unix.RT_SCOPE_LINK
+	}
+	a := nlmsg.Header(h...)
+	if r.Dst.Bits() > 0 {
+		a.Put(unix.RTA_DST, r.Dst.Addr().AsSlice())
+	}
+	if r.Via.IsValid() {
+		a.Put(unix.RTA_GATEWAY, r.Via.AsSlice())
+	}
+	if r.Src.IsValid() {
+		a.Put(unix.RTA_PREFSRC, r.Src.AsSlice())
+	}
+	if r.Metric != 0 {
+		a.U32(unix.RTA_PRIORITY, uint32(r.Metric))
+	}
+	if index != 0 {
+		a.U32(unix.RTA_OIF, uint32(index))
+	}
+	return nlmsg.Message{Type: typ, Flags: flags, Data: a.Data()}
+}
+
+// AddRoute adds a route to the main table, or replaces the one with the same
+// destination and metric.
+func AddRoute(index int32, r netspec.Route) nlmsg.Message {
+	return routeMessage(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, r)
+}
+
+// DelRoute removes a route.
+func DelRoute(index int32, r netspec.Route) nlmsg.Message {
+	return routeMessage(unix.RTM_DELROUTE, 0, index, r)
+}
+
+// RouteInfo is a route of the main table as the kernel has it.
+type RouteInfo struct {
+	Index  int32
+	Proto  uint8
+	Type   uint8
+	Dst    netip.Prefix
+	Via    netip.Addr
+	Src    netip.Addr
+	Metric int
+}
+
+// Routes reads the main table of the namespace, both families.
+func (c *Conn) Routes() ([]RouteInfo, error) {
+	var out []RouteInfo
+	for _, f := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		h := make([]byte, unix.SizeofRtMsg)
+		h[0] = f
+		bs, err := c.Dump(nlmsg.Message{Type: unix.RTM_GETROUTE, Data: nlmsg.Header(h...).U32(unix.RTA_TABLE, unix.RT_TABLE_MAIN).Data()})
+		if Gone(err) != nil {
+			return nil, err
+		}
+		for _, b := range bs {
+			if r, ok := parseRoute(b); ok {
+				out = append(out, r)
+			}
+		}
+	}
+	return out, nil
+}
+
+func parseRoute(b []byte) (RouteInfo, bool) {
+	if len(b) < unix.SizeofRtMsg || b[4] != unix.RT_TABLE_MAIN {
+		return RouteInfo{}, false
+	}
+	dst := netip.IPv4Unspecified()
+	if b[0] == unix.AF_INET6 {
+		dst = netip.IPv6Unspecified()
+	}
+	r := RouteInfo{Proto: b[5], Type: b[7]}
+	for t, d := range nlmsg.Each(b[unix.SizeofRtMsg:]) {
+		switch t {
+		case unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(d)
+		case unix.RTA_GATEWAY:
+			r.Via, _ = netip.AddrFromSlice(d)
+		case unix.RTA_PREFSRC:
+			r.Src, _ = netip.AddrFromSlice(d)
+		case unix.RTA_PRIORITY:
+			r.Metric = int(nlmsg.U32(d))
+		case unix.RTA_OIF:
+			r.Index = int32(nlmsg.U32(d))
+		}
+	}
+	r.Dst = netip.PrefixFrom(dst, int(b[1]))
+	if dst.Is6() && r.Metric == metric6 {
+		r.Metric = 0
+	}
+	return r, true
+}
+
+// OurRoute reports whether a message is about a route of ours.
+func OurRoute(b []byte) bool {
+	r, ok := parseRoute(b)
+	return ok && r.Proto == Proto
+}
