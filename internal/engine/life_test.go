@@ -286,7 +286,9 @@ func TestKillHurriesStop(t *testing.T) {
 		w.start("one")
 		never := -1
 		stopped := make(chan error)
-		go func() { stopped <- w.ContainerStop(context.Background(), "one", container.StopOptions{Timeout: &never}) }()
+		go func() {
+			stopped <- w.ContainerStop(context.Background(), "one", container.StopOptions{Timeout: &never})
+		}()
 		synctest.Wait()
 		if err := w.ContainerKill(t.Context(), "one", "KILL"); err != nil {
 			t.Fatal(err)
