@@ -1,0 +1,106 @@
+// Package archtest holds the architecture as tests: who may import whom, that
+// packages explain themselves, how messages read, and what no package may do. It
+// has no code of its own that others could use.
+//
+// The table below is docs/architecture.md in a form that fails the build. A new
+// package is put into it on purpose or not at all; loosening a line needs a reason
+// in the commit.
+package archtest
+
+// small are the packages that everybody may import: they know nothing of Isle.
+const small = "config event failpoint filters ids undo version"
+
+// layers says which packages of this module each may import besides those of
+// small. The longest prefix counts; a package may always import what is below it.
+var layers = map[string]string{
+	// programs
+	"cmd/isle":         "cli",
+	"cmd/isled":        "server engine image runtime volume network netspec kernel store/bolt",
+	"cmd/isle-shim":    "runtime/shim",
+	"cmd/isle-toolbox": "toolbox",
+	"bench":            "",
+
+	// the way of a request, from above
+	"cli":               "",
+	"server":            "container image",
+	"server/servertest": "server container image",
+	"engine":            "container image rootfs runtime runtime/cgroup runtime/jsonlog runtime/spec network store volume",
+	"container":         "",
+	"image":             "runtime toolbox/applets",
+	"rootfs":            "runtime",
+	"volume":            "container rootfs runtime store",
+
+	// containers as processes
+	"runtime":           "runtime/shim/wire",
+	"runtime/cgroup":    "",
+	"runtime/jsonlog":   "",
+	"runtime/spec":      "container runtime/cgroup",
+	"runtime/shim":      "runtime/jsonlog runtime/shim/wire",
+	"runtime/shim/wire": "",
+
+	// the network
+	"netspec":                   "",
+	"reconcile":                 "netspec",
+	"network":                   "netspec reconcile store network/ipam network/publish network/dns",
+	"network/ipam":              "store",
+	"network/publish":           "netspec",
+	"network/firewall":          "netspec",
+	"network/dns":               "",
+	"network/driver":            "netspec network network/publish network/firewall",
+	"network/driver/drivertest": "netspec network reconcile",
+	"network/driver/builtin":    "network network/driver",
+	"kernel":                    "netspec reconcile",
+	"store":                     "",
+	"store/bolt":                "store",
+	"store/storetest":           "store",
+	"failpoint":                 "",
+	"config":                    "",
+	"event":                     "",
+	"filters":                   "",
+	"ids":                       "",
+	"undo":                      "",
+	"version":                   "",
+	"archtest":                  "",
+	"toolbox":                   "",
+	"toolbox/applets":           "",
+	"toolbox/rlimit":            "",
+	"toolbox/applet":            "",
+	"toolbox/text":              "toolbox/applet",
+	"toolbox/files":             "toolbox/applet",
+	"toolbox/host":              "toolbox/applet",
+	"toolbox/nettools":          "toolbox/applet",
+	"toolbox/shell":             "toolbox/applet toolbox/applets toolbox/rlimit",
+	"test":                      "failpoint network runtime image kernel",
+}
+
+// drivers never import each other, which the prefix rule above cannot say.
+const drivers = "network/driver/"
+
+// forbidden says which outside packages may be imported only below which of ours.
+var forbidden = []struct {
+	imports string   // outside package, or a prefix ending in /
+	only    []string // where it may be used
+	why     string
+}{
+	{"github.com/vishvananda/netlink", []string{"kernel", "toolbox/nettools"}, "the kernel is spoken to in one place"},
+	{"github.com/vishvananda/netns", []string{"kernel"}, "changing namespaces is kernel/netns's business"},
+	{"github.com/mdlayher/netlink", []string{"kernel"}, "the kernel is spoken to in one place"},
+	{"github.com/google/nftables", []string{"kernel/nft", "kernel/probe"}, "the kernel is spoken to in one place"},
+	{"github.com/cilium/ebpf", []string{"kernel/bpf", "kernel/probe", "runtime/cgroup"}, "the kernel is spoken to in one place"},
+	{"github.com/containerd/containerd/v2/", []string{"image"}, "containerd's types stay in one package"},
+	{"github.com/docker/cli/", []string{"cli"}, "the library is the CLI's"},
+	{"github.com/spf13/cobra", []string{"cli", "cmd/isled"}, "only programs have command lines"},
+	{"go.etcd.io/bbolt", []string{"store/bolt", "image"}, "records are written through store"},
+	{"github.com/u-root/u-root/", []string{"toolbox/files"}, "coreutils are the toolbox's"},
+	{"mvdan.cc/sh/v3/", []string{"toolbox/shell"}, "the shell is the toolbox's"},
+	{"net/http/pprof", nil, "it registers itself"},
+	{"log", nil, "log/slog is used"},
+	{"math/rand", nil, "math/rand/v2 or crypto/rand"},
+}
+
+// executed are programs that the product never runs: it speaks to the kernel.
+var executed = []string{"iptables", "ip6tables", "nft", "ip", "tc", "brctl", "conntrack", "sysctl", "sh", "bash", "mount", "umount", "modprobe"}
+
+// shimModules is all that isle-shim may link from outside: every line costs
+// memory beside each host's containers and is a way to crash their parent.
+var shimModules = []string{"github.com/creack/pty", "golang.org/x/sys"}
