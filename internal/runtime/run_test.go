@@ -315,7 +315,7 @@ func TestSlowClient(t *testing.T) {
 	w := newWorld(t, usual[0])
 	const size = 6 << 20
 	log := filepath.Join(w.dir, "log")
-	id := w.create(box{args: []string{"/bin/sh", "-c", "while [ ! -e /tmp/go ]; do usleep 1000; done; yes | head -c 6291456"}, log: Log{Path: log}})
+	id := w.create(box{args: []string{"/bin/sh", "-c", "while [ ! -e /tmp/go ]; do usleep 1000; done; yes a-line-of-sixty-four-bytes-with-its-newline-as-programs-write-them | head -c 6291456"}, log: Log{Path: log}})
 	w.must(w.c.Start(w.ctx, id))
 	slow := &stuck{gate: make(chan struct{})}
 	ended, ready := make(chan error, 1), make(chan struct{})
@@ -616,4 +616,3 @@ func readLog(t *testing.T, path string) (lines []string) {
 	}
 	return lines
 }
-

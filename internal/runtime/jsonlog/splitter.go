@@ -12,34 +12,32 @@ type Splitter struct {
 
 // Write takes a piece of output. After an error the rest of p is still looked
 // at: a full disk costs lines, not the container's output to others.
-func (s *Splitter) Write(p []byte) (err error) {
+func (s *Splitter) Write(p []byte) error {
+	s.W.mu.Lock()
+	defer s.W.mu.Unlock()
+	s.W.beginLocked()
 	for len(p) > 0 {
 		room := MaxLine - len(s.rest)
-		i := bytes.IndexByte(p[:min(room, len(p))], '\n')
-		switch {
-		case i >= 0:
-			err = s.emit(p[:i+1], err)
-			p = p[i+1:]
-		case len(p) >= room:
-			err = s.emit(p[:room], err)
-			p = p[room:]
-		default:
-			s.rest = append(s.rest, p...)
-			return err
+		end := bytes.IndexByte(p[:min(room, len(p))], '\n') + 1
+		if end == 0 && len(p) >= room {
+			end = room
 		}
+		if end == 0 {
+			s.rest = append(s.rest, p...)
+			break
+		}
+		s.emit(p[:end])
+		p = p[end:]
 	}
-	return err
+	return s.W.flushLocked()
 }
 
-func (s *Splitter) emit(p []byte, before error) error {
+func (s *Splitter) emit(p []byte) {
 	if len(s.rest) > 0 {
 		p = append(s.rest, p...)
 	}
 	s.rest = nil
-	if err := s.W.Write(s.Stream, p); err != nil && before == nil {
-		return err
-	}
-	return before
+	s.W.addLocked(s.Stream, p)
 }
 
 // Flush writes what has no newline yet: the stream has ended.
@@ -47,5 +45,9 @@ func (s *Splitter) Flush() error {
 	if len(s.rest) == 0 {
 		return nil
 	}
-	return s.emit(nil, nil)
+	s.W.mu.Lock()
+	defer s.W.mu.Unlock()
+	s.W.beginLocked()
+	s.emit(nil)
+	return s.W.flushLocked()
 }

@@ -28,7 +28,9 @@ type Writer struct {
 	file   *os.File
 	size   int64
 	last   time.Time
-	buf    []byte
+	buf    []byte // the batch, and where its memory comes from
+	pooled *[]byte
+	err    error          // the batch's first
 	zipped sync.WaitGroup // the compression of PATH.1 in progress
 }
 
@@ -97,32 +99,78 @@ func lastTime(f io.ReaderAt, size int64) time.Time {
 func (w *Writer) Write(stream string, line []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.beginLocked()
+	w.addLocked(stream, line)
+	return w.flushLocked()
+}
+
+// buffers are shared: an idle log holds none.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxBatch is how much is written at once.
+const maxBatch = 64 << 10
+
+// beginLocked begins a batch of entries, which flushLocked ends. One batch is
+// one write(2): that is what a line costs.
+func (w *Writer) beginLocked() {
+	if now := time.Now().Round(0); now.After(w.last) {
+		w.last = now
+	}
+	w.pooled = buffers.Get().(*[]byte)
+	w.buf = (*w.pooled)[:0]
+}
+
+// addLocked adds an entry to the batch. The first error is kept for flushLocked.
+func (w *Writer) addLocked(stream string, line []byte) {
+	w.last = w.last.Add(1)
+	start := len(w.buf)
+	w.buf = appendEntry(w.buf, line, stream, w.attrs, w.last)
+	n := int64(len(w.buf) - start)
+	if limit := w.conf.MaxSize; limit > 0 && w.size+int64(start) > 0 && w.size+int64(start)+n > limit {
+		w.writeLocked(w.buf[:start])
+		w.fail(w.rotateLocked())
+		w.buf = append(w.buf[:0], w.buf[start:]...)
+	}
+	if len(w.buf) >= maxBatch {
+		w.writeLocked(w.buf)
+		w.buf = w.buf[:0]
+	}
+}
+
+func (w *Writer) fail(err error) {
+	if w.err == nil {
+		w.err = err
+	}
+}
+
+func (w *Writer) writeLocked(b []byte) {
 	if w.file == nil {
-		return os.ErrClosed
+		w.fail(os.ErrClosed)
+		return
 	}
-	now := time.Now().Round(0)
-	if !now.After(w.last) {
-		now = w.last.Add(1)
+	if len(b) == 0 {
+		return
 	}
-	w.last = now
-	w.buf = appendEntry(w.buf[:0], line, stream, w.attrs, now)
-	if w.conf.MaxSize > 0 && w.size > 0 && w.size+int64(len(w.buf)) > w.conf.MaxSize {
-		if err := w.rotateLocked(); err != nil {
-			return err
-		}
-	}
-	n, err := w.file.Write(w.buf)
+	n, err := w.file.Write(b)
 	w.size += int64(n)
-	if cap(w.buf) > 4<<10 { // an idle container shall not hold a long line's buffer
-		w.buf = nil
-	}
 	if err != nil {
-		return fmt.Errorf("write log: %w", err)
+		w.fail(fmt.Errorf("write log: %w", err))
 	}
-	return nil
+}
+
+func (w *Writer) flushLocked() error {
+	w.writeLocked(w.buf)
+	*w.pooled = w.buf[:0]
+	buffers.Put(w.pooled)
+	err := w.err
+	w.buf, w.pooled, w.err = nil, nil, nil
+	return err
 }
 
 func (w *Writer) rotateLocked() error {
+	if w.file == nil {
+		return os.ErrClosed
+	}
 	w.zipped.Wait()
 	path, n := w.conf.Path, w.conf.MaxFile
 	if n == 1 {
@@ -133,7 +181,7 @@ func (w *Writer) rotateLocked() error {
 	}
 	old := w.file
 	if err := w.open(); err != nil {
-		return err
+		return err // the old file is still written: better there than nowhere
 	}
 	old.Close()
 	if n > 1 && w.conf.Compress {
