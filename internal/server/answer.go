@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -61,13 +62,15 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // json answers with v.
 func (a *answer) json(status int, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
+	var b bytes.Buffer // first: an answer that cannot be encoded is an error
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
 	a.Header().Set("Content-Type", "application/json")
 	a.WriteHeader(status)
-	_, err = a.Write(append(b, '\n'))
+	_, err := a.Write(b.Bytes())
 	return gone(err)
 }
 

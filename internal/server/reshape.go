@@ -163,6 +163,10 @@ func imageSummaries(v version, all []imagetypes.Summary) any {
 	if v >= 44 {
 		return list(all)
 	}
+	return oldSummaries(all)
+}
+
+func oldSummaries(all []imagetypes.Summary) []oldSummary {
 	old := make([]oldSummary, 0, len(all))
 	for _, m := range all {
 		old = append(old, oldSummary{m, m.Size})

@@ -1,6 +1,9 @@
 package server
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -9,8 +12,6 @@ import (
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	volumetypes "github.com/moby/moby/api/types/volume"
-
-	"strings"
 )
 
 // infoBefore50 has fields that say nothing any more.
@@ -152,7 +153,7 @@ func usageBefore52(v version, u system.DiskUsage) *oldUsage {
 		old.Images = imageUse(v, u.ImageUsage.Items)
 	}
 	if u.ContainerUsage != nil {
-		old.Containers = list(summaries(v, append([]container.Summary(nil), u.ContainerUsage.Items...)))
+		old.Containers = list(summaries(v, slices.Clone(u.ContainerUsage.Items)))
 	}
 	if u.VolumeUsage != nil {
 		old.Volumes = list(u.VolumeUsage.Items)
@@ -163,14 +164,18 @@ func usageBefore52(v version, u system.DiskUsage) *oldUsage {
 	return old
 }
 
-// imageUse keeps the number of containers, which lists of images before 1.51
-// do not have but this answer always had.
+// imageUse is a list of images that keeps the number of containers, which lists
+// before 1.51 do not have but this answer always had.
 func imageUse(v version, items []imagetypes.Summary) any {
-	if v >= 44 {
-		v = newest
+	use := slices.Clone(items)
+	for i := range use {
+		use[i].RepoTags, use[i].RepoDigests = list(use[i].RepoTags), list(use[i].RepoDigests)
+		use[i].Descriptor, use[i].Manifests = since(v, 48, use[i].Descriptor), nil
 	}
-	use := append([]imagetypes.Summary(nil), items...)
-	return imageSummaries(v, use)
+	if v >= 44 {
+		return list(use)
+	}
+	return oldSummaries(use)
 }
 
 // brief leaves the items out.
