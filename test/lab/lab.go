@@ -172,8 +172,8 @@ ip link add foreign0 type bridge
 ip addr add 10.99.0.1/24 dev foreign0
 ip link set foreign0 up
 nft add table inet foreign
-nft add chain inet foreign fwd '{ type filter hook forward priority 5; policy accept; }'
-nft add rule inet foreign fwd ip saddr 203.0.113.7 drop comment '"not ours"'
+nft add chain inet foreign pass '{ type filter hook forward priority 5; policy accept; }'
+nft add rule inet foreign pass ip saddr 203.0.113.7 drop comment '"not ours"'
 `
 
 var foreign string

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"isle/internal/config"
+	"isle/internal/engine"
+	"isle/internal/event"
+	"isle/internal/image"
+	"isle/internal/kernel"
+	"isle/internal/network"
+	"isle/internal/network/dns"
+	"isle/internal/network/driver/builtin"
+	"isle/internal/network/ipam"
+	"isle/internal/network/publish"
+	"isle/internal/runtime"
+	"isle/internal/runtime/cgroup"
+	"isle/internal/runtime/spec"
+	"isle/internal/server"
+	"isle/internal/store/bolt"
+	"isle/internal/version"
+	"isle/internal/volume"
+)
+
+// house is everything that isled consists of.
+type house struct {
+	config   config.Config
+	log      *slog.Logger
+	kernel   *kernel.Kernel
+	networks *network.Manager
+	engine   *engine.Engine
+	closers  []func() error // in the order in which they were opened
+}
+
+// build makes the parts and joins them. It changes nothing on the machine yet.
+func build(c config.Config, log *slog.Logger) (h *house, err error) {
+	h = &house{config: c, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.close())
+		}
+	}()
+	records, err := bolt.Open(filepath.Join(c.DataDir, "isle.db"))
+	if err != nil {
+		return nil, err
+	}
+	h.closers = append(h.closers, records.Close)
+	images, err := image.Open(image.Config{
+		Dir: c.DataDir, RunDir: c.RunDir, StorageDriver: c.StorageDriver, Registries: c.Registries,
+		Toolbox: beside("isle-toolbox"), Log: log.With("part", "image"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.closers = append(h.closers, images.Close)
+	volumes, err := volume.Open(volume.Config{Dir: c.DataDir, Store: records, Log: log.With("part", "volume")})
+	if err != nil {
+		return nil, err
+	}
+	host, err := detect()
+	if err != nil {
+		return nil, err
+	}
+	runtimes, err := newRuntime(c, host, log)
+	if err != nil {
+		return nil, err
+	}
+	initPath, err := runtimes.InitPath()
+	if err != nil {
+		return nil, err
+	}
+	bus := &event.Bus{}
+	if err := h.buildNetworks(records, bus); err != nil {
+		return nil, err
+	}
+	h.engine = &engine.Engine{
+		Config: c, Store: records, Images: images, Runtime: runtimes, Networks: h.networks, Volumes: volumes,
+		Bus: bus, Log: log.With("part", "engine"), Host: host, Init: cmp.Or(c.Init, initPath),
+	}
+	return h, nil
+}
+
+func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
+	n := h.config.Network
+	k, err := kernel.New(kernel.Config{
+		Table: n.Table, LinkGroup: n.LinkGroup, LinkPrefix: n.LinkPrefix,
+		NSDir:  filepath.Join(h.config.RunDir, "netns"),
+		BPFDir: "/sys/fs/bpf/" + n.Table,
+		Log:    h.log.With("part", "kernel"),
+	})
+	if err != nil {
+		return err
+	}
+	h.kernel = k
+	h.closers = append(h.closers, k.Close)
+	conf := network.Config{LinkPrefix: n.LinkPrefix, Bridge: n.Bridge, Resync: time.Duration(n.ResyncSeconds) * time.Second}
+	if conf.Subnet, err = prefix(n.Subnet); err != nil {
+		return fmt.Errorf("configuration: network.subnet: %w", err)
+	}
+	if n.HostBinding != "" {
+		if conf.HostBinding, err = netip.ParseAddr(n.HostBinding); err != nil {
+			return fmt.Errorf("configuration: network.host-binding: %w", err)
+		}
+	}
+	sources, err := poolSources(n)
+	if err != nil {
+		return err
+	}
+	log, resolver := h.log.With("part", "network"), &dns.HostConfig{}
+	h.networks = &network.Manager{
+		Store: records, Kernel: k, Drivers: builtin.Drivers(), IPAM: &ipam.Allocator{Sources: sources},
+		Machine: machine{k, resolver}, Ports: &publish.Table{Holder: &publish.Sockets{Log: log}},
+		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
+	}
+	return nil
+}
+
+func prefix(s string) (netip.Prefix, error) {
+	if s == "" {
+		return netip.Prefix{}, nil
+	}
+	return netip.ParsePrefix(s)
+}
+
+// poolSources are the configured pools, and a ULA of this machine's own.
+func poolSources(n config.Network) ([]ipam.Source, error) {
+	var list []ipam.Source
+	for _, p := range n.Pools {
+		list = append(list, ipam.Source{Base: p.Base, Size: p.Size})
+	}
+	v6, err := prefix(n.PoolV6)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: network.pool-v6: %w", err)
+	}
+	if !v6.IsValid() {
+		v6 = ipam.ULA(machineID())
+	}
+	return append(list, ipam.Source{Base: v6, Size: 64}), nil
+}
+
+// machineID is the same after every boot of this machine, as far as it can be.
+func machineID() string {
+	for _, f := range []string{"/etc/machine-id", "/var/lib/dbus/machine-id"} {
+		if b, err := os.ReadFile(f); err == nil && len(b) > 0 {
+			return strings.TrimSpace(string(b))
+		}
+	}
+	name, _ := os.Hostname()
+	return name
+}
+
+// beside is the path of a program that was installed with this one.
+func beside(name string) string {
+	self, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	return filepath.Join(filepath.Dir(self), name)
+}
+
+// detect asks the machine what containers can be given.
+func detect() (spec.Host, error) {
+	groups, err := cgroup.Detect()
+	if err != nil {
+		return spec.Host{}, err
+	}
+	return spec.DetectHost(groups)
+}
+
+func newRuntime(c config.Config, host spec.Host, log *slog.Logger) (*runtime.Client, error) {
+	more := map[string]runtime.Runtime{}
+	for name, r := range c.Runtimes {
+		more[name] = runtime.Runtime{Name: name, Path: r.Path, Args: r.Args}
+	}
+	return runtime.New(runtime.Config{
+		RunDir: c.RunDir, ShimPath: beside("isle-shim"), Runtimes: more, Default: c.Runtime,
+		SystemdCgroup: cmp.Or(c.CgroupDriver, host.Cgroup.DefaultDriver()) == cgroup.Systemd, Log: log.With("part", "runtime"),
+	})
+}
+
+// run brings the machine in step with the records and serves until ctx is done.
+func (h *house) run(ctx context.Context) error {
+	srv := server.New(server.Config{Backend: h.engine, Log: h.log.With("part", "api"), Version: version.Version})
+	listeners, err := srv.Listen(h.config.Hosts, h.config.Group)
+	if err != nil {
+		return err
+	}
+	if h.networks.Changed, err = h.kernel.Watch(ctx); err != nil {
+		return err
+	}
+	if err := h.networks.Start(ctx); err != nil {
+		return err
+	}
+	if err := h.engine.Restore(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return h.networks.Run(ctx) })
+	g.Go(func() error { return h.engine.Run(ctx) })
+	g.Go(func() error { return srv.Serve(ctx, listeners) })
+	h.log.Info("isled is ready", "version", version.Version, "listening", h.config.Hosts)
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// close lets everything go, last opened first. Containers are left alone.
+func (h *house) close() (err error) {
+	for i := len(h.closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, h.closers[i]())
+	}
+	return err
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/netip"
+
+	"isle/internal/kernel"
+	"isle/internal/netspec"
+	"isle/internal/network"
+	"isle/internal/network/dns"
+	"isle/internal/network/ipam"
+)
+
+// machine shows the kernel as package network wants to see it.
+type machine struct {
+	*kernel.Kernel
+	resolver *dns.HostConfig
+}
+
+var _ network.Machine = machine{}
+
+func (m machine) Host(ctx context.Context) (network.Host, error) {
+	f, err := m.Facts(ctx)
+	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: m.Features().SockAddr}, err
+}
+
+func (m machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {
+	f, err := m.Facts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []ipam.Foreign
+	for _, p := range f.Routes {
+		list = append(list, ipam.Foreign{Prefix: p, What: "route"})
+	}
+	for _, p := range f.Addrs {
+		list = append(list, ipam.Foreign{Prefix: p, What: "address"})
+	}
+	for _, s := range m.resolver.Servers() {
+		list = append(list, ipam.Foreign{Prefix: netip.PrefixFrom(s.Addr(), s.Addr().BitLen()), What: "name server"})
+	}
+	return list, nil
+}
+
+func (m machine) Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error) {
+	at := netip.AddrPortFrom(network.ResolverAddr, port)
+	udp, err := m.ListenUDP(ctx, ns, at)
+	if err != nil {
+		return nil, nil, err
+	}
+	tcp, err := m.ListenTCP(ctx, ns, at)
+	if err != nil {
+		udp.Close()
+		return nil, nil, err
+	}
+	return udp, tcp, nil
+}
+
+func (m machine) Counters(ctx context.Context, ns netspec.NS) (map[string]network.Counters, error) {
+	links, err := m.Kernel.Counters(ctx, ns)
+	out := make(map[string]network.Counters, len(links))
+	for name, c := range links {
+		out[name] = network.Counters(c)
+	}
+	return out, err
+}
