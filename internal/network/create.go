@@ -318,8 +318,8 @@ func (m *Manager) predefine(ctx context.Context) error {
 				"com.docker.network.bridge.default_bridge":       "true",
 				"com.docker.network.bridge.enable_icc":           "true",
 				"com.docker.network.bridge.enable_ip_masquerade": "true",
-				OptHostBinding:                   "0.0.0.0",
-				"com.docker.network.bridge.name": m.Config.Bridge,
+				OptHostBinding: "0.0.0.0",
+				optBridgeName:  m.Config.Bridge,
 			}
 			if m.Config.Subnet.IsValid() {
 				want = &network.IPAM{Config: []network.IPAMConfig{{Subnet: m.Config.Subnet}}}

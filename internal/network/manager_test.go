@@ -1,10 +1,12 @@
 package network_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -459,6 +461,68 @@ func TestEvents(t *testing.T) {
 			t.Errorf("event %+v, want %s", e, want)
 		}
 	}
+}
+
+// TestBridgeRenamed: the default network's device has the name of the
+// configuration, and containers stay on it.
+func TestBridgeRenamed(t *testing.T) {
+	w := newWorld()
+	open(t, w.start(t), "c1", "bridge")
+	m := w.manager()
+	m.Config.Bridge = "other0"
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, old := w.kernel.State[netspec.Link{Name: "isle0"}.Key()]; old {
+		t.Error("the old device is there")
+	}
+	for _, o := range w.kernel.State {
+		if l, ok := o.(netspec.Link); ok && l.Kind == netspec.Veth && l.Master != "other0" {
+			t.Errorf("%+v", l)
+		}
+	}
+}
+
+// TestRun: changes of others are repaired while it runs, and it ends when it
+// is told to.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		changed := make(chan struct{})
+		m := w.manager()
+		m.Changed, m.Config.Resync = changed, time.Hour
+		if err := m.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- m.Run(ctx) }()
+		key := netspec.Link{Name: "isle0"}.Key()
+		flush := func() { clear(w.kernel.State) }
+		flush()
+		for range 3 { // a swarm
+			changed <- struct{}{}
+		}
+		synctest.Wait()
+		if _, there := w.kernel.State[key]; there {
+			t.Error("repaired in the middle of a swarm of changes")
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if _, there := w.kernel.State[key]; !there {
+			t.Error("not repaired after a change")
+		}
+		flush()
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if _, there := w.kernel.State[key]; !there {
+			t.Error("not repaired by the timer")
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestCostDoesNotGrow: with a hundred containers on the network, one more is

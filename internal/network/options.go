@@ -17,6 +17,8 @@ const (
 	OptHostBinding = "com.docker.network.bridge.host_binding_ipv4"
 	// OptIfname is the whole name of an endpoint's interface.
 	OptIfname = "com.docker.network.endpoint.ifname"
+
+	optBridgeName = "com.docker.network.bridge.name"
 )
 
 var ifname = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.@-]{0,14}$`)

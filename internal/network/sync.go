@@ -191,6 +191,10 @@ func (m *Manager) load(ctx context.Context) error {
 }
 
 func (m *Manager) loadNetwork(tx store.Tx, n *Network) error {
+	if n.Name == NameBridge { // its device is the administrator's to name, at any start
+		n.Options = maps.Clone(n.Options)
+		n.Options[optBridgeName] = m.Config.Bridge
+	}
 	s, err := m.planner().network(*n)
 	if err != nil {
 		m.Log.Error("a network cannot be brought up", "network", n.Name, "err", err)

@@ -13,6 +13,8 @@ import (
 type Holder interface {
 	// Hold fails with class Conflict when another program has the port.
 	Hold(proto string, addr netip.AddrPort) (Held, error)
+	// Close waits until nothing is forwarded any more. All Held are closed.
+	Close()
 }
 
 // Held is a port that is held. Forward sends what arrives at its socket to a
@@ -114,7 +116,7 @@ func (t *Table) Forward(owner string, m Mapping, to netip.Addr) {
 	}
 }
 
-// Close lets all sockets go.
+// Close lets all sockets go and waits until nothing is forwarded any more.
 func (t *Table) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -123,7 +125,9 @@ func (t *Table) Close() {
 			closeHeld(c.held)
 		}
 	}
-	t.used = nil
+	if t.used = nil; t.Holder != nil {
+		t.Holder.Close()
+	}
 }
 
 // settle finds a port that is free on all addresses of r.

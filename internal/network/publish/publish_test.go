@@ -184,9 +184,8 @@ func model(has map[string][]publish.Mapping, reqs []publish.Request) bool {
 }
 
 func sockets(t *testing.T) *publish.Table {
-	s := &publish.Sockets{Log: slog.New(slog.DiscardHandler)}
-	tab := &publish.Table{Holder: s}
-	t.Cleanup(func() { tab.Close(); s.Close() })
+	tab := &publish.Table{Holder: &publish.Sockets{Log: slog.New(slog.DiscardHandler)}}
+	t.Cleanup(tab.Close)
 	return tab
 }
 

@@ -53,7 +53,7 @@ func (s *Sockets) Hold(proto string, ap netip.AddrPort) (Held, error) {
 	return nil, nil
 }
 
-// Close waits for the forwarding to end. All that was held must have been closed.
+// Close implements Holder.
 func (s *Sockets) Close() { s.wg.Wait() }
 
 func refused(err error) error {
