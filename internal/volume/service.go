@@ -39,15 +39,15 @@ type Service struct {
 	store store.Store
 	log   *slog.Logger
 
-	mu    sync.Mutex             // guards locks
-	locks map[string]*sync.Mutex // by volume: one change at a time
+	mu    sync.Mutex       // guards turns
+	turns map[string]*turn // by volume: one change at a time
 }
 
 var table = store.NewTable[Record]("volume")
 
 // Open makes a Service. Nobody but root may look into its directory.
 func Open(c Config) (*Service, error) {
-	s := &Service{dir: filepath.Join(c.Dir, "volumes"), store: c.Store, log: c.Log, locks: map[string]*sync.Mutex{}}
+	s := &Service{dir: filepath.Join(c.Dir, "volumes"), store: c.Store, log: c.Log, turns: map[string]*turn{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -57,17 +57,31 @@ func Open(c Config) (*Service, error) {
 	return s, nil
 }
 
+// turn is the lock of one volume, and how many hold it or wait for it.
+type turn struct {
+	sync.Mutex
+	n int
+}
+
 // lock is held while a volume changes.
-func (s *Service) lock(name string) func() {
+func (s *Service) lock(name string) (unlock func()) {
 	s.mu.Lock()
-	l := s.locks[name]
-	if l == nil {
-		l = new(sync.Mutex)
-		s.locks[name] = l
+	t := s.turns[name]
+	if t == nil {
+		t = new(turn)
+		s.turns[name] = t
 	}
+	t.n++
 	s.mu.Unlock()
-	l.Lock()
-	return l.Unlock
+	t.Lock()
+	return func() {
+		t.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if t.n--; t.n == 0 {
+			delete(s.turns, name)
+		}
+	}
 }
 
 func (s *Service) data(name string) string { return filepath.Join(s.dir, name, "_data") }
@@ -283,20 +297,24 @@ func (s *Service) Unmount(ctx context.Context, name, user string) error {
 	return s.put(ctx, rec)
 }
 
-// Fill copies what the image has at dir into the volume if that is empty. The
-// volume is mounted. No such directory in the image is no error.
-func (s *Service) Fill(ctx context.Context, name string, mounts []runtime.Mount, dir string) error {
-	defer s.lock(name)()
-	rec, err := s.get(ctx, name)
+// filler is who mounts a volume while it is filled.
+const filler = "fill"
+
+// Fill copies what the image has at dir into the volume if that is empty. No
+// such directory in the image is no error.
+func (s *Service) Fill(ctx context.Context, name string, mounts []runtime.Mount, dir string) (err error) {
+	to, err := s.Mount(ctx, name, filler)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, s.Unmount(context.WithoutCancel(ctx), name, filler)) }()
+	defer s.lock(name)()
 	view, err := rootfs.Mounted(mounts, nil)
 	if err != nil {
 		return fmt.Errorf("fill volume %s: %w", name, err)
 	}
 	defer view.Close()
-	if err := view.CopyOut(ctx, dir, rec.Mountpoint); err != nil {
+	if err := view.CopyOut(ctx, dir, to); err != nil {
 		return fmt.Errorf("fill volume %s from %s: %w", name, dir, err)
 	}
 	return nil
