@@ -152,11 +152,15 @@ func prepare(runDir, release string) (*net.UnixListener, *Server, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	pid := strconv.Itoa(os.Getpid()) + "\n"
-	if err := os.WriteFile(filepath.Join(runDir, PidFile), []byte(pid), 0o644); err != nil {
-		return nil, nil, err
+	return l, s, writePid(filepath.Join(runDir, PidFile))
+}
+
+// writePid replaces the file in one step: who reads it finds a number.
+func writePid(path string) error {
+	if err := os.WriteFile(path+"~", []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		return err
 	}
-	return l, s, nil
+	return os.Rename(path+"~", path)
 }
 
 // lock makes this the only shim of the run directory, until the process ends.

@@ -47,22 +47,32 @@ func waitPidfd(f *os.File) int {
 		n, _ := unix.Poll(p, 0)
 		return n > 0
 	})
-	code := codeUnknown
-	for range 50 { // it is told once the parent has reaped
-		if raw.Control(func(fd uintptr) { code = exitInfo(int(fd)) }) != nil || code != codeUnknown {
+	code, more := codeUnknown, true
+	for end := time.Now().Add(reapLimit); more && time.Now().Before(end); {
+		if raw.Control(func(fd uintptr) { code, more = exitInfo(int(fd)) }) != nil {
 			break
 		}
-		time.Sleep(2 * time.Millisecond)
+		if more {
+			time.Sleep(2 * time.Millisecond)
+		}
 	}
 	return code
 }
 
-func exitInfo(fd int) int {
+// reapLimit is how long process 1 may take to reap what it was left.
+const reapLimit = 3 * time.Second
+
+// exitInfo asks the kernel for the code. It is told once the process was
+// reaped: until then there may be more.
+func exitInfo(fd int) (code int, more bool) {
 	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
-	if unix.IoctlPidfdInfo(fd, &info) != nil || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
-		return codeUnknown
+	if unix.IoctlPidfdInfo(fd, &info) != nil {
+		return codeUnknown, false
 	}
-	return exitCode(unix.WaitStatus(info.Exit_code))
+	if info.Mask&unix.PIDFD_INFO_EXIT == 0 {
+		return codeUnknown, true
+	}
+	return exitCode(unix.WaitStatus(info.Exit_code)), false
 }
 
 // startTime distinguishes a process from a later one with the same pid. 0: gone.
