@@ -6,6 +6,7 @@ import (
 	"compress/bzip2"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -125,8 +126,8 @@ func TestLoadCompressed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var bad bzip2.StructuralError
-	if _, err := io.ReadAll(r); err == nil {
-		t.Errorf("bzip2: %v %v", err, bad)
+	if _, err := io.ReadAll(r); !errors.As(err, &bad) {
+		t.Errorf("bzip2: %v", err)
 	}
 }
 
@@ -170,6 +171,19 @@ func TestLoadBadArchives(t *testing.T) {
 			wantNothingLeft(t, s)
 		})
 	}
+}
+
+// The importer must not read a configuration of any size into memory.
+func TestLoadHugeConfiguration(t *testing.T) {
+	s := open(t, Config{})
+	img := imageOf(t, layerOf(t, "a=1"))
+	cfg := must(img.ConfigFile()).DeepCopy()
+	cfg.Config.Env = []string{strings.Repeat("x", maxDocument)}
+	b := dockerArchive(t, map[string]v1.Image{"a:v1": must(mutate.ConfigFile(img, cfg))})
+	if err := s.Load(t.Context(), bytes.NewReader(b), LoadOptions{}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "allowed are") {
+		t.Errorf("error: %v", err)
+	}
+	wantNothingLeft(t, s)
 }
 
 func tarFiles(t *testing.T, b []byte) map[string][]byte {

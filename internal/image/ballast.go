@@ -26,7 +26,7 @@ func (s *Service) fillBallast() error {
 	err = unix.Fallocate(int(f.Fd()), 0, 0, ballastSize)
 	switch {
 	case errors.Is(err, unix.ENOSPC):
-		return os.Remove(s.ballast())
+		return gone(os.Remove(s.ballast()))
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return nil
 	}
@@ -42,8 +42,13 @@ func (s *Service) dropBallast() error {
 	if int64(st.Bavail)*st.Bsize > ballastSize {
 		return nil
 	}
-	if err := os.Remove(s.ballast()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("image store: %w", err)
+	return gone(os.Remove(s.ballast()))
+}
+
+// gone is the error of a removal, unless somebody else has removed it.
+func gone(err error) error {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("image store: %w", err)
 }

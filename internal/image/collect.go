@@ -23,17 +23,17 @@ func (rootfsCollector) ReferenceLabel() string { return "isle.rootfs" }
 
 // StartCollection must not fail: containerd would go on without us.
 func (c rootfsCollector) StartCollection(context.Context) (metadata.CollectionContext, error) {
-	return c.s.held, nil
+	return c.s.running, nil
 }
 
 // holdings are what the collection that is about to begin must leave alone.
 // A record that cannot be parsed belongs to a container that cannot start.
-func (s *Service) holdings(ctx context.Context) (heldNodes, error) {
+func (s *Service) holdings(ctx context.Context) ([]gc.Node, error) {
 	containers, err := s.Rootfses(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var held heldNodes
+	var held []gc.Node
 	for _, id := range containers {
 		r, err := s.rootfs(id)
 		switch {
@@ -60,21 +60,34 @@ func node(t gc.ResourceType, key string) gc.Node {
 	return gc.Node{Type: t, Namespace: namespace, Key: key}
 }
 
-// heldNodes is what one collection must leave alone.
-type heldNodes []gc.Node
+// collection is one run of the collector: what it must leave alone, and what to
+// call when nothing more will be condemned. Removing files goes on after that.
+type collection struct {
+	held []gc.Node
+	done func()
+}
 
-func (heldNodes) All(func(gc.Node)) {}
+func (collection) All(func(gc.Node)) {}
 
-func (h heldNodes) Active(ns string, fn func(gc.Node)) {
+func (c collection) Active(ns string, fn func(gc.Node)) {
 	if ns != namespace {
 		return
 	}
-	for _, n := range h {
+	for _, n := range c.held {
 		fn(n)
 	}
 }
 
-func (heldNodes) Leased(string, string, func(gc.Node)) {}
-func (heldNodes) Remove(gc.Node)                       {}
-func (heldNodes) Cancel() error                        { return nil }
-func (heldNodes) Finish() error                        { return nil }
+func (collection) Leased(string, string, func(gc.Node)) {}
+
+func (collection) Remove(gc.Node) {}
+
+func (c collection) Cancel() error {
+	c.done()
+	return nil
+}
+
+func (c collection) Finish() error {
+	c.done()
+	return nil
+}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/errdefs"
@@ -45,7 +46,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader, opts LoadOptions) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	target, err := archive.ImportIndex(lctx, s.content, plain)
+	target, err := archive.ImportIndex(lctx, boundedStore{s.content}, plain)
 	if err != nil {
 		return loadError(err)
 	}
@@ -70,6 +71,19 @@ func (s *Service) Load(ctx context.Context, r io.Reader, opts LoadOptions) (err 
 		}
 	}
 	return nil
+}
+
+// boundedStore keeps the importer, which reads configurations whole, from
+// reading one that is too large.
+type boundedStore struct{ content.Store }
+
+func (b boundedStore) ReaderAt(ctx context.Context, d ocispec.Descriptor) (content.ReaderAt, error) {
+	ra, err := b.Store.ReaderAt(ctx, d)
+	if err == nil && images.IsConfigType(d.MediaType) && ra.Size() > maxDocument {
+		ra.Close()
+		return nil, tooMuch("image configuration %s has %d bytes, allowed are %d", d.Digest, d.Size, maxDocument)
+	}
+	return ra, err
 }
 
 func loadError(err error) error {

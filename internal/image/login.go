@@ -76,7 +76,7 @@ func (s *Service) Distribution(ctx context.Context, ref string, auth *registry.A
 		return out, err
 	}
 	r := s.remote(auth)
-	resolver := r.resolver()
+	resolver := r.resolver(nil)
 	_, d, err := resolver.Resolve(ctx, n.String())
 	if err != nil {
 		return out, remoteError(n, r.whyMissing(ctx, n, err), r.given())

@@ -86,7 +86,7 @@ func (s *Service) dropLinks() error {
 	for _, e := range entries {
 		name := filepath.Join(s.linkDir(), e.Name())
 		if _, serr := os.Stat(name); errors.Is(serr, fs.ErrNotExist) {
-			err = errors.Join(err, os.Remove(name))
+			err = errors.Join(err, gone(os.Remove(name)))
 		}
 	}
 	return err

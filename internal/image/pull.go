@@ -56,7 +56,7 @@ func (s *Service) Pull(ctx context.Context, ref string, opts PullOptions) error 
 }
 
 func (s *Service) pullOne(ctx context.Context, r remote, n reference.Named, platform *ocispec.Platform, p *progress) error {
-	resolver := r.resolver()
+	resolver := r.resolver(nil)
 	_, target, err := resolver.Resolve(ctx, n.String())
 	if err != nil {
 		return remoteError(n, r.whyMissing(ctx, n, err), r.given())

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,7 +197,7 @@ func TestPullErrors(t *testing.T) {
 		"manifest of another digest": {ref, manifest(`{"schemaVersion":2,"config":{},"layers":[]}`, 44), nil, ""},
 		"manifest too large":         {ref, manifest("", maxDocument*2), errdefs.IsInvalidArgument, "8388608 bytes"},
 		"server error":               {ref, func(w http.ResponseWriter, r *http.Request) bool { w.WriteHeader(503); return true }, nil, "503"},
-		"too many requests":          {ref, func(w http.ResponseWriter, r *http.Request) bool { w.WriteHeader(403); return true }, errdefs.IsNotFound, "pull access denied"},
+		"forbidden":                  {ref, func(w http.ResponseWriter, r *http.Request) bool { w.WriteHeader(403); return true }, errdefs.IsNotFound, "pull access denied"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, Config{})
@@ -414,15 +415,16 @@ func TestCVE_2026_32288(t *testing.T) {
 	t.Run("endless manifest", func(t *testing.T) {
 		s := open(t, Config{})
 		ref := reg.add(t, "endless:v1", randomImage(t, runtime.GOARCH, 1, 10))
-		sent := 0
+		var sent atomic.Int64
 		reg.setFault(func(w http.ResponseWriter, r *http.Request) bool {
 			if !strings.Contains(r.URL.Path, "/manifests/") {
 				return false
 			}
 			w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
-			for r.Method == http.MethodGet && r.Context().Err() == nil && sent < 64<<20 {
+			for r.Method == http.MethodGet && r.Context().Err() == nil && sent.Load() < 64<<20 {
 				n, err := w.Write(make([]byte, 1<<16))
-				if sent += n; err != nil {
+				sent.Add(int64(n))
+				if err != nil {
 					break
 				}
 			}
@@ -432,7 +434,7 @@ func TestCVE_2026_32288(t *testing.T) {
 		if err := s.Pull(t.Context(), ref, PullOptions{}); err == nil {
 			t.Error("no error")
 		}
-		if sent >= 64<<20 {
+		if sent.Load() >= 64<<20 {
 			t.Error("all of it was read")
 		}
 		wantNothingLeft(t, s)
@@ -585,10 +587,14 @@ func TestTokenAuth(t *testing.T) {
 			fmt.Fprint(w, `{"access_token":"T","token":"T","refresh_token":"R"}`)
 			return true
 		}
+		challenge := fmt.Sprintf(`Bearer realm="%s/token",service="test"`, reg.URL)
 		if r.Header.Get("Authorization") == "Bearer T" {
-			return false
+			if !strings.Contains(r.URL.Path, "/private/") {
+				return false
+			}
+			challenge += `,error="insufficient_scope"`
 		}
-		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="test"`, reg.URL))
+		w.Header().Set("WWW-Authenticate", challenge)
 		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	})
@@ -602,6 +608,9 @@ func TestTokenAuth(t *testing.T) {
 	}
 	if err := s.Pull(t.Context(), ref, PullOptions{Auth: &registry.AuthConfig{RegistryToken: "T"}}); err != nil {
 		t.Errorf("pull with a token: %v", err)
+	}
+	if err := s.Pull(t.Context(), reg.Host+"/private/app", PullOptions{Auth: &good}); !errdefs.IsNotFound(err) || !strings.HasPrefix(err.Error(), "pull access denied for "+reg.Host+"/private/app,") {
+		t.Errorf("pull of what the token does not allow: %v", err)
 	}
 	bad := good
 	bad.Password = "x"

@@ -81,8 +81,7 @@ func (s *Service) pushOne(ctx context.Context, n reference.Named, opts PushOptio
 	}
 	r := s.remote(opts.Auth)
 	tracker := docker.NewInMemoryTracker()
-	resolver := docker.NewResolver(docker.ResolverOptions{Hosts: r.hosts, Tracker: tracker})
-	pusher, err := resolver.Pusher(ctx, n.String()+"@"+root.Digest.String())
+	pusher, err := r.resolver(tracker).Pusher(ctx, n.String()+"@"+root.Digest.String())
 	if err != nil {
 		return fmt.Errorf("registry of %s: %w", n, err)
 	}

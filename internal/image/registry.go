@@ -65,8 +65,11 @@ func (r remote) given() bool {
 	return a != nil && (a.Username != "" || a.IdentityToken != "" || a.RegistryToken != "")
 }
 
-func (r remote) resolver() remotes.Resolver {
-	return docker.NewResolver(docker.ResolverOptions{Hosts: r.hosts, Headers: http.Header{"User-Agent": {userAgent()}}})
+// resolver speaks to registries. tracker may be nil.
+func (r remote) resolver(tracker docker.StatusTracker) remotes.Resolver {
+	return docker.NewResolver(docker.ResolverOptions{
+		Hosts: r.hosts, Tracker: tracker, Headers: http.Header{"User-Agent": {userAgent()}},
+	})
 }
 
 func userAgent() string { return "isle/" + version.Version }

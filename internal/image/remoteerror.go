@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -23,7 +24,8 @@ func remoteError(n reference.Named, err error, credentials bool) error {
 	switch {
 	case err == nil, errors.Is(err, errdefs.ErrInvalidArgument):
 		return err
-	case code == "NAME_UNKNOWN", code == "DENIED", code == "NAME_INVALID", status == http.StatusForbidden:
+	case code == "NAME_UNKNOWN", code == "DENIED", code == "NAME_INVALID", status == http.StatusForbidden,
+		strings.Contains(err.Error(), "insufficient_scope"):
 		return denied()
 	case errdefs.IsNotFound(err), status == http.StatusNotFound:
 		return fmt.Errorf("manifest for %s not found: manifest unknown: %w", reference.FamiliarString(n), errdefs.ErrNotFound)

@@ -12,6 +12,7 @@ import (
 	goruntime "runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -246,6 +247,56 @@ func TestCollectionSparesContainers(t *testing.T) {
 		}
 		wantNothingLeft(t, again)
 	})
+}
+
+// Whoever has got a layer has all the files below it, whatever else is being
+// loaded, removed and collected at the same time.
+func TestCollectionWhileCreating(t *testing.T) {
+	s := open(t, Config{})
+	shared := layerOf(t, "shared=s")
+	var archives [][]byte
+	for i := range 3 {
+		archives = append(archives, dockerArchive(t, map[string]v1.Image{fmt.Sprintf("i%d:v1", i): imageOf(t, shared, layerOf(t, fmt.Sprintf("own=%d", i)))}))
+	}
+	use := func(i int) error {
+		ref := fmt.Sprintf("i%d:v1", i)
+		if err := s.Load(t.Context(), bytes.NewReader(archives[i]), LoadOptions{}); err != nil {
+			return err
+		}
+		img, err := s.Resolve(t.Context(), ref, nil)
+		if err != nil {
+			return err
+		}
+		id := ids.New()
+		if err := s.PrepareRootfs(t.Context(), id, img); err != nil {
+			return err
+		}
+		if _, err := s.Remove(t.Context(), ref, RemoveOptions{Force: true}); err != nil {
+			return err
+		}
+		r, err := s.rootfs(id)
+		if err != nil {
+			return err
+		}
+		own, err1 := os.ReadFile(filepath.Join(r.Lower[0], "own"))
+		_, err2 := os.Stat(filepath.Join(r.Lower[1], "shared"))
+		if string(own) != fmt.Sprint(i) {
+			err1 = fmt.Errorf("own file is %q: %w", own, err1)
+		}
+		return errors.Join(err1, err2, s.RemoveRootfs(t.Context(), id))
+	}
+	var wg sync.WaitGroup
+	for i := range archives {
+		wg.Go(func() {
+			for range 8 {
+				if err := use(i); err != nil {
+					t.Errorf("image %d: %v", i, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	wantNothingLeft(t, s)
 }
 
 func TestManyLayers(t *testing.T) {

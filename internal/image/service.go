@@ -53,8 +53,8 @@ type Service struct {
 
 	blobs   keyedLock // one download of a blob at a time
 	names   sync.Mutex
-	collect sync.RWMutex // held for writing during garbage collection
-	held    heldNodes    // what the running collection leaves alone; guarded by collect
+	collect sync.RWMutex // held for writing while garbage is looked for
+	running collection   // guarded by collect
 	lowers  lowerCache
 	builtin builtinState
 }
@@ -139,15 +139,20 @@ func (s *Service) context(ctx context.Context) context.Context {
 	return log.WithLogger(namespaces.WithNamespace(ctx, namespace), s.ctdlog)
 }
 
-// gc removes everything that no image, container or lease needs.
+// gc removes everything that no image, container or lease needs. Others wait
+// only until it is known what goes, not until the files are gone.
 func (s *Service) gc(ctx context.Context) error {
 	s.collect.Lock()
-	defer s.collect.Unlock()
-	s.lowers.clear()
-	var err error
-	if s.held, err = s.holdings(ctx); err != nil {
+	unlock := sync.OnceFunc(func() {
+		s.lowers.clear()
+		s.collect.Unlock()
+	})
+	defer unlock()
+	held, err := s.holdings(ctx)
+	if err != nil {
 		return fmt.Errorf("image store: garbage collection: %w", err)
 	}
+	s.running = collection{held, unlock}
 	if _, err := s.db.GarbageCollect(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("image store: garbage collection: %w", err)
 	}

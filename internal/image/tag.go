@@ -21,6 +21,8 @@ func (s *Service) Tag(ctx context.Context, src, dst string) error {
 	if err := s.EnsureBuiltin(ctx, src); err != nil {
 		return err
 	}
+	s.collect.RLock() // what was found must be there when it gets its name
+	defer s.collect.RUnlock()
 	f, err := s.find(ctx, src)
 	if err != nil {
 		return err
