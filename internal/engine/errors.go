@@ -10,7 +10,8 @@ import (
 )
 
 // classed is an error whose whole text is Docker's, with a class behind it:
-// clients match these texts, so nothing may be appended.
+// clients match these texts, so nothing may be appended. The class may also be
+// the error that the text was made of.
 type classed struct {
 	text  string
 	class error

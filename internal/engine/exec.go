@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -251,10 +252,13 @@ func (e *Engine) execStart(ctx context.Context, x *execution, rec container.Reco
 
 func execError(err error) error {
 	text := phrases.Replace(err.Error())
-	if contains(text, notFoundPhrases...) || contains(text, notRunnablePhrases...) {
-		return invalid("OCI runtime exec failed: exec failed: %s", text)
+	if !strings.Contains(text, ociFailed) {
+		text = ociFailed + " exec failed: exec failed: " + text
 	}
-	return fmt.Errorf("OCI runtime exec failed: exec failed: %w", err)
+	if contains(text, notFoundPhrases...) || contains(text, notRunnablePhrases...) {
+		return invalid("%s", text)
+	}
+	return &classed{text, err}
 }
 
 // failed marks a session that never ran.

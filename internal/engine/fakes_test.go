@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,6 +96,7 @@ type fakeRuntime struct {
 	say                 string                         // what an attached client hears
 	execCode            func(cmd []string) (int, bool) // false: it goes on
 	deleteErr           error
+	joined              atomic.Int32 // clients
 }
 
 type fakeProc struct {
@@ -226,6 +228,7 @@ func (r *fakeRuntime) Attach(ctx context.Context, p runtime.Proc, a runtime.Atta
 	if pr == nil {
 		return errdefs.ErrNotFound
 	}
+	r.joined.Add(1)
 	if a.Ready != nil {
 		a.Ready()
 	}

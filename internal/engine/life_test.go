@@ -83,7 +83,7 @@ func TestStartFailure(t *testing.T) {
 		code int
 		text string
 	}{
-		{"executable file `nosuch` not found in $PATH: No such file or directory", 127, "executable file not found"},
+		{"executable file `nosuch` not found in $PATH: No such file or directory", 127, "no such file or directory"},
 		{"exec: \"/etc\": Is a directory", 126, "is a directory"},
 		{"open `/x`: Permission denied", 126, "permission denied"},
 		{"cannot set memory", 128, "cannot set memory"},

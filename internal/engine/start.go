@@ -249,19 +249,23 @@ func (e *Engine) startFailed(ctx context.Context, c *entry, cause error) error {
 
 // startError is what the OCI runtime said, in words from which clients tell
 // "not found" (127) and "cannot be run" (126); they compare with Go's texts.
+// The runtime's client has put most of it into Docker's words already.
 func startError(doing string, err error) error {
 	text := phrases.Replace(err.Error())
-	full := fmt.Sprintf("failed to %s task for container: OCI runtime %s failed: %s", doing, doing, text)
-	switch {
-	case contains(text, notFoundPhrases...), contains(text, notRunnablePhrases...):
-		return invalid("%s", full)
+	if !strings.Contains(text, ociFailed) {
+		text = fmt.Sprintf("failed to create task for container: %s %s failed: %s", ociFailed, doing, text)
 	}
-	return fmt.Errorf("failed to %s task for container: OCI runtime %s failed: %w", doing, doing, err)
+	if contains(text, notFoundPhrases...) || contains(text, notRunnablePhrases...) {
+		return invalid("%s", text)
+	}
+	return &classed{text, err}
 }
+
+const ociFailed = "OCI runtime"
 
 var (
 	phrases = strings.NewReplacer("No such file or directory", "no such file or directory", "Permission denied", "permission denied",
-		"Is a directory", "is a directory", "Not a directory", "not a directory", "not found in $PATH", "executable file not found in $PATH")
+		"Is a directory", "is a directory", "Not a directory", "not a directory")
 	notFoundPhrases    = []string{"executable file not found", "no such file or directory"}
 	notRunnablePhrases = []string{"permission denied", "is a directory", "not a directory", "exec format error"}
 )
@@ -270,7 +274,7 @@ var (
 // 128 anything else.
 func exitCodeOf(err error) int {
 	switch text := phrases.Replace(err.Error()); {
-	case !strings.Contains(text, "OCI runtime"):
+	case !strings.Contains(text, ociFailed):
 		return 128
 	case contains(text, notFoundPhrases...):
 		return 127
