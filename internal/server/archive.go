@@ -75,7 +75,7 @@ func (s *Server) archivePut(a *answer, r *http.Request) error {
 		return err
 	}
 	opts := isle.PutOptions{NoOverwriteDirNonDir: q.bool("noOverwriteDirNonDir"), CopyUIDGID: q.bool("copyUIDGID")}
-	if err := s.Backend.ContainerPut(r.Context(), id(r), path, r.Body, opts); err != nil {
+	if err := s.Backend.ContainerPut(r.Context(), id(r), path, upload{r.Body}, opts); err != nil {
 		return err
 	}
 	return a.empty(http.StatusOK)

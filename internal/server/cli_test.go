@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/creack/pty"
 )
 
 // The API through the real docker CLI.
@@ -95,6 +97,23 @@ func TestDockerRun(t *testing.T) {
 	d.fails(125, "pull access denied", "run", "absent", "echo")
 	if out, errs, _ := d.run("", "run", "--rm", "new:1", "echo", "pulled"); out != "pulled\n" || !strings.Contains(errs, "Downloaded newer image for docker.io/library/new:1") {
 		t.Errorf("%q %q", out, errs)
+	}
+}
+
+// With a terminal on both ends nothing is framed.
+func TestDockerTerminal(t *testing.T) {
+	h := serve(t, fake())
+	d := newCLI(t, h)
+	cmd := exec.CommandContext(t.Context(), d.path, "run", "--rm", "-it", "toolbox", "echo", "hello")
+	cmd.Env = d.env
+	term, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 80})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer term.Close()
+	got, _ := io.ReadAll(term) // ends with EIO when the CLI is gone
+	if err := cmd.Wait(); err != nil || strings.TrimSpace(string(got)) != "hello" {
+		t.Errorf("%q %v", got, err)
 	}
 }
 

@@ -113,7 +113,8 @@ func (x *session) watchClient() {
 }
 
 // left reports whether nothing can be sent to the peer any more, by sending
-// nothing. A peer that closed only its sending side is still there.
+// nothing. A peer that closed only its sending side is still there. TCP knows
+// the difference only after something was sent, or by its keep-alives.
 func left(c net.Conn) bool {
 	sc, ok := c.(syscall.Conn)
 	if !ok {

@@ -180,7 +180,7 @@ func (s *Server) imageLoad(a *answer, r *http.Request) error {
 	if q.err != nil {
 		return q.err
 	}
-	return p.end(s.Backend.ImageLoad(r.Context(), r.Body, opts))
+	return p.end(s.Backend.ImageLoad(r.Context(), upload{r.Body}, opts))
 }
 
 func (s *Server) imageSave(a *answer, r *http.Request, name string) error {

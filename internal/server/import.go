@@ -14,7 +14,7 @@ import (
 // server has at a URL.
 func importSource(r *http.Request, src string, p *progress) (io.ReadCloser, error) {
 	if src == "-" {
-		return r.Body, nil
+		return upload{r.Body}, nil
 	}
 	if !strings.Contains(src, "://") {
 		src = "http://" + src

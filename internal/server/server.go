@@ -58,6 +58,8 @@ func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 // Serve answers on every listener until ctx is done, then cancels what is
 // running, waits for it for a while, and closes the rest. It closes the listeners.
 func (s *Server) Serve(ctx context.Context, listeners []net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	srv := &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: headerTimeout,
@@ -77,6 +79,7 @@ func (s *Server) Serve(ctx context.Context, listeners []net.Listener) error {
 	case err = <-done: // one listener failed: so does the server
 		pending--
 	}
+	cancel()
 	stopped := s.shutdown(srv)
 	for range pending {
 		<-done
@@ -107,11 +110,13 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	a := &answer{ResponseWriter: rw, v: newest}
 	begun := time.Now()
 	defer func() {
+		s.Log.Debug("request", "method", r.Method, "path", r.URL.Path, "version", a.v, "status", a.status,
+			"took", time.Since(begun), "agent", r.UserAgent())
+	}()
+	defer func() {
 		if p := recover(); p != nil {
 			s.panicked(a, r, p)
 		}
-		s.Log.Debug("request", "method", r.Method, "path", r.URL.Path, "version", a.v, "status", a.status,
-			"took", time.Since(begun), "agent", r.UserAgent())
 	}()
 	s.header(a.Header())
 	if err := s.route(a, r); err != nil {

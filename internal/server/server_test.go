@@ -221,7 +221,6 @@ func (h *host) hijack(request string) (*net.UnixConn, *bufio.Reader, string) {
 	}
 }
 
-// backend is the usual one, with some method replaced.
 func fake() *servertest.Backend { return servertest.New() }
 
 func eventually(t *testing.T, what string, ok func() bool) {

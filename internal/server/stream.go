@@ -169,3 +169,15 @@ func (l lazy) Write(b []byte) (int, error) {
 }
 
 const tarType = "application/x-tar"
+
+// upload is the body of r for a backend to read. What goes wrong with it is the
+// connection's fault, and nobody is left to be told.
+type upload struct{ io.ReadCloser }
+
+func (u upload) Read(p []byte) (int, error) {
+	n, err := u.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return n, gone(err)
+	}
+	return n, err
+}
