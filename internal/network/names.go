@@ -138,9 +138,8 @@ func (m *Manager) resolve(ctx context.Context, sb *sandbox) error {
 func (m *Manager) listen(ctx context.Context, sb *sandbox) (net.PacketConn, net.Listener, error) {
 	rec := sb.Sandbox
 	for try := 0; ; try++ {
-		port := m.planner().dnsPort(rec)
-		udp, tcp, err := m.Machine.Listen(ctx, rec.NS, port)
-		if err == nil || port == 53 || try == 16 || !errors.Is(err, syscall.EADDRINUSE) {
+		udp, tcp, err := m.Machine.Listen(ctx, rec.NS, rec.DNSPort)
+		if err == nil || try == 16 || !errors.Is(err, syscall.EADDRINUSE) {
 			return udp, tcp, err
 		}
 		rec.DNSPort = dnsFirst + (rec.DNSPort-dnsFirst+1)%dnsCount

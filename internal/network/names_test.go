@@ -145,17 +145,6 @@ func TestResolverMoves(t *testing.T) {
 	}
 }
 
-// TestResolverWithoutRedirect: port 53 is all there is.
-func TestResolverWithoutRedirect(t *testing.T) {
-	w := newWorld()
-	w.machine.host.SockAddr = false
-	m, r := withNames(t, w)
-	open(t, m, "c1", "bridge")
-	if !slices.Equal(r.ports["c1"], []uint16{53}) || w.kernel.State[netspec.DNSRedirect{NS: "c1"}.Key()] != nil {
-		t.Errorf("ports %v", r.ports["c1"])
-	}
-}
-
 // TestResolverFails: all or nothing.
 func TestResolverFails(t *testing.T) {
 	w := newWorld()

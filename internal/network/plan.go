@@ -70,8 +70,8 @@ func (p planner) sandbox(sb Sandbox, places []place) (netspec.State, error) {
 	}
 	err = merge(s, routes)
 	maps.Copy(s, sysctls(sb)) // the user's, before those of the drivers
-	if port := p.dnsPort(sb); port != 53 && p.resolves(places) {
-		s.Add(netspec.DNSRedirect{NS: sb.NS, Port: port})
+	if p.resolves(places) {
+		s.Add(netspec.DNSRedirect{NS: sb.NS, Port: sb.DNSPort})
 	}
 	return s, err
 }
@@ -207,15 +207,6 @@ func (p planner) resolves(places []place) bool {
 		d, ok := p.drivers[pl.net.Driver]
 		return ok && d.Caps().IPAM
 	})
-}
-
-// dnsPort is where the resolver listens: where nothing can redirect port 53 it
-// has to be that port.
-func (p planner) dnsPort(sb Sandbox) uint16 {
-	if !p.host.SockAddr {
-		return 53
-	}
-	return sb.DNSPort
 }
 
 func sysctls(sb Sandbox) netspec.State {

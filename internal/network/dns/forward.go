@@ -2,6 +2,7 @@ package dns
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -161,7 +162,7 @@ func withoutOPT(extra []dns.RR) []dns.RR {
 // file, which is read again when it has changed.
 type HostConfig struct {
 	Given []netip.AddrPort
-	Path  string // "/etc/resolv.conf"
+	Path  string // "": /etc/resolv.conf
 
 	mu      sync.Mutex
 	looked  time.Time
@@ -181,11 +182,12 @@ func (h *HostConfig) Servers() []netip.AddrPort {
 		return h.servers
 	}
 	h.looked = time.Now()
-	st, err := os.Stat(h.Path)
+	path := cmp.Or(h.Path, "/etc/resolv.conf")
+	st, err := os.Stat(path)
 	if err != nil || (st.ModTime().Equal(h.stamp) && st.Size() == h.size) {
 		return h.servers
 	}
-	if b, err := os.ReadFile(h.Path); err == nil {
+	if b, err := os.ReadFile(path); err == nil {
 		h.stamp, h.size, h.servers = st.ModTime(), st.Size(), nameservers(b)
 	}
 	return h.servers

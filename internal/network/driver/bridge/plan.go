@@ -104,7 +104,7 @@ func (p plan) ipv6(s netspec.State, ns netspec.NS, link string) {
 func (p plan) endpoint(s netspec.State, ep network.Endpoint) error {
 	ns := ep.NS()
 	s.Add(netspec.Link{
-		Name: ep.HostInterface, Kind: netspec.Veth, MTU: p.mtu, Master: p.link, Isolated: !p.o.ICC,
+		Name: ep.HostInterface, Kind: netspec.Veth, MTU: p.mtu, Master: p.link, Isolated: !p.o.ICC, Hairpin: true,
 		PeerNS: ns, Peer: ep.Interface, PeerMAC: ep.MAC,
 	})
 	for _, a := range ep.Addrs {
