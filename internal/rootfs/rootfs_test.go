@@ -386,6 +386,29 @@ func TestCopyOut(t *testing.T) {
 	}
 }
 
+func TestFiles(t *testing.T) {
+	dir := image(t)
+	tree(t, dir, "etc/shadow -> /etc/passwd", "etc/hosts -> /proc/self/root/etc/hosts")
+	os.Remove(dir + "/etc/group")
+	if err := unix.Mkfifo(dir+"/etc/group", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files, done, err := rootfs.Files(t.Context(), bindOf(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	if b, err := fs.ReadFile(files, "etc/shadow"); err != nil || !strings.HasPrefix(string(b), "root:x:0") {
+		t.Errorf("an absolute link is the container's: %q, %v", b, err)
+	}
+	for _, name := range []string{"etc/group", "etc", "etc/hosts", "none"} { // a FIFO: it must not wait for a writer
+		if f, err := files.Open(name); err == nil {
+			f.Close()
+			t.Errorf("%s was opened", name)
+		}
+	}
+}
+
 func TestCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

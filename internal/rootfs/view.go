@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"isle/internal/runtime"
 )
 
 // View is a container's file system. Close it.
@@ -25,6 +27,15 @@ func Running(pid int) (*View, error) {
 		return nil, fmt.Errorf("open the root of process %d: %w", pid, err)
 	}
 	return newView(fd), nil
+}
+
+// Files is Mounted for whoever only reads: done ends it.
+func Files(_ context.Context, mounts []runtime.Mount) (files fs.FS, done func(), err error) {
+	v, err := Mounted(mounts, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	return v, func() { v.Close() }, nil
 }
 
 func newView(fd int) *View { return &View{os.NewFile(uintptr(fd), "/")} }

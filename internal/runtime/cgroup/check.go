@@ -158,9 +158,10 @@ func checkBlkio(r container.Resources, h Host) error {
 			return errors.New("Range of blkio weight is from 10 to 1000")
 		}
 	}
+	// Where v1 has blkio.bfq.weight instead of blkio.weight, crun fails.
 	needs := []error{
-		h.need("--blkio-weight", r.BlkioWeight > 0, "blkio.weight", "blkio.bfq.weight", "io.bfq.weight", "io.weight"),
-		h.need("--blkio-weight-device", len(r.BlkioWeightDevice) > 0, "blkio.weight_device", "blkio.bfq.weight_device", "io.bfq.weight", "io.weight"),
+		h.need("--blkio-weight", r.BlkioWeight > 0, "blkio.weight", "io.bfq.weight", "io.weight"),
+		h.need("--blkio-weight-device", len(r.BlkioWeightDevice) > 0, "blkio.weight_device", "io.bfq.weight", "io.weight"),
 	}
 	for _, t := range []struct {
 		flag, file string

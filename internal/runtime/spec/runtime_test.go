@@ -549,3 +549,49 @@ func diskOf(t *testing.T, dev uint64) string {
 	}
 	return node
 }
+
+// Every limit that is accepted stands in the kernel's files, with either runtime.
+func TestLimitsAreWritten(t *testing.T) {
+	for _, runtime := range []string{"crun", "runc"} {
+		t.Run(runtime, func(t *testing.T) {
+			b := newBox(t, runtime, "hold")
+			if b.host.Cgroup.Mode == cgroup.V2 {
+				t.Skipf("the files of v1 are compared: %v", errdefs.ErrNotImplemented)
+			}
+			yes, swappiness, pids := true, int64(7), int64(33)
+			r := &b.in.Record.Host.Resources
+			*r = api.Resources{
+				Memory: 64 << 20, MemoryReservation: 32 << 20, MemorySwap: 96 << 20, MemorySwappiness: &swappiness, OomKillDisable: &yes,
+				CPUShares: 512, CPUPeriod: 50000, CPUQuota: 20000, CpusetCpus: "0", CpusetMems: "0", PidsLimit: &pids,
+			}
+			want := map[string]string{
+				"memory.limit_in_bytes": "67108864", "memory.soft_limit_in_bytes": "33554432", "memory.memsw.limit_in_bytes": "100663296",
+				"memory.swappiness": "7", "memory.oom_control": "oom_kill_disable 1", "cpu.shares": "512", "cpu.cfs_period_us": "50000",
+				"cpu.cfs_quota_us": "20000", "cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "33",
+			}
+			if b.host.Cgroup.HasFile("blkio.weight") {
+				r.BlkioWeight = 300
+				want["blkio.weight"] = "300"
+			}
+			out, stop := b.start()
+			for name, w := range want {
+				if got := b.read(name); !strings.Contains(got, w) {
+					t.Errorf("%s: %q, want %q", name, got, w)
+				}
+			}
+			if err := stop(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
+	}
+}
+
+// read is a file of the container's group.
+func (b *box) read(name string) string {
+	controller, _, _ := strings.Cut(name, ".")
+	text, err := os.ReadFile(filepath.Join(b.group.Dir(controller), name))
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(text))
+}
