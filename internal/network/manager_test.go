@@ -498,24 +498,27 @@ func TestRun(t *testing.T) {
 		ended := make(chan error)
 		go func() { ended <- m.Run(ctx) }()
 		key := netspec.Link{Name: "isle0"}.Key()
-		flush := func() { clear(w.kernel.State) }
-		flush()
+		there := func() bool {
+			s, err := w.kernel.Observe(ctx)
+			return err == nil && s[key] != nil
+		}
+		w.kernel.Flush()
 		for range 3 { // a swarm
 			changed <- struct{}{}
 		}
 		synctest.Wait()
-		if _, there := w.kernel.State[key]; there {
+		if there() {
 			t.Error("repaired in the middle of a swarm of changes")
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if _, there := w.kernel.State[key]; !there {
+		if !there() {
 			t.Error("not repaired after a change")
 		}
-		flush()
+		w.kernel.Flush()
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		if _, there := w.kernel.State[key]; !there {
+		if !there() {
 			t.Error("not repaired by the timer")
 		}
 		cancel()

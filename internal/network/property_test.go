@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -183,5 +184,40 @@ func (w *walk) check(t *testing.T, at string) {
 	}
 	if n := len(w.keys("publish/")); n != held {
 		t.Errorf("%s\n%d ports are held, %d published", at, n, held)
+	}
+}
+
+// TestTogether: a hundred containers at once, on two networks, with ports. In
+// the end nothing is left of them.
+func TestTogether(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	create(t, m, api.CreateRequest{Name: "app"})
+	bare := len(w.kernel.State)
+	var all sync.WaitGroup
+	for i := range 100 {
+		all.Go(func() {
+			id := fmt.Sprint("c", i)
+			if _, err := m.Open(t.Context(), request(id, ports("80/tcp", ":0"), "app")); err != nil {
+				t.Error(err)
+				return
+			}
+			_, err := m.Connect(t.Context(), id, network.ConnectRequest{Network: "bridge", ContainerName: id})
+			if _, lerr := m.Endpoints(t.Context()); err != nil || lerr != nil {
+				t.Error(err, lerr)
+			}
+			if i%10 == 0 {
+				if err := m.Sync(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := m.Close(t.Context(), id); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := len(w.keys("ipam/")) + len(w.keys("sandbox/")) + len(w.keys("endpoint/")) + len(w.keys("publish/")); n != 0 || len(w.kernel.State) != bare {
+		t.Errorf("%d records and %d objects are left", n, len(w.kernel.State)-bare)
 	}
 }

@@ -62,6 +62,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		defer t.Stop()
 		tick = t.C
 	}
+	changed := m.Changed
 	for {
 		select {
 		case <-ctx.Done():
@@ -72,9 +73,13 @@ func (m *Manager) Run(ctx context.Context) error {
 			return nil
 		case <-tick:
 		case <-m.kick:
-			m.quiet(ctx)
-		case <-m.Changed:
-			m.quiet(ctx)
+			quiet(ctx, changed)
+		case _, ok := <-changed:
+			if !ok { // nobody watches any more: the timer is left
+				changed = nil
+				continue
+			}
+			quiet(ctx, changed)
 		}
 		if err := m.Sync(ctx); err != nil && ctx.Err() == nil {
 			m.Log.Error("bring the kernel in step with the records", "err", err)
@@ -83,12 +88,15 @@ func (m *Manager) Run(ctx context.Context) error {
 }
 
 // quiet returns when nothing has changed for a while, or it has waited long enough.
-func (m *Manager) quiet(ctx context.Context) {
+func quiet(ctx context.Context, changed <-chan struct{}) {
 	end := time.NewTimer(10 * settle)
 	defer end.Stop()
 	for {
 		select {
-		case <-m.Changed:
+		case _, ok := <-changed:
+			if !ok {
+				return
+			}
 		case <-end.C:
 			return
 		case <-ctx.Done():

@@ -42,6 +42,13 @@ func (f *Fake) Observe(context.Context) (netspec.State, error) {
 	return maps.Clone(f.State), nil
 }
 
+// Flush is somebody else who takes everything away.
+func (f *Fake) Flush() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.State)
+}
+
 // Apply implements reconcile.Kernel.
 func (f *Fake) Apply(_ context.Context, changes []reconcile.Change) (done int, err error) {
 	f.mu.Lock()
