@@ -46,7 +46,7 @@ func Env(_ context.Context, s applet.IO, args []string) error {
 		rest = rest[1:]
 	}
 	if len(rest) > 0 {
-		reason, status := replaceProcess(rest)
+		status, reason := replaceProcess(rest)
 		fmt.Fprintln(s.Err, "env:", reason)
 		return status
 	}
@@ -61,16 +61,16 @@ func Env(_ context.Context, s applet.IO, args []string) error {
 }
 
 // replaceProcess returns only when it fails.
-func replaceProcess(args []string) (reason error, status applet.Exit) {
+func replaceProcess(args []string) (status applet.Exit, reason error) {
 	environ := os.Environ()
 	if os.Getenv("PATH") == "" {
 		os.Setenv("PATH", "/usr/local/bin:/usr/bin:/bin") // only to look it up
 	}
 	path, err := exec.LookPath(args[0])
 	if err != nil {
-		return fmt.Errorf("%s: not found", args[0]), notFound
+		return notFound, fmt.Errorf("%s: not found", args[0])
 	}
-	return fmt.Errorf("%s: %w", path, unix.Exec(path, args, environ)), cannotExecute
+	return cannotExecute, fmt.Errorf("%s: %w", path, unix.Exec(path, args, environ))
 }
 
 // Xargs runs a program with words that it reads.

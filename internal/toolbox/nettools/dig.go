@@ -20,7 +20,6 @@ type question struct {
 	kind    uint16
 	server  string
 	port    string
-	reverse bool
 	short   bool
 	tcp     bool
 	search  bool
