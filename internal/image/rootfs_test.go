@@ -359,6 +359,11 @@ func TestBuiltin(t *testing.T) {
 	if got := resolve(t, twin, "isle/toolbox"); got.ID != first.ID {
 		t.Errorf("same binary made %s and %s", got.ID, first.ID)
 	}
+	r, err := s.Inspect(t.Context(), "isle/toolbox", InspectOptions{})
+	unpacked := must(s.unpackedSize(s.context(t.Context()), first.ChainID))
+	if err != nil || unpacked == 0 || r.Size <= unpacked {
+		t.Errorf("size %d, unpacked alone %d: %v", r.Size, unpacked, err)
+	}
 	id := ids.New()
 	if err := s.PrepareRootfs(t.Context(), id, first); err != nil {
 		t.Fatal(err)

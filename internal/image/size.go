@@ -11,25 +11,28 @@ import (
 // sizes adds up what images take, each thing once.
 type sizes struct {
 	s       *Service
-	seen    map[digest.Digest]int64 // blobs and chains, to their size
+	blobs   map[digest.Digest]bool // counted already
+	chains  map[digest.Digest]bool // likewise; an uncompressed blob has the same digest as its chain
 	content int64
 	plain   int64
 }
 
-func (s *Service) newSizes() *sizes { return &sizes{s: s, seen: map[digest.Digest]int64{}} }
+func (s *Service) newSizes() *sizes {
+	return &sizes{s: s, blobs: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{}}
+}
 
 func (z *sizes) total() int64 { return z.content + z.plain }
 
 // blob adds content that is in the store.
 func (z *sizes) blob(ctx context.Context, d digest.Digest) {
-	if _, ok := z.seen[d]; ok {
+	if z.blobs[d] {
 		return
 	}
 	info, err := z.s.content.Info(ctx, d)
 	if err != nil {
 		return
 	}
-	z.seen[d] = info.Size
+	z.blobs[d] = true
 	z.content += info.Size
 }
 
@@ -46,7 +49,7 @@ func (z *sizes) variant(ctx context.Context, v variant) error {
 // chain adds unpacked layers.
 func (z *sizes) chain(ctx context.Context, chain digest.Digest) error {
 	for name := chain; name != ""; {
-		if _, ok := z.seen[name]; ok {
+		if z.chains[name] {
 			return nil
 		}
 		info, err := z.s.snap.Stat(ctx, name.String())
@@ -60,7 +63,7 @@ func (z *sizes) chain(ctx context.Context, chain digest.Digest) error {
 		if err != nil {
 			return err
 		}
-		z.seen[name] = u.Size
+		z.chains[name] = true
 		z.plain += u.Size
 		name = digest.Digest(info.Parent)
 	}
