@@ -81,14 +81,17 @@ func (m *machine) restart() {
 
 func (m *machine) apply(s netspec.State) {
 	m.t.Helper()
-	if err := reconcile.Apply(context.Background(), m.Kernel, reconcile.Diff(nil, s)); err != nil {
-		m.t.Fatal(err)
-	}
+	m.change(nil, s)
 }
 
 func (m *machine) remove(s netspec.State) {
 	m.t.Helper()
-	if err := reconcile.Apply(context.Background(), m.Kernel, reconcile.Diff(s, nil)); err != nil {
+	m.change(s, nil)
+}
+
+func (m *machine) change(from, to netspec.State) {
+	m.t.Helper()
+	if err := reconcile.Apply(context.Background(), m.Kernel, reconcile.Diff(from, to)); err != nil {
 		m.t.Fatal(err)
 	}
 }
@@ -144,6 +147,7 @@ func container(n, i int) (netspec.State, netspec.NS) {
 		netspec.Link{
 			Name: fmt.Sprintf("isv%d-%d", n, i), Kind: netspec.Veth, MTU: 1500, MAC: netspec.MAC{2, 1, 0, 0, byte(n), byte(i)},
 			Master: fmt.Sprintf("isbr%d", n), PeerNS: ns, Peer: "eth0", PeerMAC: netspec.MAC{2, 2, 0, 0, byte(n), byte(i)},
+			Hairpin: true, // where br_netfilter is on, hairpin traffic never leaves layer 2
 		},
 		netspec.Addr{NS: ns, Link: "eth0", Prefix: pfx(fmt.Sprintf("10.%d.0.%d/24", n, i+1))},
 		netspec.Addr{NS: ns, Link: "eth0", Prefix: pfx(fmt.Sprintf("fd00:%d::%d/64", n, i+1))},
@@ -167,11 +171,12 @@ func merge(states ...netspec.State) netspec.State {
 func (m *machine) foreign() {
 	m.t.Helper()
 	m.host.IP(`link add docker0 type bridge
+		link set docker0 addrgenmode none
 		link set docker0 up
 		addr add 172.31.0.1/16 dev docker0
 		link add isfake type veth peer name other
 		link set isfake up
-		route add 192.0.2.0/24 dev docker0`)
+		route add 203.0.113.0/24 dev docker0`)
 	m.host.Run("nft", "add table inet foreign")
 	m.host.Run("nft", "add chain inet foreign c { type filter hook input priority 0; }")
 	m.host.Run("nft", "add rule inet foreign c tcp dport 9 drop")
@@ -183,7 +188,7 @@ func (m *machine) foreignDump() string {
 	m.t.Helper()
 	out := m.host.Run("nft", "list", "table", "inet", "foreign") + m.host.Run("nft", "list", "table", "ip", "isle")
 	for _, l := range []string{"docker0", "isfake", "other"} {
-		out += m.host.Run("ip", "-d", "addr", "show", "dev", l)
+		out += m.host.Run("ip", "addr", "show", "dev", l)
 	}
 	for _, r := range strings.Split(m.host.Run("ip", "route"), "\n") {
 		if strings.Contains(r, "docker0") {

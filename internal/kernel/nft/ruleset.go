@@ -131,8 +131,8 @@ func forwarded() []rule {
 		{"within one network", join(in("same", iif, oif), accept())},
 		{"nothing enters an internal network", join(in("internal", oif), drop())},
 		{"nothing leaves an internal network", join(in("internal", iif), drop())},
-		{"", join(state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())},
-		{"would leave with an inside address", join(state(expr.CtStateBitINVALID), drop())},
+		{"", join(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())},
+		{"would leave with an inside address", join(ctState(expr.CtStateBitINVALID), drop())},
 		{"a published port", join(in("links", oif), bits(expr.CtKeySTATUS, ctStatusDNAT), accept())},
 		{"everything else that would enter", join(in("links", oif), drop())},
 	}
@@ -252,7 +252,7 @@ func bits(k expr.CtKey, mask uint32) []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: native(0)}}
 }
 
-func state(mask uint32) []expr.Any { return bits(expr.CtKeySTATE, mask) }
+func ctState(mask uint32) []expr.Any { return bits(expr.CtKeySTATE, mask) }
 
 func verdict(k expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: k}} }
 func accept() []expr.Any                    { return verdict(expr.VerdictAccept) }

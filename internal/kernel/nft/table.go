@@ -183,14 +183,16 @@ func (t *Table) write(ops []op) (failed int, err error) {
 		if len(errs) == 0 {
 			return 0, nil
 		}
-		if ops, failed, err = mend(ops, errs); err != nil {
+		if ops, failed, err = t.mend(ops, errs); err != nil {
 			return failed, err
 		}
 	}
 	return ops[0].change, errors.New("elements keep changing under us")
 }
 
-func mend(ops []op, errs map[int]error) (out []op, failed int, err error) {
+// mend takes out of ops, or puts into it, what errs ask for; an error that it
+// cannot mend it returns.
+func (t *Table) mend(ops []op, errs map[int]error) (out []op, failed int, err error) {
 	failed = -1
 	for i, o := range ops {
 		e := errs[i]
@@ -198,13 +200,35 @@ func mend(ops []op, errs map[int]error) (out []op, failed int, err error) {
 		case e == nil:
 			out = append(out, o)
 		case o.del && errors.Is(e, unix.ENOENT):
-		case !o.del && (errors.Is(e, unix.EBUSY) || errors.Is(e, unix.EEXIST)) && o.e.data != "":
+		case !o.del && t.differs(o.e, e):
 			out = append(out, op{o.change, true, o.e}, o)
 		case failed < 0 || o.change < failed:
 			failed, err = o.change, e
 		}
 	}
 	return out, max(failed, 0), err
+}
+
+// differs reports whether e could not be added because it is there with other
+// data. A row that overlaps another fails in the same way, and deleting it would
+// delete the other one: so rows are looked at.
+func (t *Table) differs(e element, err error) bool {
+	if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EEXIST) {
+		return false
+	}
+	if e.end == "" {
+		return e.data != ""
+	}
+	es, err := t.elements()
+	if err != nil {
+		return false // the first error is the one to tell
+	}
+	for have := range es {
+		if have.id() == e.id() {
+			return true
+		}
+	}
+	return false
 }
 
 // Read returns the Segments and Publishes in force. When the fixed part of the

@@ -1,0 +1,250 @@
+package nft
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"isle/internal/kernel/kerneltest"
+	"isle/internal/netspec"
+	"isle/internal/reconcile"
+)
+
+func TestMain(m *testing.M) { kerneltest.Main(m) }
+
+var update = flag.Bool("update", false, "write the listing into table.nft, to be commented by hand")
+
+func open(t testing.TB) (*Table, kerneltest.NS) {
+	t.Helper()
+	ns := kerneltest.NewNS(t)
+	table, err := Open(ns.File, "isle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { table.Close() })
+	return table, ns
+}
+
+func apply(t testing.TB, table *Table, from, to netspec.State) {
+	t.Helper()
+	if i, err := table.Apply(context.Background(), reconcile.Diff(from, to)); err != nil {
+		t.Fatalf("change %d: %v", i, err)
+	}
+}
+
+func read(t testing.TB, table *Table) netspec.State {
+	t.Helper()
+	s, err := table.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func state(objs ...netspec.Object) netspec.State {
+	s := netspec.State{}
+	s.Add(objs...)
+	return s
+}
+
+var remark = regexp.MustCompile(`(?m)^[ \t]*#.*\n`)
+
+// TestTable holds table.nft and the rules in Go together; nft is the witness.
+func TestTable(t *testing.T) {
+	table, ns := open(t)
+	apply(t, table, nil, state(netspec.Segment{Link: "isle0", Subnet: netip.MustParsePrefix("10.1.0.0/24")}))
+	apply(t, table, state(netspec.Segment{Link: "isle0", Subnet: netip.MustParsePrefix("10.1.0.0/24")}), nil)
+	got := regexp.MustCompile(`(?m)^\tcomment .*\n`).ReplaceAllString(ns.Run("nft", "list", "table", "inet", "isle"), "")
+	if *update {
+		if err := os.WriteFile("table.nft", []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile("table.nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := remark.ReplaceAllString(string(b), ""); got != want {
+		t.Errorf("nft lists\n%s\ntable.nft has\n%s", got, want)
+	}
+}
+
+func ports(n int) netspec.State {
+	s := state(netspec.Segment{Link: "isle0", Subnet: netip.MustParsePrefix("10.0.0.0/8"), Masquerade: true})
+	for i := range n {
+		to := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		s.Add(netspec.Publish{Proto: "tcp", HostIP: netip.IPv4Unspecified(), HostPort: uint16(i + 1), Count: 1, To: to, ToPort: 80, Link: "isle0"})
+	}
+	return s
+}
+
+// TestManyPorts : 10,000 ports are one batch, and come back whole.
+func TestManyPorts(t *testing.T) {
+	table, _ := open(t)
+	want := ports(10_000)
+	apply(t, table, nil, want)
+	if got := read(t, table); !got.Equal(want) {
+		t.Errorf("%d of %d came back", len(got), len(want))
+	}
+	apply(t, table, want, nil)
+	if got := read(t, table); len(got) > 0 {
+		t.Errorf("%d stay", len(got))
+	}
+}
+
+// TestIdempotent : what is there is not added, what is not there is not
+// deleted, what differs is replaced; each within a batch that does more.
+func TestIdempotent(t *testing.T) {
+	table, _ := open(t)
+	have := ports(3)
+	apply(t, table, nil, have)
+	apply(t, table, nil, have)
+	moved := netspec.State{}
+	for _, o := range have {
+		if p, ok := o.(netspec.Publish); ok {
+			p.ToPort, p.Count = 8080, 1
+			o = p
+		}
+		moved.Add(o)
+	}
+	apply(t, table, nil, moved)
+	if got := read(t, table); !got.Equal(moved) {
+		t.Errorf("after replacing:\n%s", reconcile.Dump(got))
+	}
+	apply(t, table, ports(10), ports(1))
+	if got, want := read(t, table), moved; got.Equal(want) || len(got) != 2 {
+		t.Errorf("after deleting what was not there:\n%s", reconcile.Dump(got))
+	}
+}
+
+// TestAllOrNothing : a batch with a change that cannot be made changes nothing
+// and names the culprit.
+func TestAllOrNothing(t *testing.T) {
+	table, _ := open(t)
+	have := ports(2)
+	apply(t, table, nil, have)
+	row := func(first, count uint16) reconcile.Change {
+		p := netspec.Publish{Proto: "tcp", HostIP: netip.IPv4Unspecified(), HostPort: first, Count: count, To: netip.MustParseAddr("10.0.0.9"), ToPort: first, Link: "isle0"}
+		return reconcile.Change{Key: p.Key(), New: p}
+	}
+	failed, err := table.Apply(t.Context(), []reconcile.Change{row(100, 10), row(200, 10), row(205, 10)})
+	if err == nil || failed != 2 {
+		t.Errorf("overlapping rows: change %d, %v", failed, err)
+	}
+	wide := row(100, 10)
+	apply(t, table, nil, state(wide.New))
+	p := wide.New.(netspec.Publish)
+	p.To = netip.MustParseAddr("10.0.0.10")
+	apply(t, table, nil, state(p)) // the very row, leading elsewhere
+	apply(t, table, state(p), nil)
+	if got := read(t, table); !got.Equal(have) {
+		t.Errorf("after a batch that failed:\n%s", reconcile.Dump(got))
+	}
+}
+
+// TestRepair : whatever is done to our table, the next Apply makes it whole and
+// keeps the elements that were left.
+func TestRepair(t *testing.T) {
+	for name, harm := range map[string]string{
+		"rule deleted":     "flush chain inet isle forward",
+		"rule added":       "insert rule inet isle forward accept",
+		"table deleted":    "delete table inet isle",
+		"ruleset flushed":  "flush ruleset",
+		"elements deleted": "flush map inet isle anyports4",
+		"nothing":          "list table inet isle",
+	} {
+		t.Run(name, func(t *testing.T) {
+			table, ns := open(t)
+			want := ports(5)
+			apply(t, table, nil, want)
+			whole := ns.Run("nft", "list", "table", "inet", "isle")
+			ns.Run("nft", strings.Fields(harm)...)
+			have := read(t, table)
+			if got := have.Equal(want); got != (name == "nothing") {
+				t.Errorf("seen as whole: %v", got)
+			}
+			if changes := reconcile.Diff(have, want); len(changes) > 0 {
+				if _, err := table.Apply(t.Context(), changes); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := ns.Run("nft", "list", "table", "inet", "isle"); sorted(got) != sorted(whole) {
+				t.Errorf("repaired:\n%s\nwas:\n%s", got, whole)
+			}
+			if got := read(t, table); !got.Equal(want) {
+				t.Errorf("read:\n%s", reconcile.Dump(got))
+			}
+		})
+	}
+}
+
+// TestOtherVersion : the table of another version is replaced with all that
+// can be understood of it.
+func TestOtherVersion(t *testing.T) {
+	table, ns := open(t)
+	want := ports(5)
+	apply(t, table, nil, want)
+	ns.Run("nft", "add chain inet isle old { type filter hook input priority 5; }")
+	ns.Run("nft", "insert rule inet isle ingress counter")
+	more := ports(6)
+	apply(t, table, want, more)
+	again, err := Open(ns.File, "isle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	apply(t, again, nil, state(netspec.Segment{Link: "isle1", Subnet: netip.MustParsePrefix("192.168.1.0/24")}))
+	more.Add(netspec.Segment{Link: "isle1", Subnet: netip.MustParsePrefix("192.168.1.0/24")})
+	if got := read(t, again); !got.Equal(more) {
+		t.Errorf("elements:\n%s", reconcile.Dump(got))
+	}
+	if out := ns.Run("nft", "list", "chain", "inet", "isle", "ingress"); strings.Contains(out, "counter") {
+		t.Errorf("the old rule stays:\n%s", out)
+	}
+}
+
+// TestSegmentsShare : links of several subnets keep what the others need.
+func TestSegmentsShare(t *testing.T) {
+	table, _ := open(t)
+	s := func(subnet string) netspec.Segment {
+		return netspec.Segment{Link: "isle0", Subnet: netip.MustParsePrefix(subnet), Masquerade: true, Internal: true}
+	}
+	all := state(s("10.1.0.0/24"), s("10.1.1.0/24"), s("10.0.255.0/24"), s("fd00::/64"))
+	apply(t, table, nil, all)
+	for _, gone := range []string{"10.1.0.0/24", "fd00::/64", "10.0.255.0/24", "10.1.1.0/24"} {
+		left := all.Without(state(s(gone)))
+		apply(t, table, all, left)
+		if got := read(t, table); !got.Equal(left) {
+			t.Errorf("without %s:\n%s", gone, reconcile.Dump(got))
+		}
+		all = left
+	}
+}
+
+func sorted(s string) string {
+	words := strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(" ,\n\t", r) })
+	count := map[string]int{}
+	for _, w := range words {
+		count[w]++
+	}
+	return fmt.Sprint(count)
+}
+
+func BenchmarkPublish(b *testing.B) {
+	for _, n := range []int{0, 1000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			table, _ := open(b)
+			apply(b, table, nil, ports(n))
+			one := netspec.Publish{Proto: "udp", HostIP: netip.IPv4Unspecified(), HostPort: 1, Count: 1, To: netip.MustParseAddr("10.0.0.9"), ToPort: 1, Link: "isle0"}
+			for b.Loop() {
+				apply(b, table, nil, state(one))
+				apply(b, table, state(one), nil)
+			}
+		})
+	}
+}
