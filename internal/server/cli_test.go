@@ -247,3 +247,31 @@ func TestDockerTheRest(t *testing.T) {
 		t.Errorf("%q %q", out, errs)
 	}
 }
+
+// The same CLI bound to old versions of the API.
+func TestDockerOldVersions(t *testing.T) {
+	for _, v := range []string{"1.24", "1.40", "1.43", "1.47", "1.50"} {
+		t.Run(v, func(t *testing.T) {
+			h := serve(t, fake())
+			d := newCLI(t, h)
+			d.env = append(d.env, "DOCKER_API_VERSION="+v)
+			if out := d.ok("run", "--name", "x", "toolbox", "echo", v); out != v+"\n" {
+				t.Errorf("%q", out)
+			}
+			if out := d.ok("ps", "-a", "--format", "{{.Names}}"); out != "x\n" {
+				t.Errorf("%q", out)
+			}
+			d.ok("inspect", "x")
+			d.ok("image", "inspect", "toolbox")
+			d.ok("images")
+			d.ok("info")
+			d.ok("version")
+			d.ok("network", "inspect", "bridge")
+			if v != "1.24" { // these came with 1.25
+				d.ok("system", "df", "-v")
+				d.ok("system", "prune", "-f", "--volumes")
+			}
+			d.ok("rm", "x")
+		})
+	}
+}

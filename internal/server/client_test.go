@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
+	"isle/internal/server"
 	"isle/internal/server/servertest"
 )
 
@@ -189,5 +190,37 @@ func TestClientManyAtOnce(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Half-close works over TCP as well, and there is nothing left of a client that
+// went away.
+func TestClientTCP(t *testing.T) {
+	h := serve(t, fake()) // counts goroutines
+	b := fake()
+	s := server.New(server.Config{Backend: b})
+	ls, err := s.Listen([]string{"tcp://127.0.0.1:0"}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, ls) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	c := newClient(t, h, client.WithHost("tcp://"+ls[0].Addr().String()))
+	made := must[client.ContainerCreateResult](t)(c.ContainerCreate(ctx, client.ContainerCreateOptions{Config: &container.Config{Image: "toolbox", Cmd: []string{"cat"}, OpenStdin: true}}))
+	att := must[client.ContainerAttachResult](t)(c.ContainerAttach(ctx, made.ID, client.ContainerAttachOptions{Stream: true, Stdin: true, Stdout: true}))
+	defer att.Close()
+	must[client.ContainerStartResult](t)(c.ContainerStart(ctx, made.ID, client.ContainerStartOptions{}))
+	_, _ = io.WriteString(att.Conn, "over TCP")
+	_ = att.CloseWrite()
+	var out bytes.Buffer
+	if _, err := stdcopy.StdCopy(&out, io.Discard, att.Reader); err != nil || out.String() != "over TCP" {
+		t.Errorf("%q %v", out.String(), err)
 	}
 }

@@ -200,9 +200,11 @@ func (b *Backend) keep(v any) {
 }
 
 func (b *Backend) emit(c *Container, a events.Action) {
-	b.Bus.Publish(events.Message{Type: events.ContainerEventType, Action: a, Actor: events.Actor{
-		ID: c.ID, Attributes: map[string]string{"name": c.Name, "image": c.Opts.Config.Image},
-	}})
+	attr := map[string]string{"name": c.Name, "image": c.Opts.Config.Image}
+	if a == events.ActionDie {
+		attr["exitCode"] = strconv.Itoa(c.Code) // where clients before 1.30 look
+	}
+	b.Bus.Publish(events.Message{Type: events.ContainerEventType, Action: a, Actor: events.Actor{ID: c.ID, Attributes: attr}})
 }
 
 // ContainerCreate knows no image but those of the list.
