@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -51,11 +52,11 @@ func (m *Manager) Connect(ctx context.Context, sandboxID string, req ConnectRequ
 	if err != nil {
 		return Endpoint{}, err
 	}
+	i := slices.IndexFunc(sb.places, func(pl place) bool { return pl.ID == d.ID })
 	if err := m.resolve(ctx, sb); err != nil {
-		return Endpoint{}, fmt.Errorf("%w (the container is connected)", err)
+		return Endpoint{}, errors.Join(err, m.leave(context.WithoutCancel(ctx), sb, i))
 	}
 	m.tell(events.ActionConnect, *d.net, sandboxID)
-	i := slices.IndexFunc(sb.places, func(pl place) bool { return pl.ID == d.ID })
 	return sb.places[i].Endpoint, nil
 }
 
@@ -74,20 +75,27 @@ func (m *Manager) Disconnect(ctx context.Context, sandboxID, networkID string) e
 	if old.NS == "" {
 		return errHostNetwork
 	}
-	gone := old.places[i]
+	if err := m.leave(ctx, old, i); err != nil {
+		return fmt.Errorf("disconnect container %s from network %s: %w", old.Name, old.places[i].net.Name, err)
+	}
+	m.tell(events.ActionDisconnect, *old.places[i].net, sandboxID)
+	return nil
+}
+
+// leave takes a sandbox off the network of its i-th place.
+func (m *Manager) leave(ctx context.Context, old *sandbox, i int) error {
 	sb := m.assemble(old.Sandbox, slices.Concat(old.places[:i], old.places[i+1:]))
-	err = m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
-		if err := m.release(tx, gone); err != nil {
+	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
+		if err := m.release(tx, old.places[i]); err != nil {
 			return nil, err
 		}
 		s, err := m.planner().sandbox(sb.Sandbox, sb.places)
 		return map[string]netspec.State{sandboxUnit(sb.ID): s}, err
 	})
 	if err != nil {
-		return fmt.Errorf("disconnect container %s from network %s: %w", old.Name, gone.net.Name, err)
+		return err
 	}
 	m.became(sb.ID, sb)
-	m.tell(events.ActionDisconnect, *gone.net, sandboxID)
 	return m.resolve(ctx, sb)
 }
 

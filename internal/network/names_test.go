@@ -155,6 +155,10 @@ func TestResolverFails(t *testing.T) {
 	if err == nil || len(w.kernel.State) != before || len(w.keys("sandbox/"))+len(w.keys("endpoint/"))+len(w.keys("publish/")) != 0 {
 		t.Errorf("err %v; something is left", err)
 	}
+	open(t, m, "n", "none")
+	if _, err := m.Connect(t.Context(), "n", network.ConnectRequest{Network: "bridge", ContainerName: "n"}); err == nil || len(w.keys("endpoint/")) != 1 {
+		t.Errorf("connect: %v; %v", err, w.keys("endpoint/"))
+	}
 	if _, err := m.Open(t.Context(), request("c1", ports("80/tcp", ":8080"), "none")); !errdefs.IsInvalidArgument(err) {
 		t.Error(err)
 	}

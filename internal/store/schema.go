@@ -9,7 +9,7 @@ package store
 //	├── network/<id>                      network.Network
 //	├── sandbox/<container id>            network.Sandbox
 //	├── endpoint/<id>                     network.Endpoint
-//	├── publish/<proto>/<host ip>/<port>  endpoint id that holds the port
+//	├── publish/<proto>/<host ip>/<port>  id of the container that holds the port
 //	└── ipam/<pool>/addr/<address>        owner of the address
 //	    ipam/<pool>/owner/<owner>         the owner's address
 //

@@ -72,13 +72,13 @@ func (c *counting) Apply(ctx context.Context, changes []reconcile.Change) (int, 
 }
 
 type host struct {
-	t      *testing.T
+	t      testing.TB
 	kernel *kernel.Kernel
 	count  *counting
 	store  storetest.Mem
 }
 
-func newHost(t *testing.T, bpf bool) *host {
+func newHost(t testing.TB, bpf bool) *host {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("not supported: network namespaces without root")
@@ -110,7 +110,7 @@ func newHost(t *testing.T, bpf bool) *host {
 	return &host{t: t, kernel: k, count: &counting{Kernel: k}}
 }
 
-func observe(t *testing.T, k *kernel.Kernel) netspec.State {
+func observe(t testing.TB, k *kernel.Kernel) netspec.State {
 	s, err := k.Observe(context.Background())
 	if err != nil {
 		t.Error(err)
@@ -138,7 +138,7 @@ func (h *host) start() *network.Manager {
 
 func stop(m *network.Manager) { m.DNS.Close(); m.Ports.Close() }
 
-func run(t *testing.T, name string, args ...string) string {
+func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
