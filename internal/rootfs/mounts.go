@@ -107,7 +107,7 @@ func assemble(mounts []isle.Mount, opts Options) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	defer os.Remove(at)
+	defer leave(at)
 	for _, m := range mounts {
 		if err := mountOne(m, at); err != nil {
 			return -1, err
@@ -122,6 +122,14 @@ func assemble(mounts []isle.Mount, opts Options) (int, error) {
 		}
 	}
 	return openTree(at, true)
+}
+
+// leave takes the mounts off a directory and removes it: while something is
+// mounted on it here, it cannot be.
+func leave(at string) {
+	for unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {
+	}
+	os.Remove(at)
 }
 
 func closeAll(fds []int) {

@@ -237,7 +237,6 @@ func TestCVE_2026_41568(t *testing.T) {
 func TestCVE_2026_42306(t *testing.T) {
 	root, host, vol := image(t), t.TempDir(), t.TempDir()
 	tree(t, root, "race/", "other -> "+host)
-	before := mountTable(t)
 	stop, done := swap(root+"/race", root+"/other"), 0
 	for range 50 {
 		v, err := rootfs.Mounted(bindOf(root), &rootfs.Options{Overlays: []rootfs.Overlay{{Source: vol, Target: "/race/vol"}}})
@@ -255,8 +254,8 @@ func TestCVE_2026_42306(t *testing.T) {
 	if got := files(t, host); got != nil {
 		t.Errorf("on the host: %v", got)
 	}
-	if mountTable(t) != before {
-		t.Error("the host's mount table changed")
+	if got := visible(t, root, host, vol); got != nil {
+		t.Errorf("in the host's mount table: %v", got)
 	}
 }
 
