@@ -35,14 +35,14 @@ func (e *Engine) ContainerCreate(ctx context.Context, opts container.CreateOptio
 	}
 	rec, warnings, err := e.draft(ctx, opts, img)
 	if err != nil {
-		return apitypes.CreateResponse{}, err
+		return apitypes.CreateResponse{}, onlyImages(err)
 	}
 	if rec.Name, err = e.reserve(opts.Name, rec.ID); err != nil {
 		return apitypes.CreateResponse{}, err
 	}
 	u.Push("reserve name", func(context.Context) error { e.release(rec.Name, rec.ID); return nil })
 	if err := e.furnish(ctx, &u, &rec, img); err != nil {
-		return apitypes.CreateResponse{}, err
+		return apitypes.CreateResponse{}, onlyImages(err)
 	}
 	if err := e.add(ctx, rec); err != nil {
 		return apitypes.CreateResponse{}, err
@@ -50,6 +50,15 @@ func (e *Engine) ContainerCreate(ctx context.Context, opts container.CreateOptio
 	failpoint.Here(failpoint.CreateAfterRecord)
 	e.emit(rec, events.ActionCreate)
 	return apitypes.CreateResponse{ID: rec.ID, Warnings: warnings}, nil
+}
+
+// onlyImages: "not found" is kept for images, since a client that is told so
+// pulls the image and tries again.
+func onlyImages(err error) error {
+	if errdefs.IsNotFound(err) {
+		return invalid("%s", err)
+	}
+	return err
 }
 
 // checked fills in what opts leaves out, on copies, and refuses what makes no sense.
