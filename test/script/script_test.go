@@ -34,7 +34,7 @@ func TestDocker(t *testing.T) {
 }
 
 func runAll(t *testing.T, cli string) {
-	testscript.Run(t, testscript.Params{
+	testscript.RunT(serial{t}, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		Setup:               func(env *testscript.Env) error { return setup(env, cli) },
@@ -47,6 +47,15 @@ func runAll(t *testing.T, cli string) {
 		},
 	})
 	lab.Check(t)
+}
+
+// serial runs scripts one after another: they share one machine.
+type serial struct{ *testing.T }
+
+func (t serial) Parallel()     {}
+func (t serial) Verbose() bool { return testing.Verbose() }
+func (t serial) Run(name string, fn func(testscript.T)) {
+	t.T.Run(name, func(t *testing.T) { fn(serial{t}) })
 }
 
 type daemonKey struct{}
