@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -13,28 +14,32 @@ import (
 
 // This file is the only place where classes of errors become statuses.
 
+// classes are in the order in which they are tried for errors that carry their
+// class as a method. said are the words of which one must stand in an error's
+// text before its class's name is left out of it; nil: it always is.
 var classes = []struct {
 	class  error
 	is     func(error) bool
 	status int
+	said   []string
 }{
-	{errdefs.ErrNotFound, errdefs.IsNotFound, http.StatusNotFound},
-	{errdefs.ErrInvalidArgument, errdefs.IsInvalidArgument, http.StatusBadRequest},
-	{errdefs.ErrOutOfRange, errdefs.IsOutOfRange, http.StatusBadRequest},
-	{errdefs.ErrConflict, errdefs.IsConflict, http.StatusConflict},
-	{errdefs.ErrAlreadyExists, errdefs.IsAlreadyExists, http.StatusConflict},
-	{errdefs.ErrFailedPrecondition, errdefs.IsFailedPrecondition, http.StatusConflict},
-	{errdefs.ErrAborted, errdefs.IsAborted, http.StatusConflict},
-	{errdefs.ErrNotModified, errdefs.IsNotModified, http.StatusNotModified},
-	{errdefs.ErrUnauthenticated, errdefs.IsUnauthorized, http.StatusUnauthorized},
-	{errdefs.ErrPermissionDenied, errdefs.IsPermissionDenied, http.StatusForbidden},
-	{errdefs.ErrNotImplemented, errdefs.IsNotImplemented, http.StatusNotImplemented},
-	{errdefs.ErrUnavailable, errdefs.IsUnavailable, http.StatusServiceUnavailable},
-	{errdefs.ErrResourceExhausted, errdefs.IsResourceExhausted, http.StatusInsufficientStorage},
-	{errdefs.ErrDataLoss, errdefs.IsDataLoss, http.StatusInternalServerError},
-	{errdefs.ErrInternal, errdefs.IsInternal, http.StatusInternalServerError},
-	{context.DeadlineExceeded, errdefs.IsDeadlineExceeded, http.StatusGatewayTimeout},
-	{context.Canceled, errdefs.IsCanceled, statusClosed},
+	{errdefs.ErrNotFound, errdefs.IsNotFound, http.StatusNotFound, []string{"no such", "not found", "not find", "not exist", "denied", "unknown", "there is no"}},
+	{errdefs.ErrInvalidArgument, errdefs.IsInvalidArgument, http.StatusBadRequest, nil},
+	{errdefs.ErrOutOfRange, errdefs.IsOutOfRange, http.StatusBadRequest, nil},
+	{errdefs.ErrConflict, errdefs.IsConflict, http.StatusConflict, nil},
+	{errdefs.ErrAlreadyExists, errdefs.IsAlreadyExists, http.StatusConflict, []string{"already", "exists", "in use", "conflict"}},
+	{errdefs.ErrFailedPrecondition, errdefs.IsFailedPrecondition, http.StatusConflict, nil},
+	{errdefs.ErrAborted, errdefs.IsAborted, http.StatusConflict, nil},
+	{errdefs.ErrNotModified, errdefs.IsNotModified, http.StatusNotModified, nil},
+	{errdefs.ErrUnauthenticated, errdefs.IsUnauthorized, http.StatusUnauthorized, []string{"unauthorized", "authenti", "password", "credential", "log in", "login", "denied"}},
+	{errdefs.ErrPermissionDenied, errdefs.IsPermissionDenied, http.StatusForbidden, []string{"denied", "permission", "permitted", "forbidden", "allowed"}},
+	{errdefs.ErrNotImplemented, errdefs.IsNotImplemented, http.StatusNotImplemented, []string{"not", "no ", "none", "only"}},
+	{errdefs.ErrUnavailable, errdefs.IsUnavailable, http.StatusServiceUnavailable, []string{"not", "gone", "no ", "un", "refused"}},
+	{errdefs.ErrResourceExhausted, errdefs.IsResourceExhausted, http.StatusInsufficientStorage, []string{"full", "no space", "no free", "too many", "exhausted", "left"}},
+	{errdefs.ErrDataLoss, errdefs.IsDataLoss, http.StatusInternalServerError, nil},
+	{errdefs.ErrInternal, errdefs.IsInternal, http.StatusInternalServerError, nil},
+	{context.DeadlineExceeded, errdefs.IsDeadlineExceeded, http.StatusGatewayTimeout, []string{}},
+	{context.Canceled, errdefs.IsCanceled, statusClosed, []string{}},
 }
 
 // statusClosed is what the log shows when the client has left.
@@ -102,18 +107,25 @@ func children(err error) []error {
 }
 
 // message is what a person reads: the text of err without the names of
-// classes at its end. Clients match Docker's sentences.
+// classes at its end. Clients match Docker's sentences, which have none; but
+// where the name is all that says what went wrong, it stays.
 func message(err error) string {
 	text := err.Error()
 	for again := true; again; {
 		again = false
 		for _, c := range classes {
-			if cut, ok := strings.CutSuffix(text, ": "+c.class.Error()); ok {
+			cut, ok := strings.CutSuffix(text, ": "+c.class.Error())
+			if ok && (c.said == nil || says(cut, c.said)) {
 				text, again = cut, true
 			}
 		}
 	}
 	return text
+}
+
+func says(text string, words []string) bool {
+	text = strings.ToLower(text)
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
 }
 
 // fail answers with an error, or ends an answer that has begun.
