@@ -44,16 +44,19 @@ type house struct {
 }
 
 // build makes the parts and joins them. It changes nothing on the machine yet.
-func build(c config.Config, log *slog.Logger) (h *house, err error) {
-	h = &house{config: c, log: log}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, h.close())
-		}
-	}()
+func build(c config.Config, log *slog.Logger) (*house, error) {
+	h := &house{config: c, log: log}
+	if err := h.open(); err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	return h, nil
+}
+
+func (h *house) open() error {
+	c, log := h.config, h.log
 	records, err := bolt.Open(filepath.Join(c.DataDir, "isle.db"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h.closers = append(h.closers, records.Close)
 	images, err := image.Open(image.Config{
@@ -61,34 +64,34 @@ func build(c config.Config, log *slog.Logger) (h *house, err error) {
 		Toolbox: beside("isle-toolbox"), Log: log.With("part", "image"),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h.closers = append(h.closers, images.Close)
 	volumes, err := volume.Open(volume.Config{Dir: c.DataDir, Store: records, Log: log.With("part", "volume")})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	host, err := detect()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	runtimes, err := newRuntime(c, host, log)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	initPath, err := runtimes.InitPath()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	bus := &event.Bus{}
 	if err := h.buildNetworks(records, bus); err != nil {
-		return nil, err
+		return err
 	}
 	h.engine = &engine.Engine{
 		Config: c, Store: records, Images: images, Runtime: runtimes, Networks: h.networks, Volumes: volumes,
 		Bus: bus, Log: log.With("part", "engine"), Host: host, Init: cmp.Or(c.Init, initPath),
 	}
-	return h, nil
+	return nil
 }
 
 func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
