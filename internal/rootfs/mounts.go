@@ -37,6 +37,11 @@ func Mounted(mounts []isle.Mount, opts *Options) (*View, error) {
 	if len(mounts) == 0 {
 		return nil, errors.New("open a container's file system: it has no mounts")
 	}
+	if len(mounts) == 1 && len(opts.Overlays) == 0 {
+		if fd, err := detached(mounts[0], opts.ReadOnly); err == nil {
+			return newView(fd), nil
+		} // an older kernel: the long way works as well
+	}
 	fd := -1
 	err := onThread(func() (err error) {
 		fd, err = assemble(mounts, *opts)
@@ -46,6 +51,27 @@ func Mounted(mounts []isle.Mount, opts *Options) (*View, error) {
 		return nil, fmt.Errorf("open a container's file system: %w", err)
 	}
 	return newView(fd), nil
+}
+
+// detached makes one mount that is attached nowhere: no namespace is needed.
+func detached(m isle.Mount, ro bool) (fd int, err error) {
+	flags, data := parseOptions(m.Options)
+	switch {
+	case m.Type == "overlay":
+		fd, err = overlayfs(data)
+	case flags&unix.MS_BIND != 0:
+		fd, err = openTree(m.Source, flags&unix.MS_REC != 0)
+	default:
+		err = unix.ENOTSUP
+	}
+	if err != nil || !ro && flags&unix.MS_RDONLY == 0 {
+		return fd, err
+	}
+	if err := readOnly(fd, "", unix.AT_EMPTY_PATH); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // Base is the root file system of a running container without what is mounted
@@ -258,12 +284,27 @@ func mountOne(m isle.Mount, at string) error {
 	return nil
 }
 
-// mountLong mounts an overlay with more lower layers than fit into mount(2)'s
-// page: one option at a time (kernels since 6.7).
+// mountLong mounts an overlay with more lower layers than fit into mount(2)'s page.
 func mountLong(data []string, flags uintptr, at string) error {
+	mnt, err := overlayfs(data)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(mnt)
+	if flags&unix.MS_RDONLY != 0 {
+		if err := readOnly(mnt, "", unix.AT_EMPTY_PATH); err != nil {
+			return err
+		}
+	}
+	return os.NewSyscallError("move_mount", unix.MoveMount(mnt, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH))
+}
+
+// overlayfs makes an overlay that is attached nowhere, one option and one
+// layer at a time (kernels since 6.7).
+func overlayfs(data []string) (int, error) {
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return os.NewSyscallError("fsopen", err)
+		return -1, os.NewSyscallError("fsopen", err)
 	}
 	defer unix.Close(fs)
 	for _, o := range data {
@@ -274,23 +315,15 @@ func mountLong(data []string, flags uintptr, at string) error {
 		}
 		for _, v := range values {
 			if err := setOption(fs, k, v); err != nil {
-				return fmt.Errorf("option %s: %w", k, err)
+				return -1, fmt.Errorf("option %s: %w", k, err)
 			}
 		}
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
-		return os.NewSyscallError("fsconfig", err)
+		return -1, os.NewSyscallError("fsconfig", err)
 	}
-	attr := 0
-	if flags&unix.MS_RDONLY != 0 {
-		attr = unix.MOUNT_ATTR_RDONLY
-	}
-	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attr)
-	if err != nil {
-		return os.NewSyscallError("fsmount", err)
-	}
-	defer unix.Close(mnt)
-	return os.NewSyscallError("move_mount", unix.MoveMount(mnt, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH))
+	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	return mnt, os.NewSyscallError("fsmount", err)
 }
 
 func setOption(fs int, k, v string) error {

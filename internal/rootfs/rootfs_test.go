@@ -342,22 +342,29 @@ func overlay(t *testing.T, n int) (mounts []runtime.Mount, upper string) {
 
 func TestMountedOverlayfs(t *testing.T) {
 	for _, layers := range []int{1, 60} { // 60: more than a page of options
-		mounts, upper := overlay(t, layers)
-		v, err := rootfs.Mounted(mounts, nil)
-		if err != nil {
-			t.Fatalf("%d layers: %v", layers, err)
+		for _, opts := range []*rootfs.Options{nil, {Overlays: []rootfs.Overlay{{Source: t.TempDir(), Target: "/vol"}}}} {
+			checkOverlayfs(t, layers, opts)
 		}
-		if _, err := v.Stat(fmt.Sprintf("/layer%d", layers-1)); err != nil {
-			t.Errorf("%d layers: %v", layers, err)
-		}
-		if err := v.Unpack(t.Context(), "/", archive(t, tar.Header{Name: "new"}), rootfs.UnpackOptions{}); err != nil {
-			t.Errorf("%d layers: %v", layers, err)
-		}
-		if _, err := os.Stat(upper + "/new"); err != nil {
-			t.Errorf("%d layers: not in the upper layer: %v", layers, err)
-		}
-		v.Close()
 	}
+}
+
+func checkOverlayfs(t *testing.T, layers int, opts *rootfs.Options) {
+	t.Helper()
+	mounts, upper := overlay(t, layers)
+	v, err := rootfs.Mounted(mounts, opts)
+	if err != nil {
+		t.Fatalf("%d layers: %v", layers, err)
+	}
+	if _, err := v.Stat(fmt.Sprintf("/layer%d", layers-1)); err != nil {
+		t.Errorf("%d layers: %v", layers, err)
+	}
+	if err := v.Unpack(t.Context(), "/", archive(t, tar.Header{Name: "new"}), rootfs.UnpackOptions{}); err != nil {
+		t.Errorf("%d layers: %v", layers, err)
+	}
+	if _, err := os.Stat(upper + "/new"); err != nil {
+		t.Errorf("%d layers: not in the upper layer: %v", layers, err)
+	}
+	v.Close()
 }
 
 func TestCopyOut(t *testing.T) {

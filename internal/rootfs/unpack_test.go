@@ -45,7 +45,9 @@ func archive(t *testing.T, headers ...tar.Header) io.Reader {
 }
 
 func TestUnpack(t *testing.T) {
-	symlink := func(name, to string) tar.Header { return tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to} }
+	symlink := func(name, to string) tar.Header {
+		return tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to}
+	}
 	hard := func(name, to string) tar.Header { return tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: to} }
 	dir := func(name string) tar.Header { return tar.Header{Typeflag: tar.TypeDir, Name: name} }
 	file := func(name string) tar.Header { return tar.Header{Name: name} }
