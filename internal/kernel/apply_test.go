@@ -110,7 +110,7 @@ func TestDisconnect(t *testing.T) {
 	base := merge(bridge(1, netspec.Segment{}), bridge(2, netspec.Segment{}), c)
 	m.apply(base)
 	second := state(
-		netspec.Link{Name: "isv2", Kind: netspec.Veth, MTU: 1400, MAC: netspec.MAC{2, 9, 0, 0, 0, 1}, Master: "isbr2", PeerNS: ns, Peer: "eth1", PeerMAC: netspec.MAC{2, 9, 0, 0, 0, 2}},
+		netspec.Link{Name: "isv2", Kind: netspec.Veth, MTU: 1500, MAC: netspec.MAC{2, 9, 0, 0, 0, 1}, Master: "isbr2", PeerNS: ns, Peer: "eth1", PeerMAC: netspec.MAC{2, 9, 0, 0, 0, 2}},
 		netspec.Addr{NS: ns, Link: "eth1", Prefix: pfx("10.2.0.2/24")})
 	m.apply(second)
 	m.apply(state(netspec.Addr{NS: ns, Link: "eth1", Prefix: pfx("fd00:2::2/64")})) // had no IPv6 until now
@@ -148,6 +148,26 @@ func TestChange(t *testing.T) {
 	}
 	if got := m.observe(); !got.Equal(want) {
 		t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
+	}
+}
+
+// TestBridgeKeepsMTU : a bridge takes the MTU of its ports, and another one when
+// the last port leaves, unless it was told.
+func TestBridgeKeepsMTU(t *testing.T) {
+	m := newMachine(t)
+	br := bridge(1, netspec.Segment{})
+	l := br[netspec.Link{Name: "isbr1"}.Key()].(netspec.Link)
+	l.MTU = 1400
+	br[l.Key()] = l
+	m.apply(br)
+	c, _ := container(1, 1)
+	for range 2 {
+		if got := m.observe(); !got.Equal(br) {
+			t.Errorf("observed:\n%s", reconcile.Dump(got))
+		}
+		m.apply(c)
+		m.remove(c)
+		m.settle("isv1-1")
 	}
 }
 

@@ -45,7 +45,12 @@ func (k *Kernel) link(c reconcile.Change, later []reconcile.Change) error {
 }
 
 func (k *Kernel) makeBridge(l netspec.Link, ipv6 bool) error {
-	err := k.rt.Do(rtnl.NewLink(l, k.mark, 0, -1))
+	plain := l
+	plain.MTU = 0
+	err := k.rt.Do(rtnl.NewLink(plain, k.mark, 0, -1))
+	if err == nil && l.MTU != 0 {
+		err = k.setLink(l) // an MTU that is set later stays, one that is given at once follows the ports
+	}
 	if errors.Is(err, unix.EEXIST) {
 		have, ferr := k.rt.Link(l.Name)
 		if ferr != nil || !k.mark.Ours(have.Group, have.Name) || have.Kind != l.Kind {
@@ -155,6 +160,9 @@ func (k *Kernel) remake(l netspec.Link, peer *os.File) error {
 			return err
 		}
 		err = k.rt.Do(rtnl.NewLink(l, k.mark, master, int(peer.Fd())))
+		if err == nil && (l.Hairpin || l.Isolated) {
+			return k.rt.Do(rtnl.SetPort(l))
+		}
 		if !errors.Is(err, unix.EEXIST) {
 			return err
 		}

@@ -58,12 +58,15 @@ func (m *memory) die(link netspec.Link) {
 	m.dying[link.Name] = struct{}{}
 }
 
-// dead reports whether the end of a link was expected, once.
-func (m *memory) dead(name string) bool {
+// isDying reports whether the end of a link is expected; gone says that it
+// has come.
+func (m *memory) isDying(name string, gone bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_, ok := m.dying[name]
-	delete(m.dying, name)
+	if gone {
+		delete(m.dying, name)
+	}
 	return ok
 }
 

@@ -161,7 +161,7 @@ func (w *watcher) concerns(route bool, a nlmsg.Answer) bool {
 		if len(a.Data) == 0 || a.Data[0] != unix.AF_UNSPEC || !w.k.mark.Ours(l.Group, l.Name) || !gone && l.Up {
 			return false
 		}
-		return !w.k.memory.dead(l.Name)
+		return !w.k.memory.isDying(l.Name, gone)
 	case unix.RTM_DELADDR:
 		return rtnl.OurAddr(a.Data)
 	case unix.RTM_DELROUTE:
