@@ -33,10 +33,7 @@ func (r *run) buildSpec() error {
 
 func (r *run) specInput() (in spec.Input, err error) {
 	e := r.e
-	in = spec.Input{Record: r.rec, Host: e.Host, Rootfs: "rootfs", Mounts: r.mounts, Init: e.Init}
-	if in.User, err = lookUp(r.rec, r.rootfs, r.rec.Config.User); err != nil {
-		return in, err
-	}
+	in = spec.Input{Record: r.rec, Host: e.Host, Rootfs: "rootfs", Mounts: r.mounts, Init: e.Init, User: r.user}
 	if in.Devices, err = spec.FindDevices(r.rec.Host); err != nil {
 		return in, err
 	}
@@ -114,7 +111,7 @@ func (e *Engine) execProcess(ctx context.Context, rec container.Record, req apit
 	if err != nil {
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
-	user, err := lookUp(rec, rootfs, or(req.User, rec.Config.User))
+	user, err := lookUp(rec.State, rec.Host.GroupAdd, rootfs, or(req.User, rec.Config.User))
 	if err != nil {
 		return nil, err
 	}

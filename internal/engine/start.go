@@ -8,6 +8,7 @@ import (
 
 	apitypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sync/errgroup"
 
 	"isle/internal/container"
 	"isle/internal/failpoint"
@@ -74,6 +75,8 @@ type run struct {
 	netNS   string
 	mounts  []container.Mount // the record's, with the sources as they are now
 	rootfs  []runtime.Mount
+	user    spec.User
+	ahead   func() error // waits for rootfs and user
 	runtime runtime.Runtime
 	group   cgroup.Group
 	pid     int
@@ -87,6 +90,10 @@ func (e *Engine) launch(ctx context.Context, c *entry, again bool) (_ container.
 	if r.runtime, err = e.Runtime.Find(r.rec.Runtime); err != nil {
 		return r.rec, err
 	}
+	var ahead errgroup.Group
+	ahead.Go(func() error { return r.lookAhead(ctx) })
+	r.ahead = ahead.Wait
+	defer ahead.Wait() // also when a step failed before it was needed
 	failpoint.Here(failpoint.StartBefore)
 	for _, step := range []func(context.Context, *undo.Stack) error{
 		r.mountVolumes, r.openNetworks, r.writeFiles, r.writeBundle, r.create, r.start,
@@ -141,10 +148,20 @@ func (r *run) writeFiles(ctx context.Context, _ *undo.Stack) error {
 	return nil
 }
 
-func (r *run) writeBundle(ctx context.Context, u *undo.Stack) (err error) {
-	u.Push("write bundle", func(context.Context) error { return r.e.removeBundle(r.rec.ID) })
+// lookAhead finds the root file system and the user while the network is made:
+// neither needs the other.
+func (r *run) lookAhead(ctx context.Context) (err error) {
 	if r.rootfs, err = r.e.Images.RootfsMounts(ctx, r.rec.ID); err != nil {
 		return fmt.Errorf("root file system: %w", err)
+	}
+	r.user, err = lookUp(r.rec.State, r.rec.Host.GroupAdd, r.rootfs, r.rec.Config.User)
+	return err
+}
+
+func (r *run) writeBundle(_ context.Context, u *undo.Stack) error {
+	u.Push("write bundle", func(context.Context) error { return r.e.removeBundle(r.rec.ID) })
+	if err := r.ahead(); err != nil {
+		return err
 	}
 	if err := r.buildSpec(); err != nil {
 		return err
