@@ -30,9 +30,6 @@ const (
 
 // Main runs the program with argv and returns its exit status.
 func Main(argv []string) int {
-	if os.Getpid() == 1 {
-		stopOnSignal()
-	}
 	name, args := filepath.Base(argv[0]), argv[1:]
 	table := commands()
 	if _, ok := table[name]; !ok || name == program {
@@ -43,16 +40,33 @@ func Main(argv []string) int {
 		name, args = filepath.Base(args[0]), args[1:]
 	}
 	if f, ok := table[name]; ok {
+		if os.Getpid() == 1 {
+			stopOnSignal(fatal(name))
+		}
 		return run(name, f, args)
 	}
 	return own(name)
 }
 
-// stopOnSignal gives the signals that stop a container their usual effect: the
-// kernel ignores them for the first process of a pid namespace.
-func stopOnSignal() {
+// fatal are the signals that end each command when it is the first process of a
+// pid namespace, where the kernel ignores them otherwise. Those that handle
+// signals themselves are named; everything else is stopped by all of these.
+func fatal(command string) []os.Signal {
+	switch command {
+	case "serve", "ping":
+		return nil
+	case "sh": // Ctrl-C is for what runs in it
+		return []os.Signal{syscall.SIGTERM, syscall.SIGHUP}
+	}
+	return []os.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT}
+}
+
+func stopOnSignal(signals []os.Signal) {
+	if len(signals) == 0 {
+		return // to Notify, none means all
+	}
 	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
+	signal.Notify(ch, signals...)
 	go func() { os.Exit(128 + int((<-ch).(syscall.Signal))) }()
 }
 
