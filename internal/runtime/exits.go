@@ -107,7 +107,5 @@ func readExit(conn net.Conn) (Exit, error) {
 	if err := json.Unmarshal(resp.Body, &e); err != nil {
 		return Exit{}, fmt.Errorf("read exit: %w", err)
 	}
-	x := exitOf(e)
-	x.At = x.At.UTC().Round(0)
-	return x, nil
+	return exitOf(e), nil
 }

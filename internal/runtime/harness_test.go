@@ -60,7 +60,7 @@ func outside() int {
 
 // world is an isled's view of a shim of its own.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	group   string // parent cgroup of the containers
 	c       *Client
@@ -86,7 +86,7 @@ func both(t *testing.T, fn func(t *testing.T, w *world)) {
 
 // newWorld is a client with a fresh run directory, whose shim is gone and has
 // left nothing when the test ends.
-func newWorld(t *testing.T, name string) *world {
+func newWorld(t testing.TB, name string) *world {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "isle")
 	if err != nil {
@@ -115,7 +115,7 @@ func (w *world) client() *Client {
 	return c
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(p)))
@@ -200,7 +200,7 @@ func (w *world) shimPid() int {
 	return pid
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if ok() {

@@ -120,6 +120,7 @@ func serve(runDir, release string, patience time.Duration) error {
 	// A container costs two stacks and a few kilobytes: collecting early keeps
 	// the fixed part small too.
 	debug.SetGCPercent(50)
+	shed()
 	l, s, err := prepare(runDir, release)
 	tellReady(err)
 	if err != nil {
@@ -127,6 +128,16 @@ func serve(runDir, release string, patience time.Duration) error {
 	}
 	defer os.Remove(filepath.Join(runDir, PidFile))
 	return s.Serve(unlessNeeded(s), l, patience)
+}
+
+// shed drops what containers shall not get by way of us: isled's umask, and the
+// variables by which a service manager speaks to it (a runtime that finds
+// NOTIFY_SOCKET mounts it into the container).
+func shed() {
+	unix.Umask(0o022)
+	for _, name := range []string{"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"} {
+		os.Unsetenv(name)
+	}
 }
 
 func prepare(runDir, release string) (*net.UnixListener, *Server, error) {
