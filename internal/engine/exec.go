@@ -241,7 +241,7 @@ func (e *Engine) execStart(ctx context.Context, x *execution, rec container.Reco
 	pid, err := e.Runtime.Exec(ctx, runtime.Proc{ID: rec.ID, Exec: x.id}, process, stdio)
 	if err != nil {
 		code := exitCodeOf(fmt.Errorf("OCI runtime: %w", err))
-		x.ended(code)
+		x.ended(code, nil)
 		return execError(err)
 	}
 	x.mu.Lock()
@@ -262,16 +262,23 @@ func execError(err error) error {
 }
 
 // failed marks a session that never ran.
-func (x *execution) failed() { x.ended(126) }
+func (x *execution) failed() { x.ended(126, nil) }
 
-// ended records the exit; a second one changes nothing.
-func (x *execution) ended(code int) bool {
+// ended records the exit; a second one changes nothing. Those who wait for it
+// go on when tell has returned, so that they find what it tells.
+func (x *execution) ended(code int, tell func()) bool {
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.exitCode != nil {
+	first := x.exitCode == nil
+	if first {
+		x.exitCode, x.running, x.pid = &code, false, 0
+	}
+	x.mu.Unlock()
+	if !first {
 		return false
 	}
-	x.exitCode, x.running, x.pid = &code, false, 0
+	if tell != nil {
+		tell()
+	}
 	close(x.done)
 	return true
 }
@@ -280,11 +287,11 @@ func (x *execution) ended(code int) bool {
 func (e *Engine) execExited(ctx context.Context, exit runtime.Exit) {
 	defer e.ack(ctx, exit.Proc)
 	x, ok := e.sessions.get(exit.Exec)
-	if !ok || !x.ended(exit.Code) {
-		return
+	if ok && x.ended(exit.Code, func() {
+		e.emitAt(exit.At, x.c.snapshot(), events.ActionExecDie, "execID", x.id, "exitCode", strconv.Itoa(exit.Code))
+	}) {
+		e.dropLater(x)
 	}
-	e.emitAt(exit.At, x.c.snapshot(), events.ActionExecDie, "execID", x.id, "exitCode", strconv.Itoa(exit.Code))
-	e.dropLater(x)
 }
 
 // dropLater forgets a session when nobody will ask for it any more.
@@ -305,7 +312,7 @@ func (e *Engine) endExecs(c *entry) {
 		if !waiting {
 			continue
 		}
-		if x.ended(137) {
+		if x.ended(137, nil) {
 			e.dropLater(x)
 		}
 	}
