@@ -287,7 +287,7 @@ func TestFollowFromNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	lines, ended := make(chan string), make(chan error, 1)
 	go func() {
-		ended <- Read(ctx, path, Options{Tail: 0, Follow: true}, func(e Entry) error { lines <- string(e.Line); return nil })
+		ended <- Read(ctx, path, Options{Tail: -1, Follow: true}, func(e Entry) error { lines <- string(e.Line); return nil })
 	}()
 	w := open(t, Config{Path: path})
 	w.Write("stdout", []byte("first\n"))
