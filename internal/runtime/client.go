@@ -68,8 +68,22 @@ func (c *Client) negotiate(ctx context.Context) error {
 	return nil
 }
 
+// repeatable are the requests that may be sent again when the shim was killed
+// before it answered.
+var repeatable = map[string]bool{wire.OpHello: true, wire.OpDelete: true, wire.OpList: true, wire.OpAck: true, wire.OpPids: true}
+
 // ask sends a request on a connection of its own and returns the answer.
 func ask[Resp any](ctx context.Context, c *Client, op string, body any) (resp Resp, err error) {
+	for range 3 {
+		resp, err = askOnce[Resp](ctx, c, op, body)
+		if !repeatable[op] || !errdefs.IsUnavailable(err) || ctx.Err() != nil {
+			break
+		}
+	}
+	return resp, err
+}
+
+func askOnce[Resp any](ctx context.Context, c *Client, op string, body any) (resp Resp, err error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return resp, err

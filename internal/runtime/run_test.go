@@ -199,6 +199,10 @@ func TestCVE_2024_21626(t *testing.T) {
 		}
 		pid, err := w.c.Exec(w.ctx, Proc{ID: id, Exec: "e"}, &specs.Process{Args: []string{"/bin/sleep", "100"}, Cwd: "/", Env: []string{"PATH=/bin"}}, Stdio{})
 		w.must(err)
+		eventually(t, "the session is the command", func() bool {
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			return strings.TrimSpace(string(b)) == "sleep"
+		})
 		if bad := fds(pid); len(bad) > 0 {
 			t.Errorf("open in an exec session: %v", bad)
 		}
