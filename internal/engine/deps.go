@@ -72,6 +72,9 @@ type Progress = func(jsonstream.Message)
 
 // Runtime is package runtime's Client.
 type Runtime interface {
+	// Filter lets s use a system call filter that was compiled before; the key
+	// goes into Create.
+	Filter(r runtime.Runtime, s *specs.Spec) (key string)
 	// Create sets up the container and leaves its process waiting for Start.
 	Create(ctx context.Context, req runtime.Create) (pid int, err error)
 	Start(ctx context.Context, id string) error

@@ -50,14 +50,14 @@ var errStale = errors.New("the exit of another run")
 func (e *Engine) runEnded(ctx context.Context, c *entry, x runtime.Exit) {
 	failpoint.Here(failpoint.ExitBeforeRecord)
 	var next what
-	var done, torn chan struct{}
+	var done, torn, freed chan struct{}
 	err := e.update(ctx, c, func(rec *container.Record) error {
 		if !rec.State.Alive() || x.At.Before(rec.State.StartedAt) {
 			return errStale
 		}
 		next = c.afterLocked(rec, x)
-		torn = make(chan struct{})
-		c.torn, done, c.up = torn, c.ended, false
+		torn, freed = make(chan struct{}), make(chan struct{})
+		c.torn, c.freed, done, c.up = torn, freed, c.ended, false
 		return nil
 	})
 	if errors.Is(err, errStale) {
@@ -75,6 +75,10 @@ func (e *Engine) runEnded(ctx context.Context, c *entry, x runtime.Exit) {
 	if done != nil {
 		close(done)
 	}
+	e.spawn(func(context.Context) {
+		defer close(freed)
+		e.letGo(ctx, c, rec)
+	})
 	e.teardown(ctx, c, rec)
 	close(torn)
 	failpoint.Here(failpoint.ExitAfterTeardown)
@@ -117,24 +121,38 @@ func (c *entry) afterLocked(rec *container.Record, x runtime.Exit) what {
 	return w
 }
 
-// teardown takes down what a run needed, as far as it goes: what stays is
+// teardown takes down what others may want when this container is gone: its
+// addresses, ports and volumes. It goes as far as it can: what stays is
 // reported, and cleared by the next start or by restore.
 func (e *Engine) teardown(ctx context.Context, c *entry, rec container.Record) {
-	e.ack(ctx, runtime.Proc{ID: rec.ID})
 	e.endWatch(c)
 	e.endExecs(c)
-	err := e.Runtime.Delete(ctx, rec.ID)
-	failpoint.Here(failpoint.ExitAfterRuntime)
-	err = errors.Join(err, e.closeNetworks(ctx, rec))
+	err := e.closeNetworks(ctx, rec)
 	failpoint.Here(failpoint.ExitAfterNetwork)
 	err = errors.Join(err, e.unmountVolumes(ctx, rec), e.removeBundle(rec.ID))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dirty = e.leftBehind(rec, err)
+	c.rec = clearedNetworks(c.rec)
+}
+
+// letGo makes the shim and the runtime forget a run, which takes a program and
+// the removal of a dozen cgroups. Only the container's own next start waits
+// for it: no id is used twice.
+func (e *Engine) letGo(ctx context.Context, c *entry, rec container.Record) {
+	e.ack(ctx, runtime.Proc{ID: rec.ID})
+	err := e.Runtime.Delete(ctx, rec.ID)
+	failpoint.Here(failpoint.ExitAfterRuntime)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stuck = e.leftBehind(rec, err)
+}
+
+func (e *Engine) leftBehind(rec container.Record, err error) bool {
 	if err != nil {
 		e.Log.Warn("something of a container is left after its exit", "container", rec.ID, "error", err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dirty = err != nil
-	c.rec = clearedNetworks(c.rec)
+	return err != nil
 }
 
 func (e *Engine) ack(ctx context.Context, p runtime.Proc) {

@@ -110,6 +110,8 @@ func (r *fakeRuntime) note(format string, args ...any) {
 	r.log = append(r.log, fmt.Sprintf(format, args...))
 }
 
+func (r *fakeRuntime) Filter(runtime.Runtime, *specs.Spec) string { return "" }
+
 func (r *fakeRuntime) Create(_ context.Context, req runtime.Create) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -90,7 +90,7 @@ func (c *entry) hold(on bool) {
 // began prepares the entry for a run that is being recorded. mu is held.
 func (c *entry) beganLocked() {
 	c.ended = make(chan struct{})
-	c.torn = nil
+	c.torn, c.freed = nil, nil
 	c.manual = false
 }
 

@@ -157,10 +157,11 @@ func (e *Engine) clearBroken(ctx context.Context, c *entry, m found) error {
 	if !live && !m.sandboxes[rec.ID] && err != nil {
 		return nil
 	}
+	e.letGo(ctx, c, rec)
 	e.teardown(ctx, c, rec)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dirty {
+	if c.dirty || c.stuck {
 		return errors.New("see the log")
 	}
 	return nil
@@ -169,6 +170,7 @@ func (e *Engine) clearBroken(ctx context.Context, c *entry, m found) error {
 func (e *Engine) finishRemoval(ctx context.Context, c *entry) error {
 	c.op.Lock()
 	defer c.op.Unlock()
+	e.letGo(ctx, c, c.snapshot())
 	return e.removeLocked(ctx, c, c.snapshot().RemoveVolumes)
 }
 

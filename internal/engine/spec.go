@@ -28,6 +28,7 @@ func (r *run) buildSpec() error {
 	if err != nil {
 		return trimmed(err)
 	}
+	r.filter = r.e.Runtime.Filter(r.runtime, s)
 	return r.e.writeBundle(r.rec.ID, s)
 }
 

@@ -37,7 +37,7 @@ func (e *Engine) startLocked(ctx context.Context, c *entry, again bool) error {
 		return err
 	}
 	c.dropRetry()
-	if err := e.clearedUp(ctx, c); err != nil {
+	if err := e.startable(ctx, c); err != nil {
 		return err
 	}
 	c.shut()
@@ -66,6 +66,26 @@ func (e *Engine) clearedUp(ctx context.Context, c *entry) error {
 	return nil
 }
 
+// startable waits until the runtime can be given the same id again.
+func (e *Engine) startable(ctx context.Context, c *entry) error {
+	if err := e.clearedUp(ctx, c); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	freed, rec := c.freed, c.rec
+	c.mu.Unlock()
+	if err := until(ctx, freed); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	stuck := c.stuck
+	c.mu.Unlock()
+	if stuck {
+		e.letGo(ctx, c, rec)
+	}
+	return nil
+}
+
 // run is one start in the making.
 type run struct {
 	e       *Engine
@@ -79,6 +99,7 @@ type run struct {
 	ahead   func() error // waits for rootfs and user
 	runtime runtime.Runtime
 	group   cgroup.Group
+	filter  string // key of its system call filter
 	pid     int
 }
 
@@ -180,7 +201,7 @@ func (r *run) create(ctx context.Context, u *undo.Stack) (err error) {
 		return err
 	}
 	r.pid, err = e.Runtime.Create(ctx, runtime.Create{
-		ID: rec.ID, Bundle: e.bundle(rec.ID), Runtime: r.runtime, Rootfs: r.rootfs, Log: log, KeepShared: spec.KeepShared(r.mounts), CgroupPath: accounting(r.group),
+		ID: rec.ID, Bundle: e.bundle(rec.ID), Runtime: r.runtime, Rootfs: r.rootfs, Log: log, KeepShared: spec.KeepShared(r.mounts), CgroupPath: accounting(r.group), Filter: r.filter,
 		Stdio: runtime.Stdio{
 			Terminal: rec.Config.Tty, Stdin: rec.Config.OpenStdin, CloseStdin: rec.Config.StdinOnce,
 			Height: uint16(rec.Host.ConsoleSize[0]), Width: uint16(rec.Host.ConsoleSize[1]),

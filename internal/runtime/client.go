@@ -172,6 +172,9 @@ func (c *Client) Create(ctx context.Context, req Create) (int, error) {
 		body.Rootfs = append(body.Rootfs, wire.Mount(m))
 	}
 	got, err := ask[wire.Started](ctx, c, wire.OpCreate, body)
+	if err == nil {
+		c.keepFilter(req.Filter, req.Runtime, req.ID)
+	}
 	return got.Pid, err
 }
 

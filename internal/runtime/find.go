@@ -20,12 +20,15 @@ type runtimes struct {
 	mu     sync.Mutex
 	byName map[string]Runtime
 	choice string
+	// filters says which runtimes keep compiled system call filters, and what
+	// build of the program they are of ("": it keeps none).
+	filters map[string]string
 }
 
 // findRuntimes chooses the default: what is configured, or the first usual
 // one with which a container really runs here.
 func (c *Client) findRuntimes() error {
-	c.runtimes.byName = map[string]Runtime{}
+	c.runtimes.byName, c.runtimes.filters = map[string]Runtime{}, map[string]string{}
 	for name, r := range c.conf.Runtimes {
 		c.runtimes.byName[name] = c.complete(name, r.Path, r.Args)
 	}
@@ -74,6 +77,9 @@ func (c *Client) Find(name string) (Runtime, error) {
 		c.conf.Log.Warn("the runtime did not run a container on trial", "runtime", name, "error", err)
 	}
 	r.StartFIFO = p.StartFIFO
+	c.runtimes.mu.Lock()
+	defer c.runtimes.mu.Unlock()
+	c.runtimes.filters[r.Name] = p.filterBuild(r)
 	return r, nil
 }
 

@@ -24,6 +24,17 @@ type probe struct {
 	Changed   time.Time
 	Problem   string // "": a container ran
 	StartFIFO bool
+	// KeepsFilter: it is crun, which leaves the compiled system call filter in
+	// its state directory and takes one that is given.
+	KeepsFilter bool
+}
+
+// filterBuild is empty when filters of r are not to be kept.
+func (p probe) filterBuild(r Runtime) string {
+	if !p.KeepsFilter {
+		return ""
+	}
+	return fmt.Sprint(r.Path, p.Size, p.Changed.UnixNano())
 }
 
 func (p probe) err() error {
@@ -60,17 +71,18 @@ func (c *Client) try(r Runtime) probe {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	var err error
-	if isCrun(ctx, r) {
+	crun := isCrun(ctx, r)
+	if crun {
 		r.StartFIFO = true
 		if err = c.trial(ctx, r); err == nil {
-			return probe{StartFIFO: true}
+			return probe{StartFIFO: true, KeepsFilter: true}
 		}
 		r.StartFIFO = false
 	}
 	if err = c.trial(ctx, r); err != nil {
 		return probe{Problem: err.Error()}
 	}
-	return probe{}
+	return probe{KeepsFilter: crun}
 }
 
 func isCrun(ctx context.Context, r Runtime) bool {

@@ -69,6 +69,8 @@ type Create struct {
 	Log     Log
 	// KeepShared: some bind of the container propagates mounts to the host.
 	KeepShared bool
+	// Filter is the key of the system call filter, see Client.Filter; may be "".
+	Filter string
 	// Resources checks; see cgroup.
 	CgroupPath string // where the container's processes are accounted, for OOM detection
 }
