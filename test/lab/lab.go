@@ -180,7 +180,7 @@ var foreign string
 
 func listForeign() string {
 	var all []byte
-	for _, c := range []string{"nft list table inet foreign", "ip -o link show foreign0", "ip -o addr show dev foreign0 | sed s/tentative//", "ip -o addr show dev up0 | sed s/tentative//", "ip route show default"} {
+	for _, c := range []string{"nft list table inet foreign", "ip -o link show foreign0", "ip -o addr show dev foreign0 | sed 's/tentative *//'", "ip -o addr show dev up0 | sed 's/tentative *//'", "ip route show default"} {
 		out, _ := exec.Command("sh", "-c", c).CombinedOutput()
 		all = append(all, out...)
 	}
