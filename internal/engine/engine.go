@@ -69,10 +69,9 @@ type entry struct {
 	freed  chan struct{} // closed when the runtime has forgotten the last run; nil: nothing to wait for
 	stuck  bool          // it has not forgotten it
 
-	removing atomic.Bool // a removal is in progress
-	up       bool        // the runtime has a process: clients can be joined to it
-	pending  []*joiner   // clients that attached before the start
-	execs    map[string]*execution
+	removing atomic.Bool        // a removal is in progress
+	up       bool               // the runtime has a process: clients can be joined to it
+	pending  []*joiner          // clients that attached before the start
 	watch    context.CancelFunc // ends the health check
 	watching chan struct{}      // closed when it has ended
 }

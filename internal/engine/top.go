@@ -77,13 +77,12 @@ func readMachine() (machine, error) {
 // proc is one process. stat are the fields of /proc/PID/stat after the name,
 // the first being the state (field 3 of proc(5)).
 type proc struct {
-	pid     int
-	comm    string
-	stat    []string
-	args    string
-	uid     string
-	gid     string
-	threads string
+	pid  int
+	comm string
+	stat []string
+	args string
+	uid  string
+	gid  string
 }
 
 func readProcess(pid int) (proc, error) {

@@ -141,7 +141,9 @@ func imageConfig(c *container.Config) dockerspec.DockerOCIImageConfig {
 	var out dockerspec.DockerOCIImageConfig
 	out.User, out.Env, out.Entrypoint, out.Cmd = c.User, c.Env, c.Entrypoint, c.Cmd
 	out.Volumes, out.WorkingDir, out.Labels = c.Volumes, c.WorkingDir, c.Labels
-	out.StopSignal, out.ArgsEscaped = c.StopSignal, c.ArgsEscaped //nolint:staticcheck // Docker keeps it
+	out.StopSignal = c.StopSignal
+	//lint:ignore SA1019 Docker keeps it in what it commits.
+	out.ArgsEscaped = c.ArgsEscaped
 	out.Healthcheck, out.OnBuild, out.Shell = c.Healthcheck, c.OnBuild, c.Shell
 	for p := range c.ExposedPorts {
 		if out.ExposedPorts == nil {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -49,7 +50,7 @@ func layerOf(t *testing.T, entries ...string) v1.Layer {
 		}
 	}
 	w.Close()
-	l, err := tarball.LayerFromReader(&b)
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -393,5 +392,3 @@ func (j *joined) wait() error {
 		return fmt.Errorf("attach does not end")
 	}
 }
-
-func sorted(list []int) []int { slices.Sort(list); return list }

@@ -222,14 +222,3 @@ func (h *host) hijack(request string) (*net.UnixConn, *bufio.Reader, string) {
 }
 
 func fake() *servertest.Backend { return servertest.New() }
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for range 1000 {
-		if ok() {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatal("not in time: " + what)
-}
