@@ -20,6 +20,16 @@ import (
 
 const defaultDetachKeys = "ctrl-p,ctrl-q"
 
+// typedKeys are the keys that a client leaves with. Only what is typed at a
+// terminal is looked at: any bytes may come through a pipe.
+func typedKeys(s string, terminal bool) ([]byte, error) {
+	keys, err := detachKeys(s)
+	if !terminal {
+		keys = nil
+	}
+	return keys, err
+}
+
 // detachKeys reads "ctrl-p,ctrl-q". Empty means the default.
 func detachKeys(s string) ([]byte, error) {
 	if s == "" {
@@ -110,11 +120,11 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, opts container
 	if err != nil {
 		return err
 	}
-	keys, err := detachKeys(opts.DetachKeys)
+	rec := c.snapshot()
+	keys, err := typedKeys(opts.DetachKeys, rec.Config.Tty)
 	if err != nil {
 		return err
 	}
-	rec := c.snapshot()
 	if err := mayAttach(rec); err != nil {
 		return err
 	}

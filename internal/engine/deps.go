@@ -128,6 +128,8 @@ type Networks interface {
 	Disconnect(ctx context.Context, sandboxID, networkID string) error
 	// Rename changes a container's names in DNS.
 	Rename(ctx context.Context, sandboxID, from, to string) error
+	// Path is where the namespace of an open sandbox is; "" for the host's.
+	Path(sandboxID string) (string, error)
 	// Sandboxes are the containers that have one: for cleaning up at start.
 	Sandboxes(ctx context.Context) ([]string, error)
 	// Counters reads an endpoint's interfaces by their names inside.

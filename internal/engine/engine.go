@@ -64,10 +64,9 @@ type entry struct {
 	retry   *retry        // a restart that the policy has planned
 	backoff time.Duration // before the last of them
 
-	nsPath string        // of the network namespace
-	dirty  bool          // the teardown left something
-	freed  chan struct{} // closed when the runtime has forgotten the last run; nil: nothing to wait for
-	stuck  bool          // it has not forgotten it
+	dirty bool          // the teardown left something
+	freed chan struct{} // closed when the runtime has forgotten the last run; nil: nothing to wait for
+	stuck bool          // it has not forgotten it
 
 	removing atomic.Bool        // a removal is in progress
 	up       bool               // the runtime has a process: clients can be joined to it

@@ -185,7 +185,7 @@ func (e *Engine) execAttached(ctx context.Context, x *execution, rec container.R
 		a.Err = s.Err
 	}
 	var err error
-	if a.DetachKeys, err = detachKeys(x.req.DetachKeys); err != nil {
+	if a.DetachKeys, err = typedKeys(x.req.DetachKeys, x.req.Tty); err != nil {
 		return err
 	}
 	err = e.execRun(ctx, x, rec, &a)

@@ -137,6 +137,20 @@ func TestDetachKeys(t *testing.T) {
 	}
 }
 
+// TestPipesCarryAnything: only at a terminal are keys looked for. Random bytes
+// hold ctrl-p,ctrl-q sooner or later.
+func TestPipesCarryAnything(t *testing.T) {
+	if keys, err := typedKeys("", false); err != nil || keys != nil {
+		t.Errorf("pipe: %v %v", keys, err)
+	}
+	if keys, err := typedKeys("", true); err != nil || len(keys) != 2 {
+		t.Errorf("terminal: %v %v", keys, err)
+	}
+	if _, err := typedKeys("ctrl-invalid", false); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("bad keys for a pipe: %v", err)
+	}
+}
+
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

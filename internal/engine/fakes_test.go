@@ -294,6 +294,8 @@ type fakeNetworks struct {
 	openErr error
 	next    byte
 	renamed []string
+	// unplugged are "sandbox network" of every Disconnect.
+	unplugged []string
 }
 
 func newFakeNetworks() *fakeNetworks {
@@ -374,10 +376,23 @@ func (n *fakeNetworks) Connect(_ context.Context, id string, c network.ConnectRe
 	defer n.mu.Unlock()
 	return n.endpoint(id, "eth9", c), nil
 }
-func (n *fakeNetworks) Disconnect(context.Context, string, string) error { return nil }
+func (n *fakeNetworks) Disconnect(_ context.Context, id, networkID string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.unplugged = append(n.unplugged, id+" "+networkID)
+	return nil
+}
 func (n *fakeNetworks) Rename(_ context.Context, id, from, to string) error {
 	n.renamed = append(n.renamed, from+" "+to)
 	return nil
+}
+func (n *fakeNetworks) Path(id string) (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ok := n.open[id]; !ok {
+		return "", errdefs.ErrNotFound
+	}
+	return "/run/netns/" + id, nil
 }
 func (n *fakeNetworks) Sandboxes(context.Context) ([]string, error) {
 	n.mu.Lock()

@@ -24,7 +24,7 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (a
 	r := e.inspected(rec)
 	r.ExecIDs = e.execIDs(c)
 	if r.NetworkSettings.SandboxID != "" {
-		r.NetworkSettings.SandboxKey = e.sandboxKey(c)
+		r.NetworkSettings.SandboxKey = e.sandboxKey(rec)
 	}
 	if size {
 		rw, total, err := e.Images.RootfsUsage(ctx, rec.ID)
@@ -93,15 +93,13 @@ func (e *Engine) appArmor(rec container.Record) string {
 	return ""
 }
 
-// sandboxKey is the namespace's path; after a restart of isled, the way to it
-// through the process.
-func (e *Engine) sandboxKey(c *entry) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.nsPath == "" {
-		return fmt.Sprintf("/proc/%d/ns/net", c.rec.State.Pid)
+// sandboxKey is the namespace's path; the way to it through the process where
+// it has no file.
+func (e *Engine) sandboxKey(rec container.Record) string {
+	if path, err := e.openNS(rec); err == nil && path != "" {
+		return path
 	}
-	return c.nsPath
+	return fmt.Sprintf("/proc/%d/ns/net", rec.State.Pid)
 }
 
 // execIDs are the sessions that have not ended; nil when there are none.

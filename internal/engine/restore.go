@@ -141,12 +141,33 @@ func (e *Engine) restoreAlive(ctx context.Context, c *entry, m found) {
 	switch {
 	case ok && s.Exit != nil: // its exit is on its way through Exits
 	case ok:
+		e.readFreezer(c)
 		e.beginWatch(c, rec)
 	default:
 		e.spawn(func(ctx context.Context) {
 			e.runEnded(context.WithoutCancel(ctx), c, runtime.Exit{Proc: runtime.Proc{ID: rec.ID}, Code: 255, At: time.Now()})
 		})
 	}
+}
+
+// readFreezer makes up for a pause or unpause whose record was lost. A kernel
+// that does not tell leaves the record as it is.
+func (e *Engine) readFreezer(c *entry) {
+	rec := c.snapshot()
+	g, err := e.groupOf(rec)
+	if err != nil {
+		return
+	}
+	frozen, err := g.Frozen()
+	if err != nil || frozen == (rec.State.Status == apitypes.StatePaused) {
+		return
+	}
+	to := apitypes.StateRunning
+	if frozen {
+		to = apitypes.StatePaused
+	}
+	e.Log.Info("a container was paused or resumed, and the record does not say so", "container", rec.ID, "state", to)
+	c.inMemory(func(rec *container.Record) { _ = rec.State.To(to) })
 }
 
 // clearBroken clears what a start or an end that broke off has left.

@@ -16,6 +16,7 @@ import (
 	"isle/internal/image"
 	"isle/internal/network"
 	"isle/internal/runtime"
+	"isle/internal/runtime/cgroup"
 )
 
 // TestRestore: what is there when isled starts, and what becomes of it.
@@ -240,5 +241,37 @@ func TestFailpointsAreUsed(t *testing.T) {
 	}
 	if len(used) != len(failpoint.All()) {
 		t.Errorf("%d failpoints are placed, %d are in the table", len(used), len(failpoint.All()))
+	}
+}
+
+// TestReadFreezer: isled was killed between the pause and its record.
+func TestReadFreezer(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("one")
+	w.start(id)
+	c, err := w.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := t.TempDir()
+	w.Host.Cgroup = cgroup.Host{Mode: cgroup.V1, V1: map[string]string{"freezer": top}}
+	g, err := w.groupOf(c.snapshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(g.Dir("freezer"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		kernel string
+		want   apitypes.ContainerState
+	}{{"THAWED", apitypes.StateRunning}, {"FROZEN", apitypes.StatePaused}, {"THAWED", apitypes.StateRunning}} {
+		if err := os.WriteFile(filepath.Join(g.Dir("freezer"), "freezer.state"), []byte(tt.kernel+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.readFreezer(c)
+		if got := w.state("one").Status; got != tt.want {
+			t.Errorf("kernel says %s: %s", tt.kernel, got)
+		}
 	}
 }

@@ -2,12 +2,14 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	apitypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	networktypes "github.com/moby/moby/api/types/network"
@@ -205,6 +207,11 @@ func (e *Engine) announceNetworks(ctx context.Context, rec container.Record, act
 // closeNetworks takes the container's sandbox down.
 func (e *Engine) closeNetworks(ctx context.Context, rec container.Record) error {
 	if ownSandbox(rec) {
+		if e.shared(rec) {
+			if err := e.unplug(ctx, rec); err != nil {
+				return err
+			}
+		}
 		if err := e.Networks.Close(ctx, rec.ID); err != nil {
 			return fmt.Errorf("close networks: %w", err)
 		}
@@ -240,7 +247,49 @@ func (e *Engine) netNS(rec container.Record, opened network.Opened) (string, err
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("/proc/%d/ns/net", target.State.Pid), nil
+	return e.openNS(target)
+}
+
+// openNS is the path of the namespace that a container which runs is in: its
+// file, since a process may end and its number be used again. Only who joined
+// another is found through its process: the other may have a new one by now.
+func (e *Engine) openNS(rec container.Record) (string, error) {
+	switch {
+	case rec.Host.NetworkMode.IsHost():
+		return "", nil
+	case rec.Host.NetworkMode.IsContainer():
+		return fmt.Sprintf("/proc/%d/ns/net", rec.State.Pid), nil
+	}
+	path, err := e.Networks.Path(rec.ID)
+	if err != nil {
+		return "", fmt.Errorf("the network namespace of container %s: %w", rec.Name, err)
+	}
+	return path, nil
+}
+
+// shared reports whether processes of other containers are in rec's namespace.
+func (e *Engine) shared(rec container.Record) bool {
+	return slices.ContainsFunc(e.all(), func(c *entry) bool {
+		other := c.snapshot()
+		return other.Host.NetworkMode.IsContainer() && other.State.Alive() && e.filesOf(other) == rec.ID
+	})
+}
+
+// unplug takes the links of a namespace away that lives on after its sandbox.
+// Else they go with the namespace; here they would stay, with addresses that
+// others are given.
+func (e *Engine) unplug(ctx context.Context, rec container.Record) error {
+	var errs []error
+	for _, name := range endpointOrder(rec) {
+		n, err := e.networkOf(ctx, name, rec.Networks[name])
+		if err != nil || isNone(n) || isHost(n) {
+			continue
+		}
+		if err := e.Networks.Disconnect(ctx, rec.ID, n.ID); err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // filesOf is the id of the container whose hosts, hostname and resolv.conf are

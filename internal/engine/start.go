@@ -251,7 +251,6 @@ func (r *run) record(ctx context.Context, again bool) (container.Record, error) 
 			r.c.backoff = 0
 		}
 		r.c.beganLocked()
-		r.c.nsPath = r.netNS
 		return nil
 	})
 	if err != nil {

@@ -58,6 +58,15 @@ func (m *Manager) path(ns netspec.NS) string {
 	return m.Machine.Path(ns)
 }
 
+// Path is where the namespace of an open sandbox is; "" for the host's.
+func (m *Manager) Path(sandboxID string) (string, error) {
+	sb, err := m.sandbox(sandboxID)
+	if err != nil {
+		return "", err
+	}
+	return m.path(sb.NS), nil
+}
+
 // draftSandbox reads a request.
 func (m *Manager) draftSandbox(req OpenRequest) (Sandbox, []draft, error) {
 	rec := Sandbox{ID: req.ID, Name: req.Name, NS: netspec.NS(req.ID), DNS: req.DNS, Sysctls: req.Sysctls}
