@@ -19,6 +19,7 @@ import (
 	"isle/internal/event"
 	"isle/internal/image"
 	"isle/internal/kernel"
+	"isle/internal/kernel/probe"
 	"isle/internal/network"
 	"isle/internal/network/dns"
 	"isle/internal/network/driver/builtin"
@@ -90,6 +91,7 @@ func (h *house) open() error {
 	h.engine = &engine.Engine{
 		Config: c, Store: records, Images: images, Runtime: runtimes, Networks: h.networks, Volumes: volumes,
 		Bus: bus, Log: log.With("part", "engine"), Host: host, Init: cmp.Or(c.Init, initPath),
+		Probes: probes(h.kernel.Features(), host),
 	}
 	return nil
 }
@@ -170,6 +172,22 @@ func beside(name string) string {
 		return name
 	}
 	return filepath.Join(filepath.Dir(self), name)
+}
+
+// probes puts what was found out into words for "isle info".
+func probes(f probe.Features, host spec.Host) map[string]string {
+	found := map[string]string{"cgroup": host.Cgroup.Mode.String(), "ipv6": yesNo(f.IPv6), "socket-redirect-ebpf": yesNo(f.SockAddr)}
+	if f.SockAddrError != "" {
+		found["socket-redirect-ebpf"] = "no: " + f.SockAddrError
+	}
+	return found
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }
 
 // detect asks the machine what containers can be given.

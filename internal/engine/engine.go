@@ -34,6 +34,8 @@ type Engine struct {
 	Log      *slog.Logger // required
 	Host     spec.Host    // required: what spec.DetectHost found
 	Init     string       // program for --init, on the host; "": there is none
+	// Probes are what was found out about this kernel, by name, for people.
+	Probes map[string]string
 
 	mu     sync.RWMutex      // guards the two indexes, never held while waiting
 	byID   map[string]*entry // every container

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,7 +49,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		KernelVersion: kernel(), OperatingSystem: osRelease("PRETTY_NAME"), OSVersion: osRelease("VERSION_ID"), OSType: "linux", Architecture: machineName(),
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: e.registries(), NCPU: h.NCPU, MemTotal: int64(h.MemTotal),
 		DockerRootDir: e.Config.DataDir, HTTPProxy: proxy("HTTP_PROXY"), HTTPSProxy: proxy("HTTPS_PROXY"), NoProxy: proxy("NO_PROXY"),
-		Name: hostname, Labels: []string{}, ServerVersion: version.Version, Runtimes: map[string]system.RuntimeWithStatus{},
+		Name: hostname, Labels: e.probeLabels(), ServerVersion: version.Version, Runtimes: map[string]system.RuntimeWithStatus{},
 		Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive}, LiveRestoreEnabled: true, Isolation: apitypes.IsolationEmpty,
 		InitBinary: "docker-init", InitCommit: system.Commit{ID: version.Commit}, SecurityOptions: e.securityOptions(), FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
 		CDISpecDirs: []string{}, Warnings: append(e.limitWarnings(), driverWarnings...),
@@ -58,6 +59,17 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 	}
 	e.countContainers(&i)
 	return i, e.describeRuntimes(&i)
+}
+
+// probeLabels are what isled found out about this kernel, where every client
+// shows them: labels of the daemon.
+func (e *Engine) probeLabels() []string {
+	labels := []string{}
+	for name, found := range e.Probes {
+		labels = append(labels, "isle.probe."+name+"="+found)
+	}
+	slices.Sort(labels)
+	return labels
 }
 
 func (e *Engine) countContainers(i *system.Info) {
