@@ -5,7 +5,6 @@ import (
 
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
-	"github.com/docker/cli/cli/command/commands"
 	cliflags "github.com/docker/cli/cli/flags"
 	"github.com/spf13/cobra"
 
@@ -60,7 +59,9 @@ func runRoot(dockerCLI command.Cli, cmd *cobra.Command, args []string) error {
 // addCommands adds the library's commands, takes out what Isle does not have,
 // and puts Isle's own in the place of the library's.
 func addCommands(root *cobra.Command, dockerCLI command.Cli) {
-	commands.AddCommands(root, dockerCLI)
+	for _, newCommand := range registered() {
+		root.AddCommand(newCommand(dockerCLI))
+	}
 	leaveOut(root)
 	replace(root, newInfoCommand(dockerCLI))
 	if system, _, err := root.Find([]string{"system"}); err == nil {

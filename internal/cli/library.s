@@ -1,0 +1,1 @@
+// This empty file lets library.go declare a function without a body.
