@@ -35,7 +35,7 @@ lint: ## gofmt, vet, staticcheck
 	@mkdir -p bin && go -C tools build -o ../bin/tools/ honnef.co/go/tools/cmd/staticcheck
 	bin/tools/staticcheck ./...
 
-generate: ## write generated files anew
+generate: ## write what follows from the code: man pages, docs/commands.md, docs/isled.toml
 	go generate ./...
 
 fuzz: ## every fuzz test for FUZZTIME (10s) each
@@ -46,10 +46,11 @@ fuzz: ## every fuzz test for FUZZTIME (10s) each
 bench: build ## compare with docker and podman on this machine (root)
 	bench/run
 
-install: build ## install the programs and the systemd unit below PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/systemd/system
+install: build ## install the programs, the man pages and the systemd unit
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/systemd/system $(addprefix $(DESTDIR)$(PREFIX)/share/man/man,1 5 7 8)
 	install -m 0755 bin/isle bin/isled bin/isle-shim bin/isle-toolbox $(DESTDIR)$(PREFIX)/bin
 	install -m 0644 contrib/systemd/isled.service $(DESTDIR)/etc/systemd/system
+	for s in 1 5 7 8; do install -m 0644 docs/man/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s || exit 1; done
 
 clean: ## remove what build made
 	rm -rf bin
