@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -13,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // refLabel is the label on a piece of content by which it keeps another.
@@ -75,6 +77,9 @@ func (s *Service) complete(ctx context.Context, v variant) bool {
 // setName makes name mean target. What it meant before keeps being there
 // without a name, as an image that "image prune" finds.
 func (s *Service) setName(ctx context.Context, name string, target ocispec.Descriptor, labels map[string]string) error {
+	if err := s.settle(ctx, target.Digest); err != nil {
+		return fmt.Errorf("image name %s: %w", familiar(name), err)
+	}
 	s.names.Lock()
 	defer s.names.Unlock()
 	target.Annotations, target.URLs, target.Data = nil, nil, nil
@@ -132,4 +137,22 @@ func (s *Service) dropDangling(ctx context.Context, d digest.Digest) error {
 
 func (s *Service) byTarget(ctx context.Context, d digest.Digest) ([]images.Image, error) {
 	return s.images.List(ctx, "target.digest=="+d.String())
+}
+
+// settle puts what belongs to a new image on the disk before the image has a
+// name: after a power cut there may be no image, but never half of one.
+func (s *Service) settle(ctx context.Context, target digest.Digest) error {
+	known, err := s.images.List(ctx, "target.digest=="+target.String())
+	if err != nil || len(known) > 0 {
+		return err
+	}
+	dir, err := os.Open(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		return fmt.Errorf("write to disk: %w", err)
+	}
+	return nil
 }
