@@ -50,10 +50,24 @@ func (e *Engine) updateLimits(ctx context.Context, rec container.Record, host *a
 	if err != nil {
 		return trimmed(err)
 	}
+	if res.Pids != nil && *res.Pids.Limit < 0 {
+		if err := e.liftPids(rec); err != nil {
+			return about(rec, "update", err)
+		}
+		res.Pids = nil
+	}
 	if err := e.Runtime.Update(ctx, rec.ID, res); err != nil {
 		return about(rec, "update", err)
 	}
 	return nil
+}
+
+func (e *Engine) liftPids(rec container.Record) error {
+	g, err := e.groupOf(rec)
+	if err != nil {
+		return err
+	}
+	return g.LiftPids()
 }
 
 // updated is the container's configuration with the changes.

@@ -30,7 +30,7 @@ func addrMessage(typ, flags uint16, index int32, p netip.Prefix) nlmsg.Message {
 
 func broadcast(p netip.Prefix) []byte {
 	ip := p.Masked().Addr().As4()
-	n := binary.BigEndian.Uint32(ip[:]) | 1<<(32-p.Bits()) - 1
+	n := binary.BigEndian.Uint32(ip[:]) | (1<<(32-p.Bits()) - 1)
 	return binary.BigEndian.AppendUint32(nil, n)
 }
 

@@ -56,6 +56,7 @@ func TestCommands(t *testing.T) {
 		"a time that is none":   second(do(t, host.Sleep, "", "soon")),
 		"a column that is none": second(do(t, host.Ps, "", "-o", "nope")),
 		"a size that is none":   second(do(t, host.Stress, "", "--mem", "much")),
+		"a load without a flag": second(do(t, host.Stress, "", "mem", "1M", "-t", "0")),
 	} {
 		if err == nil {
 			t.Errorf("%s is accepted", what)

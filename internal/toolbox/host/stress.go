@@ -53,6 +53,9 @@ func Stress(ctx context.Context, s applet.IO, args []string) error {
 	if err := applet.Parse(fs, s, args); err != nil {
 		return err
 	}
+	if fs.NArg() > 0 {
+		return fmt.Errorf("unexpected %q: a load is given by a flag", fs.Arg(0))
+	}
 	var err1, err2 error
 	l.Memory, err1 = applet.Size(*memory)
 	l.IO, err2 = applet.Size(*ioSize)
