@@ -68,7 +68,11 @@ func (s *Server) make(c *container) (int, error) {
 	}
 	run := func(files [3]int, more []string) error {
 		return inMountNamespace(keep, func() error {
-			if err := mountRootfs(c.spec.Rootfs, filepath.Join(c.spec.Bundle, "rootfs")); err != nil {
+			rootfs := filepath.Join(c.spec.Bundle, "rootfs")
+			if err := mountRootfs(c.spec.Rootfs, rootfs); err != nil {
+				return err
+			}
+			if err := checkTargets(rootfs); err != nil {
 				return err
 			}
 			return c.oci.run(files, append(append(args, more...), c.spec.ID)...)
@@ -143,7 +147,7 @@ func (s *Server) adoptChild(c *container, p *process, pid int, st *stdio, logger
 	if openErr != nil && !errors.Is(openErr, unix.ESRCH) && !errors.Is(openErr, unix.EINVAL) {
 		s.log.Warn("a process cannot be signalled", "container", p.id.ID, "error", openErr)
 	}
-	if err := writeJSON(s.stateFile(p.id), state); err != nil {
+	if err := s.save(p); err != nil {
 		s.log.Warn("the next shim will not find a process", "container", p.id.ID, "error", err)
 	}
 	return nil

@@ -20,6 +20,8 @@ type process struct {
 	session *session
 	done    chan struct{} // closed when the exit is published
 
+	file sync.Mutex // held while state is written; before mu
+
 	mu    sync.Mutex
 	state saved
 	pidfd *os.File // nil: not yet made, or ended

@@ -69,9 +69,13 @@ func (s *Server) stateFile(p wire.Proc) string {
 	return filepath.Join(s.containerDir(p.ID), "exec-"+p.Exec+".json")
 }
 
-// save keeps a process's state, unless its container is gone meanwhile.
-func (s *Server) save(state saved) error {
-	err := writeJSON(s.stateFile(state.Proc), state)
+// save keeps a process's state as it is now, unless its container is gone
+// meanwhile. A short command ends while its start is still being kept: the
+// later of two never writes the older state.
+func (s *Server) save(p *process) error {
+	p.file.Lock()
+	defer p.file.Unlock()
+	err := writeJSON(s.stateFile(p.id), p.snapshot())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -47,9 +47,8 @@ func (s *Server) start(id string) error {
 	p.session.run()
 	p.mu.Lock()
 	p.state.Started = true
-	state := p.state
 	p.mu.Unlock()
-	return writeJSON(s.stateFile(p.id), state)
+	return s.save(p)
 }
 
 // release starts the process, by the runtime's own way where that is known:

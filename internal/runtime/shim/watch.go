@@ -25,9 +25,8 @@ func (s *Server) publish(p *process, e wire.Exit) {
 	}
 	p.mu.Lock()
 	p.state.Ended = true
-	state := p.state
 	p.mu.Unlock()
-	if err := s.save(state); err != nil {
+	if err := s.save(p); err != nil {
 		s.log.Warn("an exit may be told twice", "container", p.id.ID, "exec", p.id.Exec, "error", err)
 	}
 	close(p.done)
