@@ -118,14 +118,24 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		return errors.New("isled needs root; hint: sudo isled, or sudo systemctl start isled")
 	}
 	debug.SetGCPercent(50) // a daemon that idles beside 300 containers: memory before speed
-	for dir, mode := range map[string]os.FileMode{c.DataDir: 0o710, c.RunDir: 0o755} {
-		if err := os.MkdirAll(dir, mode); err != nil {
-			return fmt.Errorf("make directory: %w", err)
-		}
+	if err := directories(c); err != nil {
+		return err
 	}
 	h, err := build(c, log)
 	if err != nil {
 		return err
 	}
 	return errors.Join(h.run(ctx), h.close())
+}
+
+// directories makes the two that all others are in. Programs in images may be
+// set-uid and files world-writable: nobody but root may come to them by way of
+// the data directory.
+func directories(c config.Config) error {
+	for dir, mode := range map[string]os.FileMode{c.DataDir: 0o710, c.RunDir: 0o755} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	return nil
 }
