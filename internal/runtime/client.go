@@ -38,6 +38,7 @@ type Client struct {
 
 	launching sync.Mutex
 	runtimes  runtimes
+	told      exitsTold
 }
 
 // New connects to the shim of conf.RunDir and finds the runtimes that there
@@ -255,7 +256,9 @@ func (c *Client) List(ctx context.Context) ([]Status, error) {
 
 // Ack lets the shim forget an exit.
 func (c *Client) Ack(ctx context.Context, p Proc) error {
-	return c.tell(ctx, wire.OpAck, wire.Proc(p))
+	err := c.tell(ctx, wire.OpAck, wire.Proc(p))
+	c.told.forget(p)
+	return err
 }
 
 func exitOf(e wire.Exit) Exit {

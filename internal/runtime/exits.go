@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"isle/internal/runtime/shim/wire"
@@ -17,11 +18,10 @@ func (c *Client) Exits(ctx context.Context) <-chan Exit {
 	out := make(chan Exit)
 	go func() {
 		defer close(out)
-		told := map[Exit]bool{} // by the shim, which repeats itself after a reconnection
 		for pause := time.Duration(0); ctx.Err() == nil; pause = min(2*pause+5*time.Millisecond, time.Second) {
 			sleep(ctx, pause)
 			began := time.Now()
-			err := c.followExits(ctx, out, told)
+			err := c.followExits(ctx, out)
 			if ctx.Err() == nil {
 				c.conf.Log.Warn("lost the connection to isle-shim", "error", err)
 			}
@@ -41,7 +41,7 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // followExits reads one connection to its end.
-func (c *Client) followExits(ctx context.Context, out chan<- Exit, told map[Exit]bool) error {
+func (c *Client) followExits(ctx context.Context, out chan<- Exit) error {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return err
@@ -51,18 +51,14 @@ func (c *Client) followExits(ctx context.Context, out chan<- Exit, told map[Exit
 	if _, err := c.exchange(conn, wire.OpExits, nil); err != nil {
 		return err
 	}
-	if err := c.forgetAcked(ctx, told); err != nil {
-		return err
-	}
 	for {
 		e, err := readExit(conn)
 		if err != nil {
 			return err
 		}
-		if told[e] {
+		if onTrial(e.ID) || !c.told.first(e) {
 			continue
 		}
-		told[e] = true
 		select {
 		case out <- e:
 		case <-ctx.Done():
@@ -71,28 +67,31 @@ func (c *Client) followExits(ctx context.Context, out chan<- Exit, told map[Exit
 	}
 }
 
-// forgetAcked drops from told what the shim has no more: told stays as small
-// as the shim's list.
-func (c *Client) forgetAcked(ctx context.Context, told map[Exit]bool) error {
-	if len(told) == 0 {
-		return nil
+// exitsTold are the exits that were delivered and are not acknowledged yet:
+// the shim repeats those after a reconnection.
+type exitsTold struct {
+	mu sync.Mutex
+	m  map[Proc]Exit
+}
+
+// first reports whether e has not been delivered before.
+func (t *exitsTold) first(e Exit) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if old, ok := t.m[e.Proc]; ok && old == e {
+		return false
 	}
-	list, err := c.List(ctx)
-	if err != nil {
-		return err
+	if t.m == nil {
+		t.m = map[Proc]Exit{}
 	}
-	left := map[Exit]bool{}
-	for _, s := range list {
-		if s.Exit != nil {
-			left[*s.Exit] = true
-		}
-	}
-	for e := range told {
-		if !left[e] {
-			delete(told, e)
-		}
-	}
-	return nil
+	t.m[e.Proc] = e
+	return true
+}
+
+func (t *exitsTold) forget(p Proc) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.m, p)
 }
 
 func readExit(conn net.Conn) (Exit, error) {

@@ -90,9 +90,14 @@ func isCrun(ctx context.Context, r Runtime) bool {
 	return err == nil && strings.HasPrefix(string(out), "crun ")
 }
 
+// trialPrefix begins the ids of containers that are nobody's but the probe's.
+const trialPrefix = "probe-"
+
+func onTrial(id string) bool { return strings.HasPrefix(id, trialPrefix) }
+
 // trial runs a container whose program is isle-shim itself.
 func (c *Client) trial(ctx context.Context, r Runtime) (err error) {
-	id := "probe-" + ids.New()[:12]
+	id := trialPrefix + ids.New()[:12]
 	bundle := c.path(id)
 	defer os.RemoveAll(bundle)
 	if err := c.trialBundle(id, bundle); err != nil {

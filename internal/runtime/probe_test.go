@@ -1,0 +1,46 @@
+package runtime
+
+import (
+	"context"
+	"os/exec"
+	"testing"
+)
+
+// TestTrialAtWork: a runtime that is first asked for when isled is long at
+// work is tried under the eyes of whoever acknowledges exits.
+func TestTrialAtWork(t *testing.T) {
+	for _, name := range usual {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("not supported: %v", err)
+		}
+	}
+	w := newWorld(t, "crun")
+	engine := w.client()
+	ctx, cancel := context.WithCancel(w.ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for e := range engine.Exits(ctx) {
+			engine.Ack(w.ctx, e.Proc)
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	r, err := engine.lookup("runc")
+	w.must(err)
+	if p := engine.probed(r); p.Problem != "" {
+		t.Errorf("runc on trial: %s", p.Problem)
+	}
+}
+
+func TestExitsAreToldOnce(t *testing.T) {
+	var told exitsTold
+	a := Exit{Proc: Proc{ID: "a"}, Code: 1}
+	again := Exit{Proc: Proc{ID: "a"}, Code: 2}
+	if !told.first(a) || told.first(a) || !told.first(again) {
+		t.Error("an exit is not told once")
+	}
+	told.forget(a.Proc)
+	if len(told.m) != 0 {
+		t.Error("what was acknowledged is remembered")
+	}
+}
