@@ -168,3 +168,17 @@ func TestFileCommands(t *testing.T) {
 		t.Error("a file that does not exist can be read")
 	}
 }
+
+func TestMkdirFails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, err := do(t, files.Mkdir, "", filepath.Join(dir, "new")); err != nil {
+		t.Error(err)
+	}
+	if _, err := do(t, files.Mkdir, "", dir, filepath.Join(dir, "other")); err == nil {
+		t.Error("no error for a directory that is there")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "other")); err != nil {
+		t.Errorf("the others are made: %v", err)
+	}
+}

@@ -3,6 +3,7 @@ package files
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/u-root/u-root/pkg/core"
@@ -41,9 +42,26 @@ func Cp(ctx context.Context, s applet.IO, args []string) error {
 	return uroot(ctx, s, cp.New(), out)
 }
 
-// Mkdir makes directories.
+// Mkdir makes directories. The library's prints what it could not make and
+// returns no error.
 func Mkdir(ctx context.Context, s applet.IO, args []string) error {
-	return uroot(ctx, s, mkdir.New(), args)
+	told := &complaints{w: s.Err}
+	s.Err = told
+	if err := uroot(ctx, s, mkdir.New(), args); err != nil || !told.any {
+		return err
+	}
+	return applet.Exit(1)
+}
+
+// complaints notes whether anything was said.
+type complaints struct {
+	w   io.Writer
+	any bool
+}
+
+func (c *complaints) Write(p []byte) (int, error) {
+	c.any = true
+	return c.w.Write(p)
 }
 
 // Mktemp makes a file or directory of a new name, below /tmp, which it makes
