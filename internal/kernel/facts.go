@@ -40,7 +40,7 @@ func (k *Kernel) Facts(ctx context.Context) (Facts, error) {
 	best := -1
 	for _, r := range v.Routes {
 		switch {
-		case ours(r.Index) || r.Proto == rtnl.Proto:
+		case ours(r.Index):
 		case r.Dst.Bits() > 0:
 			f.Routes = append(f.Routes, r.Dst)
 		case r.Type == unix.RTN_UNICAST && v.Links[r.Index].MTU > 0 && (best < 0 || r.Metric < best):

@@ -65,7 +65,7 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer) error {
 			s.Add(k.memory.wished(v.Object(l, "", peers)))
 		}
 	}
-	v.Objects(s, "")
+	v.Of(k.mark).Objects(s, "")
 	return netns.Visit(k.host, func() error { return k.readSysctls(s, "") })
 }
 

@@ -1,6 +1,8 @@
 package rtnl
 
 import (
+	"slices"
+
 	"isle/internal/netspec"
 )
 
@@ -26,6 +28,16 @@ func (c *Conn) Read() (View, error) {
 	}
 	v.Routes, err = c.Routes()
 	return v, err
+}
+
+// Of is the view without the addresses and routes of links that are not the
+// mark's: another isled on this machine writes the same protocol number to its
+// own, and they are not ours to remove.
+func (v View) Of(m Mark) View {
+	not := func(index int32) bool { l := v.Links[index]; return !m.Ours(l.Group, l.Name) }
+	v.Addrs = slices.DeleteFunc(slices.Clone(v.Addrs), func(a AddrInfo) bool { return not(a.Index) })
+	v.Routes = slices.DeleteFunc(slices.Clone(v.Routes), func(r RouteInfo) bool { return not(r.Index) })
+	return v
 }
 
 // Objects are our addresses and routes in the view.

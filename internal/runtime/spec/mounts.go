@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -169,7 +170,7 @@ func bind(h Host, m container.Mount) (specs.Mount, error) {
 	switch {
 	case m.RW:
 		opts = append(opts, "rw")
-	case m.ReadOnlyNonRecursive || m.NonRecursive:
+	case m.ReadOnlyNonRecursive || m.NonRecursive || isFile(m.Source):
 		opts = append(opts, "ro")
 	case h.RecursiveReadOnly:
 		opts = append(opts, "ro", "rro")
@@ -179,6 +180,13 @@ func bind(h Host, m container.Mount) (specs.Mount, error) {
 		opts = append(opts, "ro")
 	}
 	return specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Source, Options: opts}, nil
+}
+
+// isFile tells that nothing can be mounted below source: there is no recursion
+// to ask for, and crun 1.8 cannot do it to what is no directory.
+func isFile(source string) bool {
+	info, err := os.Stat(source)
+	return err == nil && !info.IsDir()
 }
 
 // rootPropagation is that of the root file system: what the most open bind needs.
