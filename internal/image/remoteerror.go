@@ -29,8 +29,8 @@ func remoteError(n reference.Named, err error, credentials bool) error {
 		return denied()
 	case errdefs.IsNotFound(err), status == http.StatusNotFound:
 		return fmt.Errorf("manifest for %s not found: manifest unknown: %w", reference.FamiliarString(n), errdefs.ErrNotFound)
-	case errors.Is(err, docker.ErrInvalidAuthorization) && !credentials && status != http.StatusUnauthorized:
-		return denied()
+	case !credentials && (status == http.StatusUnauthorized || errors.Is(err, docker.ErrInvalidAuthorization)):
+		return denied() // not 401: Docker's CLI would ask for a password and wait for it
 	case status == http.StatusUnauthorized, errors.Is(err, docker.ErrInvalidAuthorization):
 		return fmt.Errorf("unauthorized: authentication required for %s: %w: %w", name, err, errdefs.ErrUnauthenticated)
 	case status == http.StatusTooManyRequests:
