@@ -269,6 +269,12 @@ func newBox(t *testing.T, runtime, role string) *box {
 				t.Errorf("left over: %v", err)
 			}
 		}
+		if cg.Unified != "" { // runc makes its groups on the v2 tree of a hybrid layout too
+			os.Remove(filepath.Join(cg.Unified, parent, b.id))
+			if err := os.Remove(filepath.Join(cg.Unified, parent)); err != nil && !os.IsNotExist(err) {
+				t.Errorf("left over: %v", err)
+			}
+		}
 	})
 	b.root(role)
 	return b
