@@ -251,13 +251,10 @@ func (e *Engine) netNS(rec container.Record, opened network.Opened) (string, err
 }
 
 // openNS is the path of the namespace that a container which runs is in: its
-// file, since a process may end and its number be used again. Only who joined
-// another is found through its process: the other may have a new one by now.
+// file, since a process may end and its number be used again. Only who has none
+// of its own, the host's or another container's, is found through its process.
 func (e *Engine) openNS(rec container.Record) (string, error) {
-	switch {
-	case rec.Host.NetworkMode.IsHost():
-		return "", nil
-	case rec.Host.NetworkMode.IsContainer():
+	if !ownSandbox(rec) {
 		return fmt.Sprintf("/proc/%d/ns/net", rec.State.Pid), nil
 	}
 	path, err := e.Networks.Path(rec.ID)

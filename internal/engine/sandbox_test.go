@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"isle/internal/container"
@@ -28,6 +29,12 @@ func TestSharedSandbox(t *testing.T) {
 	}
 	if in, err := w.ContainerInspect(t.Context(), "one", false); err != nil || in.NetworkSettings.SandboxKey != "/run/netns/"+one {
 		t.Errorf("sandbox key of one: %+v, %v", in.NetworkSettings, err)
+	}
+	w.create("three", func(o *container.CreateOptions) { o.Host.NetworkMode = "host" })
+	w.create("four", func(o *container.CreateOptions) { o.Host.NetworkMode = "container:three" })
+	w.start("three")
+	if path, err := w.netNS(rec("four"), network.Opened{}); err != nil || !strings.HasPrefix(path, "/proc/") {
+		t.Errorf("four joins %q, %v", path, err)
 	}
 	stop := func(name string) {
 		if err := w.ContainerStop(t.Context(), name, container.StopOptions{}); err != nil {
