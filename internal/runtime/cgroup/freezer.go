@@ -10,8 +10,8 @@ import (
 // Frozen reports whether the group's processes are frozen, or about to be.
 func (g Group) Frozen() (bool, error) {
 	dir, name := g.Dir("freezer"), "freezer.state"
-	if d, ok := g.Dirs[""]; ok {
-		dir, name = d, "cgroup.freeze"
+	if _, ok := g.Dirs[""]; ok {
+		name = "cgroup.freeze"
 	}
 	if dir == "" {
 		return false, fmt.Errorf("read the freezer of %s: no such controller", g.Path)

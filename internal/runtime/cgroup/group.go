@@ -114,12 +114,31 @@ func (h Host) dirs(path string) map[string]string {
 	return dirs
 }
 
-// Dir is the directory of a controller's group; "" when it has none.
+// Dir is the directory of a controller's group, where its limits are; "" when
+// it has none.
 func (g Group) Dir(controller string) string {
 	if d, ok := g.Dirs[""]; ok {
-		return d
+		return limited(d)
 	}
 	return g.Dirs[controller]
+}
+
+// crunGroup is the group that crun makes in a scope of v2, to have one that
+// systemd leaves alone. Processes and limits are there; runc makes none.
+const crunGroup = "container"
+
+// limited is the group below a v2 one that has the limits, or itself.
+func limited(dir string) string {
+	inner := filepath.Join(dir, crunGroup)
+	if strings.HasSuffix(dir, ".scope") && isDir(inner) {
+		return inner
+	}
+	return dir
+}
+
+func isDir(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }
 
 // EnsureParent makes the parent group of the cgroupfs driver, ready to hold

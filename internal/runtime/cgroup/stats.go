@@ -30,7 +30,7 @@ func (h Host) Stats(g Group) (Stats, error) {
 	}
 	var r reader
 	if h.Mode == V2 {
-		r.v2(g.Dirs[""], &s)
+		r.v2(g.Dir(""), &s)
 	} else {
 		r.v1(h, g, &s)
 	}
