@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -128,7 +129,7 @@ func (s *Service) List(ctx context.Context, opts ListOptions) ([]imagetypes.Summ
 		if opts.SharedSize {
 			sum.SharedSize = s.sharedSize(ctx, e, users)
 		}
-		sum.RepoTags = slices.DeleteFunc(sum.RepoTags, func(t string) bool { return !matchesReference(opts.Filters, t) })
+		onlyReferences(&sum, opts.Filters)
 		out = append(out, sum)
 	}
 	return out, nil
@@ -151,6 +152,17 @@ func (s *Service) summary(ctx context.Context, e entry, opts ListOptions) (image
 		}
 	}
 	return sum, nil
+}
+
+// onlyReferences leaves the names that were asked for. The digest of a tag that
+// stays does too; that of another repository would be shown as an untagged image.
+func onlyReferences(sum *imagetypes.Summary, f filters.Args) {
+	sum.RepoTags = slices.DeleteFunc(sum.RepoTags, func(t string) bool { return !matchesReference(f, t) })
+	sum.RepoDigests = slices.DeleteFunc(sum.RepoDigests, func(d string) bool {
+		repo, _, _ := strings.Cut(d, "@")
+		tagged := slices.ContainsFunc(sum.RepoTags, func(t string) bool { return strings.HasPrefix(t, repo+":") })
+		return !tagged && !matchesReference(f, d)
+	})
 }
 
 // chainUsers counts the images that stand on each unpacked layer.

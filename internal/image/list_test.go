@@ -74,6 +74,22 @@ func TestListFilters(t *testing.T) {
 	if _, err := s.List(t.Context(), ListOptions{Filters: filters.Args{"before": {"nope"}}}); !errdefs.IsNotFound(err) {
 		t.Errorf("before an unknown image: %v", err)
 	}
+	for pattern, want := range map[string]string{"new": "new", "*:v1": "new tmp old", "tmp:v1": "tmp"} {
+		l, err := s.List(t.Context(), ListOptions{Filters: filters.Args{"reference": {pattern}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var repos []string
+		for _, sum := range l {
+			for _, d := range sum.RepoDigests {
+				repo, _, _ := strings.Cut(d, "@")
+				repos = append(repos, repo)
+			}
+		}
+		if got := strings.Join(repos, " "); got != want {
+			t.Errorf("reference=%s: digests of %s, want of %s", pattern, got, want)
+		}
+	}
 	id := resolve(t, s, "old:v1").ID
 	l, err := s.List(t.Context(), ListOptions{SharedSize: true, Manifests: true, Use: Usage{id: {"c1", "c2"}}})
 	if err != nil {
