@@ -59,7 +59,7 @@ func tests(t *testing.T) (functions map[string][]string, rows map[string]bool) {
 }
 
 // row is a line of the table of docs/security.md: ids | rule | `package.Test`.
-var row = regexp.MustCompile("(?m)^\\| ([^|]*) \\|[^|]*\\| ([^|]*) \\|$")
+var row = regexp.MustCompile(`(?m)^\| ([^|]*) \|[^|]*\| ([^|]*) \|$`)
 
 var testName = regexp.MustCompile("`([a-z0-9/]+)\\.(Test[A-Za-z0-9_]+)`")
 

@@ -44,6 +44,7 @@ func TestNextClient(t *testing.T) {
 	if len(list) != 1 || !list[0].Started || list[0].Pid == 0 || list[0].Exit != nil {
 		t.Errorf("%+v", list)
 	}
+	eventually(t, "it counts", func() bool { st, err := os.Stat(log); return err == nil && st.Size() > 0 })
 	w.must(os.WriteFile(filepath.Join(w.image(), "tmp/go"), nil, 0o644))
 	w.exit(Proc{ID: id})
 	e := <-second.Exits(ctx) // after the fact
