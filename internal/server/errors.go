@@ -145,7 +145,7 @@ func (s *Server) fail(a *answer, r *http.Request, err error) {
 		panic(http.ErrAbortHandler)
 	}
 	status := statusOf(err)
-	if status >= http.StatusInternalServerError {
+	if status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable { // that one is for who asks for a swarm
 		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
 	}
 	for _, h := range []string{"Content-Type", "Content-Length", "Content-Disposition"} {

@@ -161,9 +161,17 @@ func (t *Table) setMessage(id uint32, s set) nlmsg.Message {
 	if flags&setConcat != 0 {
 		a.Nest(unix.NFTA_SET_DESC, func(a *nlmsg.Attrs) { a.Nest(setDescConcat, func(a *nlmsg.Attrs) { fields(a, s.key) }) })
 	}
-	// The byte order is for nft, which prints addresses backwards without it.
-	a.Put(nftaSetUserdata, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, 2))
+	a.Put(nftaSetUserdata, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, byteOrder(s.key)))
 	return t.message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, a)
+}
+
+// byteOrder is for nft, which prints addresses backwards without it, and the
+// names of interfaces not at all: 1 is the host's, 2 the network's.
+func byteOrder(key []nftables.SetDatatype) uint32 {
+	if len(key) == 1 && key[0].Name == dev.Name {
+		return 1
+	}
+	return 2
 }
 
 func fields(a *nlmsg.Attrs, key []nftables.SetDatatype) {
