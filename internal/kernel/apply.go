@@ -127,6 +127,7 @@ func (k *Kernel) diesWithNamespace(c reconcile.Change, ending map[netspec.NS]boo
 	case netspec.Link:
 		if ending[o.PeerNS] && o.Kind == netspec.Veth {
 			k.memory.die(o)
+			k.reaper.add(o.Name)
 			return true
 		}
 		return ending[o.NS]

@@ -85,6 +85,36 @@ func TestNameAgain(t *testing.T) {
 	}
 }
 
+// TestOutlived : a namespace that something holds open, as a connection that
+// waits for its end does, does not keep its link on the bridge; nor does the
+// memory of it stay. A link that was made again under the name is left alone.
+func TestOutlived(t *testing.T) {
+	m := newMachine(t)
+	base := bridge(1, netspec.Segment{})
+	m.apply(base)
+	gone, held := container(1, 1)
+	again, heldToo := container(1, 2)
+	m.apply(merge(gone, again))
+	m.in(held)
+	m.in(heldToo)
+	m.remove(merge(gone, again))
+	m.apply(again)
+	want := merge(base, again)
+	for end := time.Now().Add(10 * time.Second); !m.observe().Equal(want) && time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if got := m.observe(); !got.Equal(want) {
+		t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
+	}
+	time.Sleep(2 * grace)
+	if got := m.observe(); !got.Equal(want) {
+		t.Error("a link in use was reaped")
+	}
+	if len(m.memory.dying) != 0 {
+		t.Errorf("still expected to go: %v", m.memory.dying)
+	}
+}
+
 // TestTwice : everything can be applied again, and deleted again.
 func TestTwice(t *testing.T) {
 	m := newMachine(t, withBPF)

@@ -66,6 +66,7 @@ type Kernel struct {
 	mu      sync.Mutex // one Apply at a time
 	rt      *rtnl.Conn // in host, used under mu
 	flows   forgetter
+	reaper  reaper
 	memory  memory
 	watched ports
 }
@@ -77,7 +78,7 @@ func New(cfg Config) (k *Kernel, err error) {
 	if cfg.Table == "" || cfg.LinkGroup == 0 || cfg.NSDir == "" {
 		return nil, errors.New("open kernel: table, link group and namespace directory are required")
 	}
-	k = &Kernel{cfg: cfg, log: cfg.Log, mark: rtnl.Mark{Group: uint32(cfg.LinkGroup), Prefix: cfg.LinkPrefix}, memory: newMemory()}
+	k = &Kernel{cfg: cfg, log: cfg.Log, mark: rtnl.Mark{Group: uint32(cfg.LinkGroup), Prefix: cfg.LinkPrefix}, memory: newMemory(), reaper: reaper{stop: make(chan struct{})}}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -103,6 +104,7 @@ func New(cfg Config) (k *Kernel, err error) {
 		return k, err
 	}
 	k.flows.forget, k.flows.log = k.forgetFlows, k.log
+	k.reaper.check, k.reaper.log = k.reapLinks, k.log
 	k.watched.add(k.rt.PortID(), k.table.PortID())
 	return k, k.openRedirects()
 }
@@ -149,6 +151,7 @@ func (k *Kernel) sweep() {
 // Close waits for what goes on in the background and lets go. The machine's
 // network stays as it is.
 func (k *Kernel) Close() error {
+	k.reaper.close()
 	k.flows.wait()
 	var errs []error
 	for _, c := range []io.Closer{closer(k.host), closer(k.rt), closer(k.table), closer(k.redirect)} {
