@@ -9,7 +9,7 @@ export CGO_ENABLED = 0
 LDFLAGS = -s -w -X isle/internal/version.Version=$(VERSION) -X isle/internal/version.Commit=$(COMMIT) -X isle/internal/version.Date=$(DATE)
 GOBUILD = go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)"
 
-.PHONY: help build run test test-netns test-e2e lint generate fuzz bench install clean
+.PHONY: help build run test test-netns test-e2e test-vm lint generate fuzz bench install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +28,9 @@ test-netns: ## the kernel tests only (root)
 
 test-e2e: build ## whole sessions and crashes against a real isled (root)
 	go test -timeout 20m -count 1 -p 1 ./test/...
+
+test-vm: build ## cgroup v2 and Debian's kernels, in a virtual machine (root; slow)
+	test/vm/run
 
 lint: ## gofmt, vet, staticcheck
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted: $$out"; exit 1; }
