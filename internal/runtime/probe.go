@@ -20,6 +20,7 @@ import (
 // probe is what a trial with a runtime has shown. It is kept in the run
 // directory: a reboot may bring another kernel, and empties that.
 type probe struct {
+	Format    int   // probeFormat of the isled that tried
 	Size      int64 // of the program that was tried
 	Changed   time.Time
 	Problem   string // "": a container ran
@@ -28,6 +29,9 @@ type probe struct {
 	// its state directory and takes one that is given.
 	KeepsFilter bool
 }
+
+// probeFormat grows with what a trial finds out: an upgraded isled tries anew.
+const probeFormat = 2
 
 // filterBuild is empty when filters of r are not to be kept.
 func (p probe) filterBuild(r Runtime) string {
@@ -53,11 +57,11 @@ func (c *Client) probed(r Runtime) probe {
 	file := c.path("probe-" + r.Name + ".json")
 	var known probe
 	if b, err := os.ReadFile(file); err == nil && json.Unmarshal(b, &known) == nil &&
-		known.Size == st.Size() && known.Changed.Equal(st.ModTime()) {
+		known.Format == probeFormat && known.Size == st.Size() && known.Changed.Equal(st.ModTime()) {
 		return known
 	}
 	p := c.try(r)
-	p.Size, p.Changed = st.Size(), st.ModTime()
+	p.Format, p.Size, p.Changed = probeFormat, st.Size(), st.ModTime()
 	if b, err := json.Marshal(p); err == nil && p.Problem == "" {
 		if err := os.WriteFile(file, b, 0o644); err != nil {
 			c.conf.Log.Warn("what was found out about a runtime cannot be kept", "error", err)

@@ -2,6 +2,8 @@ package runtime
 
 import (
 	"context"
+	"encoding/json"
+	"os"
 	"os/exec"
 	"testing"
 )
@@ -42,5 +44,25 @@ func TestExitsAreToldOnce(t *testing.T) {
 	told.forget(a.Proc)
 	if len(told.m) != 0 {
 		t.Error("what was acknowledged is remembered")
+	}
+}
+
+// TestUpgradeTriesAnew: what an older isled found out is not all that there is to know.
+func TestUpgradeTriesAnew(t *testing.T) {
+	w := newWorld(t, "crun")
+	r, err := w.c.Find("")
+	w.must(err)
+	file := w.c.path("probe-crun.json")
+	b, err := os.ReadFile(file)
+	w.must(err)
+	var p map[string]any
+	w.must(json.Unmarshal(b, &p))
+	delete(p, "Format")
+	p["KeepsFilter"] = false
+	b, err = json.Marshal(p)
+	w.must(err)
+	w.must(os.WriteFile(file, b, 0o644))
+	if !w.c.probed(r).KeepsFilter {
+		t.Error("the finding of an older isled was taken for ours")
 	}
 }
