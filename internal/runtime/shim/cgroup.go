@@ -81,12 +81,7 @@ func oomKills(dir string) int {
 		if err != nil {
 			continue
 		}
-		for line := range bytes.Lines(b) {
-			if n, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {
-				count, _ := strconv.Atoi(string(bytes.TrimSpace(n)))
-				return count
-			}
-		}
+		return counter(b, "oom_kill")
 	}
 	return 0
 }

@@ -9,11 +9,16 @@ import (
 // watch reports a process's end, which wait returns: after its output was
 // written to the log and to the clients, and before anything is cleaned up.
 func (s *Server) watch(c *container, p *process, wait func() int) {
+	var scope *oomWatch
+	if p.id.Exec == "" && c.spec.Runtime.SystemdCgroup {
+		scope = watchOOM(c.spec.CgroupPath)
+	}
 	s.watchers.Go(func() {
 		code := wait()
 		at := time.Now()
 		p.gone()
 		oom := p.id.Exec == "" && c.spec.CgroupPath != "" && oomKills(c.spec.CgroupPath) > 0
+		oom = scope.stop(code) || oom
 		p.session.drain(grace)
 		s.publish(p, wire.Exit{Proc: p.id, Code: code, At: at, OOM: oom})
 	})
