@@ -22,7 +22,7 @@ func TestFailureInTheMiddle(t *testing.T) {
 		"link":      netspec.Link{Name: "isbad", Kind: netspec.Veth, Master: "isnone", PeerNS: ns, Peer: "eth1"},
 		"peer name": netspec.Link{Name: "isbad", Kind: netspec.Veth, Master: "isbr1", PeerNS: ns, Peer: "lo"},
 		"foreign":   netspec.Link{Name: "isfake", Kind: netspec.Veth, Master: "isbr1", PeerNS: ns, Peer: "eth1"},
-		"loopback":  netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 1, To: ip("10.1.0.2"), ToPort: 1},
+		"loopback":  netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 1, Count: 1, To: ip("10.1.0.2"), ToPort: 1},
 		"port":      netspec.Publish{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 9050, Count: 100, To: ip("10.1.0.2"), ToPort: 9050, Link: "isbr1"},
 	} {
 		t.Run(name, func(t *testing.T) {

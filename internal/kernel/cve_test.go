@@ -19,7 +19,7 @@ func (w *world) repaired() { w.change(w.observe(), w.want) }
 func TestCVE_2025_54388(t *testing.T) {
 	w := newWorld(t, withBPF)
 	needSockAddr(t, w.machine)
-	local := netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 9090, To: ip("10.1.0.2"), ToPort: 7000}
+	local := netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 9090, Count: 1, To: ip("10.1.0.2"), ToPort: 7000}
 	w.apply(state(local))
 	w.want.Add(local)
 	serveAt(t, w.host.File, "127.0.0.1", 9090) // isled's own socket, which holds the port

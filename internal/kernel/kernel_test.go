@@ -246,9 +246,9 @@ func everyPort(ns netspec.NS) []netspec.Object {
 		netspec.Publish{Proto: "tcp", HostIP: ip("192.0.2.1"), HostPort: 7000, Count: 10, To: v4, ToPort: 7000, Link: link},
 		netspec.Publish{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 6000, Count: 10, To: v4, ToPort: 16000, Link: link},
 		netspec.Publish{Proto: "tcp", HostIP: ip("2001:db8::1"), HostPort: 6000, Count: 10, To: v6, ToPort: 16000, Link: link},
-		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 8080, To: v4, ToPort: 80},
-		netspec.Loopback{Proto: "udp", HostIP: ip("::1"), HostPort: 8080, To: v6, ToPort: 80},
-		netspec.Loopback{Proto: "tcp", HostIP: ip("::1"), HostPort: 8081, To: v4, ToPort: 80},
+		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 8080, Count: 1, To: v4, ToPort: 80},
+		netspec.Loopback{Proto: "udp", HostIP: ip("::1"), HostPort: 8080, Count: 1, To: v6, ToPort: 80},
+		netspec.Loopback{Proto: "tcp", HostIP: ip("::1"), HostPort: 8081, Count: 1, To: v4, ToPort: 80},
 		netspec.DNSRedirect{NS: ns, Port: 40053},
 	}
 }

@@ -360,13 +360,13 @@ func TestLoopback(t *testing.T) {
 	needSockAddr(t, w.machine)
 	v4, v6 := ip("10.1.0.2"), ip("fd00:1::2")
 	w.apply(state(
-		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 8080, To: v4, ToPort: 80},
-		netspec.Loopback{Proto: "udp", HostIP: ip("127.0.0.1"), HostPort: 8080, To: v4, ToPort: 80},
-		netspec.Loopback{Proto: "tcp", HostIP: ip("::1"), HostPort: 8080, To: v6, ToPort: 80},
-		netspec.Loopback{Proto: "udp", HostIP: ip("::1"), HostPort: 8080, To: v6, ToPort: 80},
-		netspec.Loopback{Proto: "tcp", HostIP: ip("::1"), HostPort: 8081, To: v4, ToPort: 7000},
-		netspec.Loopback{Proto: "udp", HostIP: ip("::1"), HostPort: 8081, To: v4, ToPort: 7000},
-		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.9"), HostPort: 8082, To: v4, ToPort: 7001},
+		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 8080, Count: 1, To: v4, ToPort: 80},
+		netspec.Loopback{Proto: "udp", HostIP: ip("127.0.0.1"), HostPort: 8080, Count: 1, To: v4, ToPort: 80},
+		netspec.Loopback{Proto: "tcp", HostIP: ip("::1"), HostPort: 8080, Count: 1, To: v6, ToPort: 80},
+		netspec.Loopback{Proto: "udp", HostIP: ip("::1"), HostPort: 8080, Count: 1, To: v6, ToPort: 80},
+		netspec.Loopback{Proto: "tcp", HostIP: ip("::1"), HostPort: 8081, Count: 1, To: v4, ToPort: 7000},
+		netspec.Loopback{Proto: "udp", HostIP: ip("::1"), HostPort: 8081, Count: 1, To: v4, ToPort: 7000},
+		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.9"), HostPort: 8082, Count: 1, To: v4, ToPort: 7001},
 	))
 	for _, tt := range []struct{ from, network, to, want string }{
 		{"host", "tcp", "127.0.0.1:8080", "10.1.0.1 on 80"},
@@ -436,7 +436,7 @@ func needSockAddr(t testing.TB, m *machine) {
 func TestRedirectsSurvive(t *testing.T) {
 	w := newWorld(t, withBPF)
 	needSockAddr(t, w.machine)
-	w.want.Add(netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 8080, To: ip("10.1.0.2"), ToPort: 80})
+	w.want.Add(netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 8080, Count: 1, To: ip("10.1.0.2"), ToPort: 80})
 	w.apply(w.want)
 	for i := range 3 {
 		if err := w.Kernel.Close(); err != nil {

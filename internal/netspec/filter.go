@@ -7,24 +7,66 @@ import (
 
 // Segment is one subnet of a network behind one of our bridges. It is what the
 // firewall needs to deny by ingress interface: an address inside Subnet may be
-// reached from Link only, and from elsewhere only by a published port.
+// reached from Link only, and from elsewhere only by what Access says.
 type Segment struct {
 	Link       string       // the bridge
 	Subnet     netip.Prefix // masked
 	Masquerade bool         // source NAT for what leaves by another interface
 	Internal   bool         // nothing leaves, nothing enters
+	Access     Access
 }
+
+// Access is who may come to the addresses of a segment themselves. Published
+// ports of the host are another matter: they need no grant.
+type Access string
+
+// Grants of access.
+const (
+	AccessNone   Access = ""       // nobody
+	AccessOpen   Access = "open"   // everybody to ports that are Open, and pings
+	AccessDirect Access = "direct" // everybody to everything
+)
 
 func (s Segment) Key() Key {
 	return Key{RankFilter, "", "segment " + s.Link + " " + s.Subnet.String()}
 }
 
+// Entrance lets what comes in by an interface of the host go to the ports of a
+// segment that are Open, though the segment grants no access.
+type Entrance struct {
+	Link   string       // the bridge
+	Subnet netip.Prefix // masked
+	From   string       // the interface
+}
+
+func (e Entrance) Key() Key {
+	return Key{RankFilter, "", "entrance " + e.Link + " " + e.Subnet.String() + " " + e.From}
+}
+
+// Open is a port of a container, or Count of them in a row, that may be reached
+// at the container's own address where its segment's access, or an Entrance,
+// lets anybody so far.
+type Open struct {
+	Link  string
+	To    netip.Addr
+	Proto string
+	Port  uint16
+	Count uint16
+}
+
+func (o Open) Key() Key {
+	return Key{RankFilter, "", fmt.Sprintf("open %s %s %d", o.Proto, o.To, o.Port)}
+}
+
 // Publish gives one host port, or Count of them with equal offsets, to a
 // container. HostIP is a local address, or the unspecified address of a family
-// for every local address of that family but loopback ones (see Loopback).
+// for every local address of that family but loopback ones (see Loopback). With
+// Iface it is the addresses of that interface, whichever they are, for what
+// comes in by it; HostIP then only says the family.
 type Publish struct {
 	Proto    string // tcp, udp, sctp
 	HostIP   netip.Addr
+	Iface    string
 	HostPort uint16
 	Count    uint16 // ports in a row, at least 1
 	To       netip.Addr
@@ -33,7 +75,31 @@ type Publish struct {
 }
 
 func (p Publish) Key() Key {
-	return Key{RankFilter, "", fmt.Sprintf("publish %s %s %d", p.Proto, p.HostIP, p.HostPort)}
+	return Key{RankFilter, "", fmt.Sprintf("publish %s %s %d", p.Proto, at(p.HostIP, p.Iface), p.HostPort)}
+}
+
+// at is where a port is published.
+func at(ip netip.Addr, iface string) string {
+	if iface == "" {
+		return ip.String()
+	}
+	return ip.String() + " on " + iface
+}
+
+// Allow is one prefix that may reach a published port; where there is one, all
+// others may not. The fields are those of the Publish. What the host itself
+// sends is not asked.
+type Allow struct {
+	Proto    string
+	HostIP   netip.Addr
+	Iface    string
+	HostPort uint16
+	Count    uint16
+	From     netip.Prefix // masked, of HostIP's family
+}
+
+func (a Allow) Key() Key {
+	return Key{RankFilter, "", fmt.Sprintf("allow %s %s %d %s", a.Proto, at(a.HostIP, a.Iface), a.HostPort, a.From)}
 }
 
 // Loopback sends the host's own connections to 127.0.0.1:HostPort or
@@ -43,6 +109,7 @@ type Loopback struct {
 	Proto    string // tcp, udp
 	HostIP   netip.Addr
 	HostPort uint16
+	Count    uint16 // ports in a row, at least 1
 	To       netip.Addr
 	ToPort   uint16
 }
@@ -50,6 +117,27 @@ type Loopback struct {
 func (l Loopback) Key() Key {
 	return Key{RankFilter, "", fmt.Sprintf("loopback %s %s %d", l.Proto, l.HostIP, l.HostPort)}
 }
+
+// Source is what the port of a container may send: frames from MAC, with Addr as
+// their source (and in their ARP and neighbour advertisements). A port without a
+// Source may send anything. Addr may be a prefix: a container that routes.
+type Source struct {
+	Link string // the host's end of the veth
+	MAC  MAC
+	Addr netip.Prefix
+}
+
+func (s Source) Key() Key { return Key{RankFilter, "", "source " + s.Link + " " + s.Addr.String()} }
+
+// Guard stands on one of our bridges and lets in what the firewall has passed,
+// and nothing when there is no firewall. Of an internal network nothing leaves
+// either.
+type Guard struct {
+	Link     string
+	Internal bool
+}
+
+func (g Guard) Key() Key { return Key{RankGuard, "", g.Link} }
 
 // DNSRedirect sends what processes in NS send to 127.0.0.11:53, UDP and TCP, to
 // 127.0.0.11:Port in the same namespace. Nothing is bound to port 53 there.

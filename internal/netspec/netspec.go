@@ -44,6 +44,7 @@ type Rank uint8
 const (
 	RankNamespace Rank = iota + 1
 	RankLink
+	RankGuard
 	RankSysctl
 	RankAddr
 	RankRoute
@@ -52,7 +53,7 @@ const (
 )
 
 var rankNames = map[Rank]string{
-	RankNamespace: "namespace", RankLink: "link", RankSysctl: "sysctl", RankAddr: "address",
+	RankNamespace: "namespace", RankLink: "link", RankGuard: "guard", RankSysctl: "sysctl", RankAddr: "address",
 	RankRoute: "route", RankNeigh: "neighbour", RankFilter: "filter",
 }
 

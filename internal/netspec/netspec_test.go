@@ -17,12 +17,17 @@ var (
 var objects = []netspec.Object{
 	netspec.Namespace{NS: "c1"},
 	netspec.Link{NS: "", Name: "v1", Kind: netspec.Veth, Master: "br", PeerNS: "c1", Peer: "eth0"},
+	netspec.Guard{Link: "br"},
 	netspec.Sysctl{NS: "c1", Name: "ipv6/conf/eth0/accept_ra", Value: "0"},
 	netspec.Addr{NS: "c1", Link: "eth0", Prefix: subnet},
 	netspec.Route{NS: "c1", Dst: subnet, Dev: "eth0"},
 	netspec.Segment{Link: "br", Subnet: subnet},
+	netspec.Entrance{Link: "br", Subnet: subnet, From: "eth1"},
+	netspec.Open{Link: "br", To: addr, Proto: "tcp", Port: 80, Count: 1},
 	netspec.Publish{Proto: "tcp", HostIP: addr, HostPort: 80, Count: 1, To: addr, ToPort: 80, Link: "br"},
-	netspec.Loopback{Proto: "tcp", HostIP: addr, HostPort: 80, To: addr, ToPort: 80},
+	netspec.Allow{Proto: "tcp", HostIP: addr, HostPort: 80, Count: 1, From: subnet},
+	netspec.Source{Link: "v1", MAC: netspec.MAC{2}, Addr: subnet},
+	netspec.Loopback{Proto: "tcp", HostIP: addr, HostPort: 80, Count: 1, To: addr, ToPort: 80},
 	netspec.DNSRedirect{NS: "c1", Port: 61000},
 }
 

@@ -42,7 +42,7 @@ func valueOf(l netspec.Loopback) (v loValue) {
 
 func loopbackOf(k loKey, v loValue) netspec.Loopback {
 	l := netspec.Loopback{
-		HostIP: netip.AddrFrom16([16]byte(k[16:32])).Unmap(), HostPort: netPort(binary.NativeEndian.Uint16(k[12:])),
+		HostIP: netip.AddrFrom16([16]byte(k[16:32])).Unmap(), HostPort: netPort(binary.NativeEndian.Uint16(k[12:])), Count: 1,
 		To: netip.AddrFrom16([16]byte(v[0:16])), ToPort: netPort(binary.NativeEndian.Uint16(v[toPort:])),
 	}
 	if binary.NativeEndian.Uint32(v[toFamily:]) == unix.AF_INET {

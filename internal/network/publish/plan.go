@@ -59,7 +59,7 @@ func Plan(m Mapping, t Target, loopback bool) []netspec.Object {
 		return objs
 	}
 	for i := range m.Count {
-		objs = append(objs, netspec.Loopback{Proto: m.Proto, HostIP: lo, HostPort: m.HostPort + i, To: to, ToPort: m.ContainerPort + i})
+		objs = append(objs, netspec.Loopback{Proto: m.Proto, HostIP: lo, HostPort: m.HostPort + i, Count: 1, To: to, ToPort: m.ContainerPort + i})
 	}
 	return objs
 }
