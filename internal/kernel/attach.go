@@ -45,6 +45,18 @@ func (k *Kernel) attach(veths, in, later []reconcile.Change) (done int, err erro
 	return n, err
 }
 
+// finish are the messages that make a veth's peer what it should be, on a socket
+// of its namespace.
+func finish(c *rtnl.Conn, l netspec.Link) ([]nlmsg.Message, error) {
+	index, err := c.Index(l.Peer)
+	if err != nil || l.PeerMaster == "" {
+		return []nlmsg.Message{rtnl.UpPeer(index, 0, l)}, err
+	}
+	master, err := c.Index(l.PeerMaster)
+	end := netspec.Link{Name: l.Peer, Isolated: l.PeerIsolated}
+	return []nlmsg.Message{rtnl.UpPeer(index, master, l), rtnl.SetPort(end)}, err
+}
+
 func allDeleted(cs []reconcile.Change) bool {
 	for _, c := range cs {
 		if c.New != nil {
@@ -98,11 +110,13 @@ func (v *visit) run() (done int, err error) {
 	}
 	defer v.conn.Close()
 	for i, l := range v.links {
-		index, err := v.conn.Index(l.Peer)
+		msgs, err := finish(v.conn, l)
 		if err != nil {
 			return i, err
 		}
-		v.ops = append(v.ops, visitOp{index: i, msg: rtnl.UpPeer(index, l)})
+		for _, m := range msgs {
+			v.ops = append(v.ops, visitOp{index: i, msg: m})
+		}
 	}
 	for i, c := range v.in {
 		ops, err := v.change(len(v.links)+i, c)

@@ -31,7 +31,7 @@ func (k *Kernel) Facts(ctx context.Context) (Facts, error) {
 		return Facts{}, err
 	}
 	f := Facts{MTU: defaultMTU, IPv6: k.features.IPv6}
-	ours := func(i int32) bool { l := v.Links[i]; return k.mark.Ours(l.Group, l.Name) }
+	ours := func(i int32) bool { return k.ours(v.Links[i]) }
 	for _, a := range v.Addrs {
 		if !ours(a.Index) {
 			f.Addrs = append(f.Addrs, a.Prefix)

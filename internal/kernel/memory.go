@@ -80,6 +80,14 @@ func (m *memory) wished(l netspec.Link) netspec.Link {
 	return l
 }
 
+// named reports whether a link of that name on the host was made by us.
+func (m *memory) named(link string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.links[netspec.Link{Name: link}.Key()]
+	return ok
+}
+
 // blank is l without what w leaves to the kernel.
 func blank(l, w netspec.Link) netspec.Link {
 	if w.MTU == 0 {

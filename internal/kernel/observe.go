@@ -61,11 +61,11 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer) error {
 	for _, l := range v.Links {
 		// A link that is down is not what anybody wants: to Sync it is
 		// missing, and making it again brings it up.
-		if k.mark.Ours(l.Group, l.Name) && l.Up {
+		if k.ours(l) && l.Up {
 			s.Add(k.memory.wished(v.Object(l, "", peers)))
 		}
 	}
-	v.Of(k.mark).Objects(s, "")
+	v.Of(k.ours).Objects(s, "")
 	return netns.Visit(k.host, func() error { return k.readSysctls(s, "") })
 }
 

@@ -18,7 +18,7 @@ const (
 
 // Link is a network device, administratively up. A veth is one object with both
 // its ends: the peer is made inside PeerNS (never moved there, that costs 19 ms)
-// and vanishes with it.
+// and vanishes with it. A trunk between two bridges has both ends on the host.
 type Link struct {
 	NS       NS
 	Name     string
@@ -31,6 +31,9 @@ type Link struct {
 	PeerNS   NS     // veth only, as all Peer fields
 	Peer     string
 	PeerMAC  MAC
+
+	PeerMaster   string // name of the bridge in PeerNS that the peer is a port of
+	PeerIsolated bool   // as Isolated, of the peer
 }
 
 func (l Link) Key() Key { return Key{RankLink, l.NS, l.Name} }

@@ -132,7 +132,7 @@ func (m *Manager) commitNetwork(ctx context.Context, n Network) error {
 		if s, err = m.planner().network(n); err != nil {
 			return nil, err
 		}
-		if err := m.x.clash(s); err != nil {
+		if err := m.x.clash(s, n.ID); err != nil {
 			return nil, inNetwork(n, err)
 		}
 		units := map[string]netspec.State{networkUnit(n.ID): s, machineUnit: m.planner().machine(m.x.ipv6 > 0 || n.IPv6)}

@@ -81,11 +81,13 @@ func (p planner) endpoint(s netspec.State, pl place) error {
 	if err != nil {
 		return err
 	}
+	n := *pl.net
+	n.Leaves = 0 // they are the network's; what an endpoint costs does not grow with them
 	alone, both := netspec.State{}, netspec.State{}
-	if err := d.Plan(alone, *pl.net, nil, p.host); err != nil {
+	if err := d.Plan(alone, n, nil, p.host); err != nil {
 		return err
 	}
-	if err := d.Plan(both, *pl.net, []Endpoint{pl.Endpoint}, p.host); err != nil {
+	if err := d.Plan(both, n, []Endpoint{pl.Endpoint}, p.host); err != nil {
 		return err
 	}
 	return merge(s, both.Without(alone))

@@ -104,6 +104,9 @@ func needs(o netspec.Object) []netspec.Key {
 		if o.Master != "" {
 			keys = append(keys, link(o.NS, o.Master))
 		}
+		if o.PeerMaster != "" {
+			keys = append(keys, link(o.PeerNS, o.PeerMaster))
+		}
 	case netspec.Addr:
 		keys = append(keys, link(o.NS, o.Link))
 	case netspec.Route:

@@ -30,11 +30,11 @@ func (c *Conn) Read() (View, error) {
 	return v, err
 }
 
-// Of is the view without the addresses and routes of links that are not the
-// mark's: another isled on this machine writes the same protocol number to its
+// Of is the view without the addresses and routes of links that are not ours:
+// another isled on this machine writes the same protocol number to its
 // own, and they are not ours to remove.
-func (v View) Of(m Mark) View {
-	not := func(index int32) bool { l := v.Links[index]; return !m.Ours(l.Group, l.Name) }
+func (v View) Of(ours func(Info) bool) View {
+	not := func(index int32) bool { return !ours(v.Links[index]) }
 	v.Addrs = slices.DeleteFunc(slices.Clone(v.Addrs), func(a AddrInfo) bool { return not(a.Index) })
 	v.Routes = slices.DeleteFunc(slices.Clone(v.Routes), func(r RouteInfo) bool { return not(r.Index) })
 	return v
@@ -62,9 +62,14 @@ func (v View) Object(l Info, ns netspec.NS, peers map[int32]Peer) netspec.Link {
 		NS: ns, Name: l.Name, Kind: l.Kind, MTU: int(l.MTU), MAC: l.MAC,
 		Master: v.Links[l.Master].Name, Isolated: l.Isolated, Hairpin: l.Hairpin,
 	}
-	if p, ok := peers[l.PeerNS]; ok && l.Kind == netspec.Veth {
+	p, ok := peers[l.PeerNS]
+	if l.PeerNS < 0 { // both ends are here
+		p, ok = Peer{ns, v}, v.Links[l.Peer].Up
+	}
+	if ok && l.Kind == netspec.Veth {
 		end := p.View.Links[l.Peer]
 		o.PeerNS, o.Peer, o.PeerMAC = p.NS, end.Name, end.MAC
+		o.PeerMaster, o.PeerIsolated = p.View.Links[end.Master].Name, end.Isolated
 	}
 	return o
 }

@@ -20,7 +20,9 @@ type Driver struct{}
 var _ network.Driver = Driver{}
 
 // Caps implements network.Driver.
-func (Driver) Caps() network.Caps { return network.Caps{IPAM: true, Publish: true, Gateway: true} }
+func (Driver) Caps() network.Caps {
+	return network.Caps{IPAM: true, Publish: true, Gateway: true, Room: room, Leaves: leaves}
+}
 
 // Validate implements network.Driver.
 func (Driver) Validate(n network.Network) error {
@@ -81,7 +83,9 @@ func (p plan) bridge(s netspec.State) {
 			s.Add(netspec.Addr{Link: p.link, Prefix: netip.PrefixFrom(pool.Gateway, pool.Subnet.Bits())})
 		}
 	}
-	s.Add(firewall.Segments(p.link, subnets, firewall.Policy{Masquerade: p.o.Masquerade, Internal: p.Internal})...)
+	policy := firewall.Policy{Masquerade: p.o.Masquerade, Internal: p.Internal}
+	s.Add(firewall.Segments(p.link, subnets, policy)...)
+	p.wide(s, policy, subnets)
 	p.ipv6(s, "", p.link)
 }
 
@@ -104,7 +108,7 @@ func (p plan) ipv6(s netspec.State, ns netspec.NS, link string) {
 func (p plan) endpoint(s netspec.State, ep network.Endpoint) error {
 	ns := ep.NS()
 	s.Add(netspec.Link{
-		Name: ep.HostInterface, Kind: netspec.Veth, MTU: p.mtu, Master: p.link, Isolated: !p.o.ICC, Hairpin: true,
+		Name: ep.HostInterface, Kind: netspec.Veth, MTU: p.mtu, Master: p.master(ep.Leaf), Isolated: !p.o.ICC, Hairpin: true,
 		PeerNS: ns, Peer: ep.Interface, PeerMAC: ep.MAC,
 	})
 	for _, a := range ep.Addrs {
