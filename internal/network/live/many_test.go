@@ -23,18 +23,11 @@ func TestFifteenHundred(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a while")
 	}
-	for _, icc := range []bool{true, false} {
-		t.Run(fmt.Sprintf("icc=%t", icc), func(t *testing.T) { fifteenHundred(t, icc) })
-	}
-}
-
-func fifteenHundred(t *testing.T, icc bool) {
-	h := newHost(t, false)
+	h := newHost(t, true)
 	m := h.start()
 	defer func() { stop(m) }()
 	n, err := m.Create(t.Context(), api.CreateRequest{
 		Name: "app", IPAM: &api.IPAM{Config: []api.IPAMConfig{{Subnet: netip.MustParsePrefix("10.67.0.0/16")}}},
-		Options: map[string]string{"com.docker.network.bridge.enable_icc": fmt.Sprint(icc)},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +48,7 @@ func fifteenHundred(t *testing.T, icc bool) {
 	check := func(when string) {
 		t.Helper()
 		for _, p := range [][2]int{{1, 1400}, {1400, 1}, {1, 999}, {1400, 1000}} {
-			h.reach(netspec.NS(fmt.Sprint("c", p[0])), netip.AddrPortFrom(addrs[p[1]], 80), icc, fmt.Sprintf("%s: %d to %d", when, p[0], p[1]))
+			h.reach(netspec.NS(fmt.Sprint("c", p[0])), netip.AddrPortFrom(addrs[p[1]], 80), true, fmt.Sprintf("%s: %d to %d", when, p[0], p[1]))
 		}
 		h.reach("", netip.AddrPortFrom(addrs[1400], 80), true, when+": from the host")
 		h.reach("c1400", netip.AddrPortFrom(n.Pools[0].Gateway, 81), true, when+": to the gateway")
