@@ -93,6 +93,7 @@ type visit struct {
 type visitOp struct {
 	index int // in links and in
 	del   bool
+	rule  bool   // the kernel does not replace these
 	v6    string // the link that gets an IPv6 address
 	msg   nlmsg.Message
 }
@@ -196,6 +197,8 @@ func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
 			op.v6 = o.Link
 		}
 		ops = append(ops, op)
+	case netspec.Rule:
+		ops = append(ops, visitOp{index: i, rule: true, msg: rtnl.AddRule(o)})
 	case netspec.Route:
 		if o.Dev != "" {
 			if index, err = v.conn.Index(o.Dev); err != nil {
@@ -220,6 +223,8 @@ func (v *visit) remove(o netspec.Object) (m nlmsg.Message, ok bool, err error) {
 	case netspec.Addr:
 		index, err := v.conn.Index(o.Link)
 		return rtnl.DelAddr(index, o.Prefix), err == nil, rtnl.Gone(err)
+	case netspec.Rule:
+		return rtnl.DelRule(o), true, nil
 	case netspec.Route:
 		index, err := v.conn.Index(o.Dev)
 		return rtnl.DelRoute(index, o), err == nil, rtnl.Gone(err)
@@ -241,6 +246,9 @@ func (v *visit) send(again bool) (done int, err error) {
 	for i, o := range v.ops {
 		if o.del {
 			errs[i] = rtnl.Gone(errs[i])
+		}
+		if o.rule && errors.Is(errs[i], unix.EEXIST) {
+			errs[i] = nil
 		}
 		if again && o.v6 != "" && errs[i] != nil {
 			if err := v.enableIPv6(o.v6); err == nil {

@@ -1,6 +1,9 @@
 package netspec
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // Namespace is a network namespace with its loopback device up.
 type Namespace struct{ NS NS }
@@ -47,7 +50,21 @@ type Addr struct {
 
 func (a Addr) Key() Key { return Key{RankAddr, a.NS, a.Link + " " + a.Prefix.String()} }
 
-// Route is a unicast route in the main table. Without Via, Dst is on the link.
+// Rule sends what has a source address in From to a routing table of its own.
+// Of several that match the one with the lowest priority comes first; the main
+// table has 32766.
+type Rule struct {
+	NS       NS
+	From     netip.Prefix
+	Table    int
+	Priority int
+}
+
+func (r Rule) Key() Key {
+	return Key{RankRule, r.NS, fmt.Sprintf("from %s table %d priority %d", r.From, r.Table, r.Priority)}
+}
+
+// Route is a unicast route. Without Via, Dst is on the link.
 type Route struct {
 	NS     NS
 	Dst    netip.Prefix
@@ -55,9 +72,15 @@ type Route struct {
 	Dev    string
 	Src    netip.Addr // preferred source, may be zero
 	Metric int
+	Table  int // 0: the main table
 }
 
-func (r Route) Key() Key { return Key{RankRoute, r.NS, r.Dst.String()} }
+func (r Route) Key() Key {
+	if r.Table == 0 {
+		return Key{RankRoute, r.NS, r.Dst.String()}
+	}
+	return Key{RankRoute, r.NS, fmt.Sprintf("%s table %d", r.Dst, r.Table)}
+}
 
 // Sysctl is one value below /proc/sys of a namespace. Name is with slashes,
 // below "net/" ("ipv4/conf/eth0/rp_filter").

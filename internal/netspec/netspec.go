@@ -47,6 +47,7 @@ const (
 	RankGuard
 	RankSysctl
 	RankAddr
+	RankRule // before the routes: they are found by it
 	RankRoute
 	RankNeigh
 	RankFilter
@@ -54,7 +55,7 @@ const (
 
 var rankNames = map[Rank]string{
 	RankNamespace: "namespace", RankLink: "link", RankGuard: "guard", RankSysctl: "sysctl", RankAddr: "address",
-	RankRoute: "route", RankNeigh: "neighbour", RankFilter: "filter",
+	RankRule: "rule", RankRoute: "route", RankNeigh: "neighbour", RankFilter: "filter",
 }
 
 func (r Rank) String() string { return rankNames[r] }

@@ -94,7 +94,7 @@ func (p planner) endpoint(s netspec.State, pl place) error {
 }
 
 // routes are the default routes: for each family by the endpoint of the
-// highest priority, then of the first network by name.
+// highest priority, then of the first network by name; and the ways of replies.
 func (p planner) routes(sb Sandbox, places []place) (netspec.State, error) {
 	s := netspec.State{}
 	for _, all := range []netip.Prefix{allV4, allV6} {
@@ -106,7 +106,9 @@ func (p planner) routes(sb Sandbox, places []place) (netspec.State, error) {
 			s.Add(netspec.Route{NS: sb.NS, Dst: all, Via: gw, Dev: pl.Interface})
 		}
 	}
-	return s, nil
+	replies, err := p.replies(sb, places)
+	s.Add(replies...)
+	return s, err
 }
 
 var (

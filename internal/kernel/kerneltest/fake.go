@@ -109,6 +109,8 @@ func needs(o netspec.Object) []netspec.Key {
 		}
 	case netspec.Addr:
 		keys = append(keys, link(o.NS, o.Link))
+	case netspec.Rule:
+		keys = append(keys, ns(o.NS))
 	case netspec.Route:
 		keys = append(keys, link(o.NS, o.Dev))
 	case netspec.Sysctl:
