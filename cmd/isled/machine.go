@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 
 	"isle/internal/kernel"
 	"isle/internal/netspec"
@@ -22,7 +23,7 @@ var _ network.Machine = machine{}
 
 func (m machine) Host(ctx context.Context) (network.Host, error) {
 	f, err := m.Facts(ctx)
-	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: m.Features().SockAddr}, err
+	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: m.Features().SockAddr, Advertised: strings.Join(f.Advertised, "/")}, err
 }
 
 func (m machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {

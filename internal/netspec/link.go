@@ -3,6 +3,7 @@ package netspec
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Namespace is a network namespace with its loopback device up.
@@ -90,4 +91,11 @@ type Sysctl struct {
 	Value string
 }
 
-func (s Sysctl) Key() Key { return Key{RankSysctl, s.NS, s.Name} }
+// Key : forwarding is switched on last, because it changes what the other settings
+// of a link mean.
+func (s Sysctl) Key() Key {
+	if s.Name == "ipv4/ip_forward" || strings.HasSuffix(s.Name, "/forwarding") {
+		return Key{RankForwarding, s.NS, s.Name}
+	}
+	return Key{RankSysctl, s.NS, s.Name}
+}

@@ -46,6 +46,7 @@ const (
 	RankLink
 	RankGuard
 	RankSysctl
+	RankForwarding
 	RankAddr
 	RankRule // before the routes: they are found by it
 	RankRoute
@@ -54,7 +55,7 @@ const (
 )
 
 var rankNames = map[Rank]string{
-	RankNamespace: "namespace", RankLink: "link", RankGuard: "guard", RankSysctl: "sysctl", RankAddr: "address",
+	RankNamespace: "namespace", RankLink: "link", RankGuard: "guard", RankSysctl: "sysctl", RankForwarding: "sysctl", RankAddr: "address",
 	RankRule: "rule", RankRoute: "route", RankNeigh: "neighbour", RankFilter: "filter",
 }
 

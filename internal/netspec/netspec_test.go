@@ -19,6 +19,7 @@ var objects = []netspec.Object{
 	netspec.Link{NS: "", Name: "v1", Kind: netspec.Veth, Master: "br", PeerNS: "c1", Peer: "eth0"},
 	netspec.Guard{Link: "br"},
 	netspec.Sysctl{NS: "c1", Name: "ipv6/conf/eth0/accept_ra", Value: "0"},
+	netspec.Sysctl{NS: "", Name: "ipv6/conf/all/forwarding", Value: "1"},
 	netspec.Addr{NS: "c1", Link: "eth0", Prefix: subnet},
 	netspec.Rule{NS: "c1", From: subnet, Table: 7, Priority: 1},
 	netspec.Route{NS: "c1", Dst: subnet, Dev: "eth0"},

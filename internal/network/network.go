@@ -99,4 +99,7 @@ type Host struct {
 	// SockAddr: loopback publishes and DNS redirection can be done by eBPF at
 	// connect time. Without it Loopback objects are not planned.
 	SockAddr bool
+	// Advertised are the uplinks that take router advertisements, with "/" between
+	// them, which no name has: a Host is compared.
+	Advertised string
 }

@@ -42,6 +42,10 @@ func (p planner) machine(v6 bool) netspec.State {
 	s.Add(netspec.Sysctl{Name: "ipv4/ip_forward", Value: "1"})
 	if v6 && p.host.IPv6 {
 		s.Add(netspec.Sysctl{Name: "ipv6/conf/all/forwarding", Value: "1"})
+		// Else the host would lose its own addresses and its default route.
+		for link := range strings.FieldsFuncSeq(p.host.Advertised, func(r rune) bool { return r == '/' }) {
+			s.Add(netspec.Sysctl{Name: "ipv6/conf/" + link + "/accept_ra", Value: "2"})
+		}
 	}
 	return s
 }
@@ -161,13 +165,12 @@ func (p planner) assign(ports []Publish, places []place) []place {
 	}
 	v4, v6 := p.carrier(places, true), p.carrier(places, false)
 	for _, m := range ports {
-		i := v4
+		i, other := v4, v6
 		if m.HostIP.Is6() {
-			// An address of the host's may be IPv6 though the container has none: the
-			// socket that holds the port forwards.
-			if i = v6; i < 0 {
-				i = v4
-			}
+			i, other = v6, v4
+		}
+		if i < 0 { // the container lacks the family: the socket that holds the port forwards
+			i = other
 		}
 		if i >= 0 {
 			places[i].Publish = append(places[i].Publish, m)
