@@ -39,6 +39,7 @@ func (k *Kernel) attach(veths, in, later []reconcile.Change) (done int, err erro
 	}
 	v := visit{ns: f, links: links, in: in, ipv6: ipv6Links(later)}
 	n, err := v.run()
+	k.announce(in[:max(n-len(links), 0)], later)
 	if n < len(links) { // a peer could not be finished: the link is not what it should be
 		return n, errors.Join(err, k.deleteLinks(links[n:]))
 	}

@@ -132,6 +132,9 @@ func (k *Kernel) readNamespace(ns netspec.NS) (s netspec.State, id int32, v rtnl
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
 	}
 	v.Objects(s, ns)
+	for _, a := range k.memory.announcements(ns) {
+		s.Add(a)
+	}
 	port, err := k.dnsPort(ns, f, cookie)
 	if err != nil {
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)

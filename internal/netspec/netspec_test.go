@@ -23,6 +23,7 @@ var objects = []netspec.Object{
 	netspec.Addr{NS: "c1", Link: "eth0", Prefix: subnet},
 	netspec.Rule{NS: "c1", From: subnet, Table: 7, Priority: 1},
 	netspec.Route{NS: "c1", Dst: subnet, Dev: "eth0"},
+	netspec.Announce{NS: "c1", Link: "eth0", Times: 1},
 	netspec.Segment{Link: "br", Subnet: subnet},
 	netspec.Entrance{Link: "br", Subnet: subnet, From: "eth1"},
 	netspec.Open{Link: "br", To: addr, Proto: "tcp", Port: 80, Count: 1},

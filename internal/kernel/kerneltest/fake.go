@@ -113,6 +113,8 @@ func needs(o netspec.Object) []netspec.Key {
 		keys = append(keys, ns(o.NS))
 	case netspec.Route:
 		keys = append(keys, link(o.NS, o.Dev))
+	case netspec.Announce:
+		keys = append(keys, link(o.NS, o.Link))
 	case netspec.Sysctl:
 		keys = append(keys, ns(o.NS))
 	case netspec.DNSRedirect:

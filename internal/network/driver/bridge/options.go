@@ -32,12 +32,13 @@ type options struct {
 	Masquerade  bool
 	InhibitIPv4 bool // the bridge gets no IPv4 address
 	MTU         int  // 0: the host's
+	addressing
 }
 
 // parse reads the options of a network. Options that are not ours are left
 // alone, as Docker does; ours with a meaning that we do not have are refused.
 func parse(opts map[string]string) (options, error) {
-	o := options{ICC: true, Masquerade: true}
+	o := options{ICC: true, Masquerade: true, addressing: defaultAddressing}
 	for _, k := range slices.Sorted(maps.Keys(opts)) {
 		if err := o.set(k, opts[k]); err != nil {
 			return o, fmt.Errorf("option %s=%s: %w: %w", k, opts[k], err, errdefs.ErrInvalidArgument)
@@ -48,6 +49,8 @@ func parse(opts map[string]string) (options, error) {
 
 func (o *options) set(k, v string) (err error) {
 	switch k {
+	case optAdvertise, optAdvertiseEvery, optMode:
+		err = o.addressing.set(k, v)
 	case optName:
 		if o.Name = v; v != "" {
 			err = network.CheckInterface(v)

@@ -107,8 +107,13 @@ func (p plan) ipv6(s netspec.State, ns netspec.NS, link string) {
 
 func (p plan) endpoint(s netspec.State, ep network.Endpoint) error {
 	ns := ep.NS()
+	mtu, err := p.endpointMTU(ep)
+	if err != nil {
+		return err
+	}
+	p.announce(s, ep)
 	s.Add(netspec.Link{
-		Name: ep.HostInterface, Kind: netspec.Veth, MTU: p.mtu, Master: p.master(ep.Leaf), Isolated: !p.o.ICC, Hairpin: true,
+		Name: ep.HostInterface, Kind: netspec.Veth, MTU: mtu, Master: p.master(ep.Leaf), Isolated: !p.o.ICC, Hairpin: true,
 		PeerNS: ns, Peer: ep.Interface, PeerMAC: ep.MAC,
 	})
 	for _, a := range ep.Addrs {

@@ -104,6 +104,9 @@ func TestOptionsRefused(t *testing.T) {
 		"com.docker.network.bridge.trusted_host_interfaces": "eth1",
 		"com.docker.network.bridge.host_binding_ipv4":       "localhost",
 		"com.docker.network.container_iface_prefix":         "a/b",
+		"com.docker.network.bridge.advertise_addr_nmsgs":    "4",
+		"com.docker.network.bridge.advertise_addr_ms":       "1",
+		"isle.bridge.mode":                                  "routed",
 	} {
 		n := drivertest.Network(bridge.Driver{}, map[string]string{k: v}, false, false)
 		err := bridge.Driver{}.Validate(n)
