@@ -83,7 +83,8 @@ func KnowsBridges() bool {
 	return err == nil
 }
 
-func (t *Table) mark() uint32 { return cmp.Or(t.Mark, DefaultMark) }
+// GuardMark is the bit that says that our chains have passed a packet.
+func (t *Table) GuardMark() uint32 { return cmp.Or(t.Mark, DefaultMark) }
 
 func (t *Table) families() []uint8 {
 	if t.NoBridge {
