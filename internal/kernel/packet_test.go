@@ -367,6 +367,8 @@ func TestLoopback(t *testing.T) {
 		netspec.Loopback{Proto: "tcp", HostIP: ip("::1"), HostPort: 8081, Count: 1, To: v4, ToPort: 7000},
 		netspec.Loopback{Proto: "udp", HostIP: ip("::1"), HostPort: 8081, Count: 1, To: v4, ToPort: 7000},
 		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.9"), HostPort: 8082, Count: 1, To: v4, ToPort: 7001},
+		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 20000, Count: 10000, To: v4, ToPort: 1000},
+		netspec.Loopback{Proto: "udp", HostIP: ip("::1"), HostPort: 1001, Count: 7000, To: v6, ToPort: 2001},
 	))
 	for _, tt := range []struct{ from, network, to, want string }{
 		{"host", "tcp", "127.0.0.1:8080", "10.1.0.1 on 80"},
@@ -377,6 +379,12 @@ func TestLoopback(t *testing.T) {
 		{"host", "udp", "[::1]:8081", "10.1.0.1 on 7000"},
 		{"host", "tcp", "127.0.0.9:8082", "10.1.0.1 on 7001"},
 		{"host", "tcp", "127.0.0.1:8082", blocked},
+		{"host", "tcp", "127.0.0.1:26000", "10.1.0.1 on 7000"},
+		{"host", "tcp", "127.0.0.1:26001", "10.1.0.1 on 7001"},
+		{"host", "tcp", "127.0.0.1:29999", blocked},
+		{"host", "tcp", "127.0.0.1:19080", blocked},
+		{"host", "udp", "[::1]:6000", "fd00:1::1 on 7000"},
+		{"host", "udp", "[::1]:6002", "fd00:1::1 on 7002"},
 		{"lan", "tcp", "192.0.2.1:8082", blocked},
 		{"lan", "tcp", "127.0.0.1:8080", blocked},
 		{"c1-1", "tcp", "127.0.0.1:8080", blocked},
