@@ -51,11 +51,11 @@ func (f *forgetter) work() {
 // wait waits until nothing is left to do.
 func (f *forgetter) wait() { f.wg.Wait() }
 
-// forget looks after the flows of published UDP ports that changed.
+// forget looks after the flows of published ports that changed.
 func (k *Kernel) forget(cs []reconcile.Change) {
 	var s conntrack.Stale
 	for _, c := range cs {
-		if p, ok := c.Old.(netspec.Publish); ok && p.Proto == "udp" {
+		if p, ok := c.Old.(netspec.Publish); ok {
 			s.Gone = append(s.Gone, p)
 		}
 		if p, ok := c.New.(netspec.Publish); ok && p.Proto == "udp" {
