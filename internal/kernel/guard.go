@@ -12,7 +12,7 @@ import (
 
 // openGuards loads the guards of bridges; without eBPF there are none.
 func (k *Kernel) openGuards() (err error) {
-	if k.cfg.BPFDir == "" {
+	if k.cfg.BPFDir == "" || k.cfg.NoGuard {
 		return nil
 	}
 	k.guards, err = tc.Open(k.table.GuardMark())

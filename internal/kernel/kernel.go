@@ -49,6 +49,7 @@ type Config struct {
 	BPFDir     string // where eBPF is pinned, below a bpf file system; "" does without eBPF
 	CgroupRoot string // a cgroup v2 mount; "" finds or mounts one
 	GuardMark  uint32 // bit of packets' marks; 0: nft.DefaultMark
+	NoGuard    bool   // no guards on bridges
 	Log        *slog.Logger
 }
 
