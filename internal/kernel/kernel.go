@@ -69,6 +69,7 @@ type Kernel struct {
 
 	mu      sync.Mutex // one Apply at a time
 	rt      *rtnl.Conn // in host, used under mu
+	ending  bool       // the Apply that goes on takes namespaces away
 	flows   forgetter
 	reaper  reaper
 	memory  memory
