@@ -37,7 +37,7 @@ type machine struct{ *kernel.Kernel }
 
 func (m machine) Host(ctx context.Context) (network.Host, error) {
 	f, err := m.Facts(ctx)
-	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: m.Features().SockAddr, Advertised: strings.Join(f.Advertised, "/")}, err
+	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: m.Features().SockAddr, Guard: m.Features().Guard, Sources: m.Features().Sources, Advertised: strings.Join(f.Advertised, "/")}, err
 }
 
 func (m machine) Foreign(context.Context) ([]ipam.Foreign, error) { return nil, nil }

@@ -14,7 +14,6 @@ import (
 const (
 	optAdvertise      = "com.docker.network.bridge.advertise_addr_nmsgs"
 	optAdvertiseEvery = "com.docker.network.bridge.advertise_addr_ms"
-	optMode           = "isle.bridge.mode"
 	optEndpointMTU    = "isle.endpoint.mtu"
 )
 
@@ -34,8 +33,6 @@ func (a *addressing) set(k, v string) (err error) {
 		a.Times, err = number(v, 0, 3)
 	case k == optAdvertiseEvery:
 		a.Every, err = number(v, 100, 2000)
-	case k == optMode && v != "bridge":
-		err = fmt.Errorf("not known (hint: leave it out, a bridge network grows by itself beyond the kernel's 1,023 ports)")
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"fmt"
-	"net/netip"
 
 	"isle/internal/netspec"
 	"isle/internal/network/firewall"
@@ -28,7 +27,7 @@ const (
 
 // wide adds the leaves of a network. The host has no place on them: it is
 // reached through the root, and must not answer ARP on them with their address.
-func (p plan) wide(s netspec.State, policy firewall.Policy, subnets []netip.Prefix) {
+func (p plan) wide(s netspec.State) {
 	for i := 1; i <= p.Leaves; i++ {
 		leaf := p.leaf("b", i)
 		s.Add(netspec.Link{Name: leaf, Kind: netspec.Bridge, MTU: p.mtu, MAC: mac(fmt.Sprint(p.ID, "/", i))})
@@ -40,7 +39,9 @@ func (p plan) wide(s netspec.State, policy firewall.Policy, subnets []netip.Pref
 		if p.host.IPv6 {
 			s.Add(netspec.Sysctl{Name: "ipv6/conf/" + leaf + "/disable_ipv6", Value: "1"})
 		}
-		s.Add(firewall.Segments(leaf, subnets, policy)...)
+		for _, pool := range p.Pools { // br_netfilter shows the firewall what passes here
+			s.Add(firewall.Segment(leaf, pool.Subnet, p.policy(pool))...)
+		}
 	}
 }
 
