@@ -2,7 +2,6 @@ package nft
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 
@@ -68,8 +67,10 @@ func (t *Table) removal() []message {
 
 func (t *Table) all(msgs []message) error {
 	errs, err := t.batch(0, msgs)
-	for _, e := range errs {
-		err = errors.Join(err, e)
+	for i := range msgs { // the first is the cause of most others
+		if errs[i] != nil {
+			return fmt.Errorf("%s: %w", describe(msgs[i]), errs[i])
+		}
 	}
 	return err
 }

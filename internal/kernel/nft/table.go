@@ -75,9 +75,11 @@ func KnowsBridges() bool {
 			return err
 		}
 		defer t.Close()
+		c := chain{bridge, "probe", "filter", prerouting, bridgeDstnat, nil}
 		return t.all([]message{
 			t.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, t.attrs(bridge, unix.NFTA_TABLE_NAME)),
-			t.chainMessage(chain{bridge, "probe", "filter", prerouting, bridgeDstnat, nil}),
+			t.chainMessage(c),
+			t.ruleMessage(c, rule{"", arp}), // "meta" is a module of its own for bridges
 		})
 	})
 	return err == nil
@@ -356,7 +358,7 @@ func (t *Table) replace(gen uint32, objs []netspec.Object) error {
 	}
 	for i := range msgs {
 		if errs[i] != nil {
-			return fmt.Errorf("message %d (type %#x): %w", i, msgs[i].Type, errs[i])
+			return fmt.Errorf("%s: %w", describe(msgs[i]), errs[i])
 		}
 	}
 	return err

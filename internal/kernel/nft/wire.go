@@ -196,6 +196,23 @@ func (t *Table) ruleMessage(c chain, r rule) nlmsg.Message {
 	return t.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, a)
 }
 
+// describe names what a message is about, for errors.
+func describe(m nlmsg.Message) string {
+	name := func(typ uint16) string { return nlmsg.Str(nlmsg.Find(m.Data[4:], typ)) }
+	family := map[byte]string{inet: "inet", bridge: "bridge"}[m.Data[0]]
+	switch m.Type &^ subsystem {
+	case unix.NFT_MSG_NEWSET:
+		return family + " set " + name(unix.NFTA_SET_NAME)
+	case unix.NFT_MSG_NEWCHAIN:
+		return family + " chain " + name(unix.NFTA_CHAIN_NAME)
+	case unix.NFT_MSG_NEWRULE:
+		return fmt.Sprintf("%s rule %q of chain %s", family, comment(nlmsg.Find(m.Data[4:], unix.NFTA_RULE_USERDATA)), name(unix.NFTA_RULE_CHAIN))
+	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
+		return family + " element of set " + name(unix.NFTA_SET_ELEM_LIST_SET)
+	}
+	return family + " table"
+}
+
 func (t *Table) elementMessage(o op) nlmsg.Message {
 	a := t.attrs(tableOf[o.e.set], unix.NFTA_SET_ELEM_LIST_TABLE).Str(unix.NFTA_SET_ELEM_LIST_SET, o.e.set)
 	a.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(a *nlmsg.Attrs) {
