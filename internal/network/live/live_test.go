@@ -185,6 +185,22 @@ func (h *host) serve(ns netspec.NS, at string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	h.answer(l)
+}
+
+// serveIn is serve in a namespace that is not a container's.
+func (h *host) serveIn(ns kerneltest.NS, at string) {
+	h.t.Helper()
+	ns.Do(func() error {
+		l, err := net.Listen("tcp", at)
+		if err == nil {
+			h.answer(l)
+		}
+		return err
+	})
+}
+
+func (h *host) answer(l net.Listener) {
 	h.t.Cleanup(func() { l.Close() })
 	go func() {
 		for {

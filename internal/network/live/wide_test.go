@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	api "github.com/moby/moby/api/types/network"
 
+	"isle/internal/kernel/kerneltest"
 	"isle/internal/netspec"
 )
 
@@ -204,4 +206,75 @@ func (h *host) send(ns netspec.NS, to string) {
 	}); err != nil {
 		h.t.Fatal(err)
 	}
+}
+
+// TestWideToOutside: containers on a leaf go out with the host's address and are
+// published, also to themselves and their neighbours, with and without
+// br_netfilter: with it the firewall sees their frames on the leaf too.
+func TestWideToOutside(t *testing.T) {
+	for _, filter := range []string{"0", "1"} {
+		t.Run("br_netfilter="+filter, func(t *testing.T) { wideToOutside(t, filter) })
+	}
+}
+
+func wideToOutside(t *testing.T, filter string) {
+	h := newHost(t, true)
+	for _, f := range []string{"ip", "ip6"} {
+		if err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+f+"tables", []byte(filter), 0o644); err != nil && filter == "1" {
+			t.Skip("not supported: br_netfilter:", err)
+		}
+	}
+	h.room = 1
+	m := h.start()
+	defer stop(m)
+	n, err := m.Create(t.Context(), api.CreateRequest{Name: "app"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var addrs []netip.Addr
+	for i := range 3 {
+		id := fmt.Sprint("c", i)
+		ports := api.PortMap{api.MustParsePort("80/tcp"): {{HostPort: fmt.Sprint(8000 + i)}}}
+		addrs = append(addrs, h.open(m, id, ports, "app").Endpoints[0].Addr(true))
+		h.serve(netspec.NS(id), "0.0.0.0:80")
+	}
+	lan := kerneltest.NewNS(t)
+	run(t, "ip", "link", "add", "lan0", "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), lan.File.Fd()))
+	t.Cleanup(func() { run(t, "ip", "link", "del", "lan0") })
+	run(t, "ip", "addr", "add", "10.77.0.1/24", "dev", "lan0")
+	run(t, "ip", "link", "set", "lan0", "up")
+	lan.IP(`addr add 10.77.0.2/24 dev eth0
+		link set eth0 up`)
+	h.serveIn(lan, "0.0.0.0:80")
+	for i := range addrs {
+		ns := netspec.NS(fmt.Sprint("c", i))
+		if got, err := h.get(ns, "10.77.0.2:80", 10*time.Second); err != nil || !strings.HasPrefix(got, "10.77.0.1:") {
+			t.Errorf("c%d goes out as %q, %v", i, got, err)
+		}
+		for j := range addrs {
+			for _, at := range []string{"10.77.0.1", n.Pools[0].Gateway.String()} {
+				if i != 0 && filter == "1" && i == j {
+					continue // see the driver's README, "Limits"
+				}
+				h.reach(ns, netip.MustParseAddrPort(fmt.Sprintf("%s:%d", at, 8000+j)), true, fmt.Sprintf("c%d to the published port of c%d", i, j))
+			}
+		}
+		var got string
+		lan.Do(func() (err error) { got, err = dial(fmt.Sprintf("10.77.0.1:%d", 8000+i)); return err })
+		if !strings.HasPrefix(got, "10.77.0.2:") {
+			t.Errorf("c%d sees %q from the LAN", i, got)
+		}
+	}
+}
+
+func dial(to string) (string, error) {
+	c, err := net.DialTimeout("tcp", to, 10*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	b := make([]byte, 100)
+	n, err := c.Read(b)
+	return string(b[:n]), err
 }

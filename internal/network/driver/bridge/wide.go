@@ -40,7 +40,10 @@ func (p plan) wide(s netspec.State) {
 			s.Add(netspec.Sysctl{Name: "ipv6/conf/" + leaf + "/disable_ipv6", Value: "1"})
 		}
 		for _, pool := range p.Pools { // br_netfilter shows the firewall what passes here
-			s.Add(firewall.Segment(leaf, pool.Subnet, p.policy(pool))...)
+			policy := p.policy(pool)
+			policy.Trusted = nil // the root's business: nothing is routed here
+			policy.Leaf = true
+			s.Add(firewall.Segment(leaf, pool.Subnet, policy)...)
 		}
 	}
 }
