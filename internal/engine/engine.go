@@ -34,6 +34,7 @@ type Engine struct {
 	Log      *slog.Logger // required
 	Host     spec.Host    // required: what spec.DetectHost found
 	Init     string       // program for --init, on the host; "": there is none
+	Reports  Reports
 	// Probes are what was found out about this kernel, by name, for people.
 	Probes map[string]string
 

@@ -274,6 +274,7 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref string, req networktype
 		if len(mac) > 0 {
 			rec.MACs[n.Name] = mac
 		}
+		e.showPorts(rec)
 		return nil
 	})
 	if err != nil {
@@ -353,6 +354,7 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string
 		rec.Networks, rec.MACs = maps.Clone(rec.Networks), maps.Clone(rec.MACs)
 		delete(rec.Networks, n.Name)
 		delete(rec.MACs, n.Name)
+		e.showPorts(rec)
 		return nil
 	})
 	if err == nil && isNone(n) { // of others the Manager tells

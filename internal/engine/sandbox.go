@@ -26,6 +26,9 @@ func ownSandbox(rec container.Record) bool {
 	return !rec.Host.NetworkMode.IsHost() && !rec.Host.NetworkMode.IsContainer()
 }
 
+// isPath: "ns:PATH", a namespace that somebody else made.
+func isPath(mode apitypes.NetworkMode) bool { return strings.HasPrefix(string(mode), "ns:") }
+
 // openNetworks makes the container's sandbox with all its endpoints.
 func (e *Engine) openNetworks(ctx context.Context, rec container.Record) (network.Opened, error) {
 	if !ownSandbox(rec) {
@@ -42,7 +45,7 @@ func (e *Engine) openNetworks(ctx context.Context, rec container.Record) (networ
 				req.Networks = append(req.Networks, *c)
 			}
 		}
-		req.Ports.Bindings = bindings(rec)
+		req.Ports = portRequest(rec)
 	}
 	return e.Networks.Open(ctx, req)
 }

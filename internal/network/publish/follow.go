@@ -252,3 +252,22 @@ func (a *Asked) remove(s Selector) bool {
 	a.Specs = specs
 	return found
 }
+
+// Fixed are the wishes that name a host port, as mappings: one that names no
+// address has none.
+func (a Asked) Fixed() []Mapping {
+	var out []Mapping
+	for p, bs := range a.Bindings {
+		for _, b := range bs {
+			if first, last, _ := hostPorts(b.HostPort); first != 0 && first == last {
+				out = append(out, Mapping{Proto: string(p.Proto()), HostIP: b.HostIP.Unmap(), HostPort: first, Count: 1, ContainerPort: p.Num()})
+			}
+		}
+	}
+	for _, s := range a.Specs {
+		if s.HostPort != 0 {
+			out = append(out, Mapping(s))
+		}
+	}
+	return Join(out)
+}
