@@ -21,6 +21,7 @@ func Missing(reqs []Request, have []Mapping) []Request {
 // reqs say. What can stay stays, so a request of any free port keeps its port.
 func Difference(reqs []Request, have []Mapping) (claim []Request, drop []Mapping) {
 	l := newLedger(have)
+	l.reserve(reqs)
 	for _, r := range reqs { // fixed ones come first: see Parse
 		if r.fixed() {
 			claim = append(claim, l.missing(r)...)
@@ -39,14 +40,25 @@ func Difference(reqs []Request, have []Mapping) (claim []Request, drop []Mapping
 // ledger is ports, one by one, and which of them nobody has asked for yet.
 type ledger struct {
 	all, unused map[Mapping]bool
-	inside      map[inside][]Mapping
+	inside      map[portOf][]Mapping
+	reserved    map[portOf]bool // host ports that are asked for by their number
+}
+
+func (l ledger) reserve(reqs []Request) {
+	for _, r := range reqs {
+		if r.fixed() {
+			for i := range max(r.Count, 1) {
+				l.reserved[portOf{r.Proto, r.First + i}] = true
+			}
+		}
+	}
 }
 
 func newLedger(have []Mapping) ledger {
-	l := ledger{map[Mapping]bool{}, map[Mapping]bool{}, map[inside][]Mapping{}}
+	l := ledger{map[Mapping]bool{}, map[Mapping]bool{}, map[portOf][]Mapping{}, map[portOf]bool{}}
 	for m := range Each(have) {
 		l.all[m], l.unused[m] = true, true
-		to := inside{m.Proto, m.ContainerPort}
+		to := portOf{m.Proto, m.ContainerPort}
 		l.inside[to] = append(l.inside[to], m)
 	}
 	return l
@@ -72,7 +84,7 @@ func (l ledger) missing(r Request) []Request {
 
 // keeps finds a port that r may have become and takes it for r.
 func (l ledger) keeps(r Request) bool {
-	for _, m := range l.inside[inside{r.Proto, r.ContainerPort}] {
+	for _, m := range l.inside[portOf{r.Proto, r.ContainerPort}] {
 		if l.unused[m] && l.all[m] && l.serves(r, m.HostPort) {
 			for _, ip := range r.HostIPs {
 				delete(l.unused, r.mapping(ip, m.HostPort))
@@ -84,7 +96,7 @@ func (l ledger) keeps(r Request) bool {
 }
 
 func (l ledger) serves(r Request, port uint16) bool {
-	if r.First != 0 && (port < r.First || port > r.Last) {
+	if l.reserved[portOf{r.Proto, port}] || r.First != 0 && (port < r.First || port > r.Last) {
 		return false
 	}
 	for _, ip := range r.HostIPs {

@@ -20,11 +20,11 @@ type Asked struct {
 // which were settled before, wishes that named no address lose all addresses:
 // those that are still settled are then named.
 func (a Asked) Follow(settled, removed []Mapping) Asked {
-	f := follower{left: map[Mapping]bool{}, gone: map[Mapping]bool{}, leads: map[inside][]Mapping{}}
+	f := follower{left: map[Mapping]bool{}, gone: map[Mapping]bool{}, leads: map[portOf][]Mapping{}}
 	for m := range Each(settled) {
 		f.left[m] = true
 		f.order = append(f.order, m)
-		to := inside{m.Proto, m.ContainerPort}
+		to := portOf{m.Proto, m.ContainerPort}
 		f.leads[to] = append(f.leads[to], m)
 	}
 	for m := range Each(removed) {
@@ -40,10 +40,11 @@ type follower struct {
 	left  map[Mapping]bool
 	gone  map[Mapping]bool
 	order []Mapping
-	leads map[inside][]Mapping // what leads to a port of the container
+	leads map[portOf][]Mapping // what leads to a port of the container
 }
 
-type inside struct {
+// portOf is a port of a protocol, of the host or of the container.
+type portOf struct {
 	proto string
 	port  uint16
 }
@@ -130,7 +131,7 @@ func (w wish) addrs() []netip.Addr {
 
 // choice is the host port that a free wish became.
 func (f *follower) choice(w wish) uint16 {
-	for _, m := range f.leads[inside{w.Proto, w.ContainerPort}] {
+	for _, m := range f.leads[portOf{w.Proto, w.ContainerPort}] {
 		if f.left[m] && w.matches(m) && (w.HostPort == 0 || w.HostPort <= m.HostPort && m.HostPort <= w.last) {
 			return m.HostPort
 		}
@@ -139,7 +140,7 @@ func (f *follower) choice(w wish) uint16 {
 }
 
 func (f *follower) anywhere(w wish, port uint16) (out []Mapping) {
-	for _, m := range f.leads[inside{w.Proto, w.ContainerPort}] {
+	for _, m := range f.leads[portOf{w.Proto, w.ContainerPort}] {
 		if f.left[m] && w.matches(m) && m.HostPort == port {
 			out = append(out, m)
 		}
