@@ -60,9 +60,13 @@ func (nothing) Apply(_ context.Context, c []reconcile.Change) (int, error) { ret
 func BenchmarkPublish(b *testing.B) {
 	for _, others := range []int{1, 1000, 10000} {
 		b.Run(fmt.Sprint("of ", others), func(b *testing.B) {
-			w := newWorld()
-			m := w.manager()
-			m.Kernel = nothing{}
+			st, err := bolt.Open(filepath.Join(b.TempDir(), "isle.db"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer st.Close()
+			m := newWorld().manager()
+			m.Store, m.Kernel = st, nothing{}
 			if err := m.Start(b.Context()); err != nil {
 				b.Fatal(err)
 			}
