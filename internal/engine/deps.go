@@ -120,6 +120,8 @@ type Networks interface {
 
 	// Open makes a sandbox and connects it, all or nothing.
 	Open(ctx context.Context, req network.OpenRequest) (network.Opened, error)
+	// Reopen is Open for a sandbox that is open: what is as it should be stays.
+	Reopen(ctx context.Context, req network.OpenRequest) (network.Opened, error)
 	// Close removes a sandbox and its endpoints. A missing one is no error.
 	// It returns when the records are gone and the host's side is down; the
 	// kernel reaps the namespace behind it.

@@ -67,6 +67,9 @@ type entry struct {
 	retry   *retry        // a restart that the policy has planned
 	backoff time.Duration // before the last of them
 
+	net   sync.Mutex          // guards users, held while it is decided whether the namespace lives
+	users map[string]struct{} // the containers that are in this one's namespace, itself among them
+
 	dirty bool          // the teardown left something
 	freed chan struct{} // closed when the runtime has forgotten the last run; nil: nothing to wait for
 	stuck bool          // it has not forgotten it

@@ -301,6 +301,7 @@ type fakeNetworks struct {
 	renamed  []string
 	// unplugged are "sandbox network" of every Disconnect.
 	unplugged []string
+	reopened  int
 }
 
 func newFakeNetworks() *fakeNetworks {
@@ -353,6 +354,15 @@ func (n *fakeNetworks) Open(_ context.Context, req network.OpenRequest) (network
 	n.ports[req.ID] = settlePorts(req.Ports)
 	out.Ports = publish.Show(mappingsOf(n.ports[req.ID]))
 	return out, nil
+}
+
+// Reopen is another Open that is counted.
+func (n *fakeNetworks) Reopen(ctx context.Context, req network.OpenRequest) (network.Opened, error) {
+	n.mu.Lock()
+	n.reopened++
+	delete(n.open, req.ID)
+	n.mu.Unlock()
+	return n.Open(ctx, req)
 }
 
 func (n *fakeNetworks) endpoint(id, ifname string, c network.ConnectRequest) network.Endpoint {

@@ -38,6 +38,7 @@ func (e *Engine) Restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.countUsers()
 	var errs []error
 	for _, c := range e.all() {
 		errs = append(errs, e.restoreOne(ctx, c, m))

@@ -43,10 +43,11 @@ func (m *Manager) Open(ctx context.Context, req OpenRequest) (out Opened, err er
 		return out, err
 	}
 	for _, pl := range sb.places {
-		out.Endpoints = append(out.Endpoints, pl.Endpoint)
 		m.tell(events.ActionConnect, *pl.net, sb.ID)
 	}
-	out.NSPath, out.Ports = m.path(sb.NS), sb.shown()
+	warnings := out.Warnings
+	out = m.opened(sb)
+	out.Warnings = warnings
 	return out, nil
 }
 
