@@ -366,3 +366,45 @@ func TestPlan(t *testing.T) {
 		}
 	}
 }
+
+// TestPlanSources: who may connect, each by the rules of the port's own family.
+func TestPlanSources(t *testing.T) {
+	dual := publish.Target{V4: ip("10.0.0.2"), V6: ip("fd00::2"), Link: "br"}
+	for _, c := range []struct{ hostIP, iface, from, want string }{
+		{"0.0.0.0", "", "10.0.0.0/8,192.0.2.0/24", "publish from 10.0.0.0/8 from 192.0.2.0/24 loopback"},
+		{"0.0.0.0", "", "10.0.0.0/8,fd00::/8", "publish from 10.0.0.0/8 loopback"},
+		{"::", "", "10.0.0.0/8", "loopback"}, // nobody of its family may: there is no way at all
+		{"127.0.0.1", "", "10.0.0.0/8", "loopback"},
+		{"0.0.0.0", "eth0", "10.0.0.0/8", "publish on eth0 from 10.0.0.0/8 on eth0"},
+		{"::", "eth0", "", "publish on eth0"},
+	} {
+		m := publish.Mapping{Proto: "tcp", HostIP: ip(c.hostIP), Iface: c.iface, HostPort: 80, Count: 7, ContainerPort: 90, From: c.from}
+		var got []string
+		on := ""
+		if c.iface != "" {
+			on = " on " + c.iface
+		}
+		for _, o := range publish.Plan(m, dual, true) {
+			switch o := o.(type) {
+			case netspec.Publish:
+				got = append(got, "publish"+on)
+				if o.Iface != c.iface || o.Count != 7 {
+					t.Errorf("%+v", o)
+				}
+			case netspec.Allow:
+				got = append(got, "from "+o.From.String()+on)
+				if o.HostIP != m.HostIP || o.Iface != c.iface || o.Count != 7 || o.HostPort != 80 {
+					t.Errorf("%+v", o)
+				}
+			case netspec.Loopback:
+				got = append(got, "loopback")
+				if o.Count != 7 || o.ToPort != 90 {
+					t.Errorf("a row is one object: %+v", o)
+				}
+			}
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%+v: %q, want %q", c, got, c.want)
+		}
+	}
+}
