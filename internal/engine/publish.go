@@ -142,6 +142,9 @@ func (e *Engine) editPorts(ctx context.Context, c *entry, edit portEdit) (api.Po
 	if len(missing) > 0 {
 		return api.PortsResponse{}, notFound("container %s does not publish %s", rec.Name, missing[0])
 	}
+	if err := after.Check(rec.Name); err != nil { // it could never start again
+		return api.PortsResponse{}, err
+	}
 	out := api.PortsResponse{Added: []api.Port{}, Removed: []api.Port{}, Warnings: []string{}}
 	for _, s := range edit.add {
 		out.Added = append(out.Added, apiPort(rec.Name, publish.Mapping(s)))
@@ -180,13 +183,15 @@ func (e *Engine) portsChanged(ctx context.Context, c *entry, ports network.Ports
 	return err
 }
 
-// recordPorts makes a record say what the sandbox has.
+// recordPorts makes a record say what the sandbox has. It is read while the
+// record is held: two changes may come at once, by the container itself and by
+// one that takes a port over.
 func (e *Engine) recordPorts(ctx context.Context, c *entry, removed []network.Publish) error {
-	settled, shown, err := e.Networks.Published(c.snapshot().ID)
-	if err != nil {
-		return err
-	}
 	return e.update(ctx, c, func(rec *container.Record) error {
+		settled, shown, err := e.Networks.Published(rec.ID)
+		if err != nil {
+			return err
+		}
 		rec.Host = withPorts(*rec, asked(*rec).Follow(mappingsOf(settled), mappingsOf(removed)))
 		if rec.Ports = shown; !rec.State.Alive() {
 			rec.Ports = nil

@@ -91,6 +91,9 @@ func TestPublish(t *testing.T) {
 		if is := w.kept("web"); !strings.HasPrefix(is, "8443:443||") {
 			t.Errorf("running %t: %s", running, is)
 		}
+		if _, err := w.publish("web", "8443:444"); !running && !errdefs.IsConflict(err) {
+			t.Errorf("one host port twice: %v", err)
+		}
 		if err := w.unpublish("web", "8080"); !errdefs.IsNotFound(err) {
 			t.Errorf("running %t: what is not published: %v", running, err)
 		}

@@ -113,6 +113,11 @@ func (e *Engine) restoreOne(ctx context.Context, c *entry, m found) error {
 	if err := e.clearBroken(ctx, c, m); err != nil {
 		return about(rec, "clear what is left of", err)
 	}
+	if c.kept() { // others are in its namespace, whose ports may have changed since
+		if err := e.recordPorts(ctx, c, nil); err != nil {
+			return about(rec, "record the ports of", err)
+		}
+	}
 	switch s := rec.State.Status; {
 	case s == apitypes.StateRemoving || s == apitypes.StateDead:
 		return e.finishRemoval(ctx, c)

@@ -265,6 +265,7 @@ func (r *run) record(ctx context.Context, again bool) (container.Record, error) 
 		s.Pid, s.StartedAt, s.ExitCode, s.Error, s.OOMKilled = r.pid, r.rec.State.StartedAt, 0, "", false
 		s.Health = startingHealth(rec.Config.Healthcheck)
 		rec.Networks, rec.Ports, rec.Mounts = r.rec.Networks, r.rec.Ports, r.rec.Mounts
+		r.e.showPorts(rec) // one may have been taken over since
 		rec.ManuallyStopped = false
 		if !again {
 			rec.RestartCount = 0

@@ -208,6 +208,15 @@ func (a Asked) Edit(add []Spec, remove []Selector) (out Asked, missing []Selecto
 	return out, missing
 }
 
+// Check reports whether all of a can be had at once; owner is for the error.
+func (a Asked) Check(owner string) error {
+	reqs, err := Parse(a.Bindings, a.Specs, Defaults{})
+	if err == nil {
+		_, err = (&Table{}).Claim(owner, reqs, func(string) string { return owner })
+	}
+	return err
+}
+
 func (a *Asked) add(s Spec) {
 	if !s.Plain() {
 		if !slices.Contains(a.Specs, s) {
