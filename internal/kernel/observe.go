@@ -66,6 +66,9 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer) error {
 		}
 	}
 	v.Of(k.mark).Objects(s, "")
+	if err := k.readGuards(s, c, v); err != nil {
+		return fmt.Errorf("read guards: %w", err)
+	}
 	return netns.Visit(k.host, func() error { return k.readSysctls(s, "") })
 }
 
