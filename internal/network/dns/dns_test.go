@@ -46,7 +46,7 @@ func newLab(t *testing.T, c isledns.Client) *lab {
 	return &lab{s, u.LocalAddr().String(), l.Addr().String()}
 }
 
-func listen(t *testing.T) (net.PacketConn, net.Listener) {
+func listen(t testing.TB) (net.PacketConn, net.Listener) {
 	t.Helper()
 	u, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -181,7 +181,7 @@ type upstream struct {
 	asked atomic.Int32
 }
 
-func newUpstream(t *testing.T, answer func(dns.ResponseWriter, *dns.Msg)) *upstream {
+func newUpstream(t testing.TB, answer func(dns.ResponseWriter, *dns.Msg)) *upstream {
 	t.Helper()
 	up := &upstream{}
 	u, l := listenBoth(t)
@@ -195,7 +195,7 @@ func newUpstream(t *testing.T, answer func(dns.ResponseWriter, *dns.Msg)) *upstr
 }
 
 // listenBoth opens one port for UDP and TCP.
-func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
+func listenBoth(t testing.TB) (net.PacketConn, net.Listener) {
 	t.Helper()
 	for {
 		u, err := net.ListenPacket("udp4", "127.0.0.1:0")

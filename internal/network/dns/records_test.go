@@ -87,10 +87,10 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	for _, i := range rand.Perm(50) {
 		b = b.withHost(hosts[i]).withoutHost(hosts[i]).withHost(hosts[i])
 	}
-	c := Client{Zones: []string{"n"}}
+	c := newRecords().next(nil, Client{Zones: []string{"n"}}, time.Now())
 	for i := range 50 {
 		name := fmt.Sprint("c", i)
-		if x, y := fmt.Sprint(a.Name(c, name)), fmt.Sprint(b.Name(c, name)); x != y || !strings.Contains(x, hosts[i].Addrs[0].String()) {
+		if x, y := fmt.Sprint(a.name(c, name, time.Now())), fmt.Sprint(b.name(c, name, time.Now())); x != y || !strings.Contains(x, hosts[i].Addrs[0].String()) {
 			t.Errorf("%s: %s and %s", name, x, y)
 		}
 	}
@@ -98,7 +98,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 
 func TestReverse(t *testing.T) {
 	for name, want := range map[string]string{
-		"4.3.2.1.in-addr.arpa": "1.2.3.4", "4.3.2.1.IN-ADDR.ARPA": "1.2.3.4",
+		"4.3.2.1.in-addr.arpa": "1.2.3.4", "4.3.2.1.in-addr.arpa.x": "",
 		"3.2.1.in-addr.arpa": "", "256.3.2.1.in-addr.arpa": "", "x.3.2.1.in-addr.arpa": "", ".in-addr.arpa": "", "in-addr.arpa": "",
 		strings.Repeat("0.", 31) + "2.ip6.arpa": "2000::", strings.Repeat("0.", 30) + "2.ip6.arpa": "", strings.Repeat("g.", 31) + "2.ip6.arpa": "",
 		strings.Repeat("00", 31) + "2.ip6.arpa": "",

@@ -1,0 +1,98 @@
+package dns
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// inFlight is how many questions of one client may be on their way outside.
+const inFlight = 128
+
+// listener is one client's.
+type listener struct {
+	s      *Server
+	udp    net.PacketConn
+	tcp    net.Listener
+	client atomic.Pointer[client]
+	ctx    context.Context
+	cancel context.CancelFunc
+	slots  chan struct{} // one for each forwarded question
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+	done  bool
+}
+
+func (l *listener) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.done = true
+	if l.cancel != nil {
+		l.cancel()
+	}
+	_ = l.udp.Close()
+	_ = l.tcp.Close()
+	for c := range l.conns {
+		_ = c.Close()
+	}
+}
+
+// answer appends the answer to q, if it is known. Otherwise it comes by send
+// later, which must not block.
+func (l *listener) answer(dst []byte, q *query, send func([]byte)) []byte {
+	s, c, now := l.s, l.client.Load(), time.Now()
+	s.counts.queries.Add(1)
+	out, forward := s.Records().reply(dst, c, q, now)
+	if !forward {
+		s.counts.local.Add(1)
+		return out
+	}
+	if s.multicast(q.name) {
+		return q.answer(dst, Answer{})
+	}
+	ups := s.upstreams(c)
+	k := key{q.name, q.qtype, q.qclass, q.do, q.flags&bitCD != 0, ups.id}
+	if out, ok := s.remembered(dst, k, q, now); ok {
+		return out
+	}
+	if !l.admitQuestion() {
+		s.counts.refused.Add(1)
+		return q.fail(dst, dns.RcodeServerFailure)
+	}
+	s.ask(k, ups, waiter{*q, func(b []byte) {
+		<-l.slots
+		send(b)
+	}})
+	return dst
+}
+
+// admitQuestion: a client that asks more than its share is told so at once.
+func (l *listener) admitQuestion() bool {
+	select {
+	case l.slots <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// multicast: names below .local are for multicast DNS (RFC 6762), unless the
+// host itself searches a domain of that kind, as some companies have it.
+func (s *Server) multicast(name string) bool {
+	return under(name, ".local") && (s.Host == nil || !s.Host.searches(name))
+}
+
+// pause is for errors of a socket that may pass; false: it is closed.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(50 * time.Millisecond):
+		return true
+	}
+}

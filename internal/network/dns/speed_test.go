@@ -1,0 +1,100 @@
+package dns_test
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	isledns "isle/internal/network/dns"
+)
+
+// BenchmarkQueries is a client's view: whole questions and answers through
+// sockets of the loopback, from so many workers at once. One is one question.
+func BenchmarkQueries(b *testing.B) {
+	for _, hosts := range []int{10, 20_000} {
+		for _, workers := range []int{1, 8} {
+			b.Run(fmt.Sprintf("hosts=%d/workers=%d", hosts, workers), func(b *testing.B) {
+				s := &isledns.Server{Log: slog.New(slog.DiscardHandler)}
+				defer s.Close()
+				fill(s, hosts)
+				u, l := listen(b)
+				s.Attach("c", u, l, isledns.Client{Zones: []string{"n"}})
+				measure(b, u.LocalAddr().String(), workers, hosts)
+			})
+		}
+	}
+}
+
+// BenchmarkCached is the same for a name outside that is in the cache.
+func BenchmarkCached(b *testing.B) {
+	up := newUpstream(b, says("192.0.2.1", dns.RcodeSuccess, 0))
+	s := &isledns.Server{Log: slog.New(slog.DiscardHandler)}
+	defer s.Close()
+	u, l := listen(b)
+	s.Attach("c", u, l, isledns.Client{Forward: true, Upstreams: []netip.AddrPort{up.at}})
+	measure(b, u.LocalAddr().String(), 8, 0)
+}
+
+func fill(s *isledns.Server, n int) {
+	s.SetZone("n", isledns.Zone{Name: "app"})
+	var hosts []isledns.Host
+	for i := range n {
+		hosts = append(hosts, isledns.Host{
+			Zone: "n", Owner: fmt.Sprint("e", i), Names: []string{fmt.Sprint("c", i), fmt.Sprintf("%012x", i)},
+			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})},
+		})
+	}
+	s.Change(nil, hosts)
+}
+
+// measure asks for names of fill's, or for one outside if there are none.
+func measure(b *testing.B, at string, workers, hosts int) {
+	var wg sync.WaitGroup
+	took := make([][]time.Duration, workers)
+	b.ResetTimer()
+	for w := range workers {
+		wg.Go(func() { took[w] = asker(b, at, w, b.N/workers+1, hosts) })
+	}
+	wg.Wait()
+	b.StopTimer()
+	all := slices.Concat(took...)
+	slices.Sort(all)
+	b.ReportMetric(float64(len(all))/b.Elapsed().Seconds(), "qps")
+	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
+}
+
+func asker(b *testing.B, at string, worker, n, hosts int) []time.Duration {
+	c, err := net.Dial("udp", at)
+	if err != nil {
+		b.Error(err)
+		return nil
+	}
+	defer c.Close()
+	name := "example.com."
+	if hosts > 0 {
+		name = fmt.Sprintf("c%d.", (worker*7919)%hosts)
+	}
+	q, _ := new(dns.Msg).SetQuestion(name, dns.TypeA).Pack()
+	took, buf := make([]time.Duration, n), make([]byte, 1500)
+	for i := range took {
+		start := time.Now()
+		if _, err := c.Write(q); err != nil {
+			b.Error(err)
+			return nil
+		}
+		if m, err := c.Read(buf); err != nil || m <= len(q) {
+			b.Errorf("answer of %d bytes: %v", m, err)
+			return nil
+		}
+		took[i] = time.Since(start)
+	}
+	return took
+}

@@ -1,0 +1,156 @@
+package dns
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	tcpIdle  = 10 * time.Second // between two questions of a connection
+	tcpRead  = 2 * time.Second  // for a question to come in whole
+	tcpWrite = 5 * time.Second  // for a client to take an answer
+	tcpConns = 32               // of one client at a time
+	tcpQueue = 2 * inFlight     // answers that wait to be written
+)
+
+// conn is one connection. Its questions are answered as soon as each can be,
+// in any order (RFC 7766): one that waits for a server holds up no other.
+type conn struct {
+	net.Conn
+	used    atomic.Int64   // when it last asked
+	waiting sync.WaitGroup // for answers from outside
+	out     chan []byte
+}
+
+func (l *listener) serveTCP() {
+	for {
+		c, err := l.tcp.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			if !pause(l.ctx) {
+				return
+			}
+			continue
+		}
+		l.admit(c)
+	}
+}
+
+// admit serves a connection. If there are too many, the one that has been idle
+// for longest makes room: new ones are never kept out by old ones.
+func (l *listener) admit(nc net.Conn) {
+	c := &conn{Conn: nc, out: make(chan []byte, tcpQueue)}
+	c.used.Store(time.Now().UnixNano())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.done {
+		_ = c.Close()
+		return
+	}
+	if len(l.conns) >= tcpConns {
+		old := l.idlest()
+		delete(l.conns, old)
+		_ = old.Close()
+	}
+	l.conns[c] = struct{}{}
+	l.s.wg.Go(func() { l.read(c) })
+	l.s.wg.Go(func() { l.write(c) })
+}
+
+func (l *listener) idlest() (old *conn) {
+	for c := range l.conns {
+		if old == nil || c.used.Load() < old.used.Load() {
+			old = c
+		}
+	}
+	return old
+}
+
+// read takes questions until the client has no more, and then lets those be
+// answered that wait: it may have closed its side only.
+func (l *listener) read(c *conn) {
+	defer close(c.out)
+	defer c.waiting.Wait()
+	in := bufio.NewReaderSize(c, 512)
+	for buf := make([]byte, 512); ; {
+		packet, err := c.next(in, buf)
+		if err != nil {
+			return
+		}
+		q, ok := parse(packet, true)
+		if !ok {
+			return
+		}
+		c.used.Store(time.Now().UnixNano())
+		l.converse(c, &q)
+	}
+}
+
+func (l *listener) converse(c *conn, q *query) {
+	c.waiting.Add(1)
+	answer := l.answer(make([]byte, 2, 512), q, func(b []byte) {
+		defer c.waiting.Done()
+		select {
+		case c.out <- append(make([]byte, 2, 2+len(b)), b...):
+		default: // it does not take what it asks for
+			_ = c.Close()
+		}
+	})
+	if len(answer) > 2 {
+		c.waiting.Done()
+		c.out <- answer
+	}
+}
+
+// next reads a question. It has to come in whole within a time, however slowly
+// its bytes drip.
+func (c *conn) next(in *bufio.Reader, buf []byte) ([]byte, error) {
+	if err := c.SetReadDeadline(time.Now().Add(tcpIdle)); err != nil {
+		return nil, err
+	}
+	head, err := in.Peek(2)
+	if err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint16(head))
+	if n > len(buf) {
+		return nil, io.ErrShortBuffer
+	}
+	_, _ = in.Discard(2)
+	if in.Buffered() < n {
+		if err := c.SetReadDeadline(time.Now().Add(tcpRead)); err != nil {
+			return nil, err
+		}
+	}
+	_, err = io.ReadFull(in, buf[:n])
+	return buf[:n], err
+}
+
+// write writes the answers. After an error it only waits for the end, so that
+// nobody waits for it.
+func (l *listener) write(c *conn) {
+	defer func() {
+		_ = c.Close()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.conns, c)
+	}()
+	for b := range c.out {
+		binary.BigEndian.PutUint16(b, uint16(len(b)-2))
+		err := c.SetWriteDeadline(time.Now().Add(tcpWrite))
+		if err == nil {
+			_, err = c.Write(b)
+		}
+		if err != nil {
+			_ = c.Close()
+		}
+	}
+}
