@@ -32,7 +32,11 @@ var web = isledns.Host{Zone: "n1", Owner: "e1", Names: []string{"Web", "www", "0
 
 func newLab(t *testing.T, c isledns.Client) *lab {
 	t.Helper()
-	s := &isledns.Server{Log: slog.New(slog.DiscardHandler)}
+	return labOf(t, &isledns.Server{Log: slog.New(slog.DiscardHandler)}, c)
+}
+
+func labOf(t *testing.T, s *isledns.Server, c isledns.Client) *lab {
+	t.Helper()
 	s.SetZone("n1", isledns.Zone{Name: "app", Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("fd00::/64")}})
 	s.SetZone("n2", isledns.Zone{Name: "back.end", Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}})
 	s.Change(nil, []isledns.Host{

@@ -25,8 +25,9 @@ type race struct {
 
 type result struct {
 	attempt
-	e   *entry
-	err error
+	began time.Time
+	e     *entry
+	err   error
 }
 
 // race asks the servers as plan says, the next one at once when one fails. The
@@ -63,17 +64,19 @@ func (s *Server) race(ctx context.Context, servers []netip.AddrPort, q *query) *
 func (r *race) start() {
 	a := r.ahead[0]
 	r.ahead = r.ahead[1:]
-	r.running = append(r.running, result{attempt: a})
+	begun := result{attempt: a, began: time.Now()}
+	r.running = append(r.running, begun)
 	s, q, ended := r.s, r.q, r.ended
 	if s.exchanging.Add(1) > exchanges {
 		s.exchanging.Add(-1)
-		ended <- result{attempt: a, err: errBusy}
+		begun.err = errBusy
+		ended <- begun
 		return
 	}
 	s.wg.Go(func() {
 		defer s.exchanging.Add(-1)
-		e, err := s.try(a, q)
-		ended <- result{a, e, err}
+		begun.e, begun.err = s.try(a, q)
+		ended <- begun
 	})
 }
 
@@ -97,10 +100,10 @@ func (s *Server) try(a attempt, q *query) (*entry, error) {
 
 // end takes the result of an attempt; true: it is what was wanted.
 func (r *race) end(res result) bool {
-	r.running = slices.DeleteFunc(r.running, func(b result) bool { return b.attempt == res.attempt })
+	r.running = slices.DeleteFunc(r.running, func(b result) bool { return b.attempt == res.attempt && b.began.Equal(res.began) })
 	if res.err == nil && res.e.usable() && !res.e.truncated {
 		for _, b := range r.running {
-			if b.when < res.when {
+			if res.began.Sub(b.began) >= deadStart {
 				r.s.health.late(b.at, b.tcp)
 			}
 		}

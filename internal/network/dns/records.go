@@ -164,3 +164,27 @@ func (h Host) eachBack(do func(back)) {
 		do(back{a, h.Owner, h.Names[0]})
 	}
 }
+
+// Record is a line of what a network's names resolve to.
+type Record struct {
+	Name      string
+	Type      string // A, AAAA
+	Addr      netip.Addr
+	Owner     string // id of the endpoint
+	Container string // its name; left to who knows containers
+}
+
+// list is what is known of a network, by name and address.
+func (r *Records) list(id string) []Record {
+	z, _ := r.zones.get(id)
+	var out []Record
+	z.names.root.all(func(n named, _ struct{}) bool {
+		t := "A"
+		if n.addr.Is6() {
+			t = "AAAA"
+		}
+		out = append(out, Record{Name: n.name, Type: t, Addr: n.addr, Owner: n.owner})
+		return true
+	})
+	return out
+}

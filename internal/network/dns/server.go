@@ -68,6 +68,9 @@ func (s *Server) Records() *Records {
 	return newRecords()
 }
 
+// List is what a network's names resolve to, by name and address.
+func (s *Server) List(zone string) []Record { return s.Records().list(zone) }
+
 // Attach answers a client on its listeners until Detach or Close.
 func (s *Server) Attach(id string, udp net.PacketConn, tcp net.Listener, c Client) {
 	l := &listener{s: s, udp: udp, tcp: tcp, conns: map[*conn]struct{}{}, slots: make(chan struct{}, inFlight)}
