@@ -25,7 +25,8 @@ func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 // lab is a server with two networks and a client on its own listener.
 type lab struct {
 	*isledns.Server
-	udp, tcp string // where the client asks
+	udp, tcp string           // where the client asks
+	ups      []netip.AddrPort // whom it may ask outside, if a test needs to know
 }
 
 var web = isledns.Host{Zone: "n1", Owner: "e1", Names: []string{"Web", "www", "0123456789ab"}, Addrs: []netip.Addr{ip("10.0.0.2"), ip("fd00::2")}}
@@ -47,7 +48,7 @@ func labOf(t *testing.T, s *isledns.Server, c isledns.Client) *lab {
 	u, l := listen(t)
 	s.Attach("c1", u, l, c)
 	t.Cleanup(s.Close)
-	return &lab{s, u.LocalAddr().String(), l.Addr().String()}
+	return &lab{Server: s, udp: u.LocalAddr().String(), tcp: l.Addr().String()}
 }
 
 func listen(t testing.TB) (net.PacketConn, net.Listener) {
