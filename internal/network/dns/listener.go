@@ -42,33 +42,43 @@ func (l *listener) close() {
 	}
 }
 
-// answer appends the answer to q, if it is known. Otherwise it comes by send
-// later, which must not block.
-func (l *listener) answer(dst []byte, q *query, send func([]byte)) []byte {
+// answer appends the answer to q, if it is known. If it is not, servers have to
+// be asked for it (pend).
+func (l *listener) answer(dst []byte, q *query) (out []byte, pend *pending) {
 	s, c, now := l.s, l.client.Load(), time.Now()
 	s.counts.queries.Add(1)
 	out, forward := s.Records().reply(dst, c, q, now)
+	if forward && s.multicast(q.name) {
+		out, forward = q.answer(dst, Answer{}), false
+	}
 	if !forward {
 		s.counts.local.Add(1)
-		return out
-	}
-	if s.multicast(q.name) {
-		return q.answer(dst, Answer{})
+		return out, nil
 	}
 	ups := s.upstreams(c)
 	k := key{q.name, q.qtype, q.qclass, q.do, q.flags&bitCD != 0, ups.id}
 	if out, ok := s.remembered(dst, k, q, now); ok {
-		return out
+		return out, nil
 	}
 	if !l.admitQuestion() {
 		s.counts.refused.Add(1)
-		return q.fail(dst, dns.RcodeServerFailure)
+		return q.fail(dst, dns.RcodeServerFailure), nil
 	}
-	s.ask(k, ups, waiter{*q, func(b []byte) {
+	return dst, &pending{k, ups}
+}
+
+// pending is a question that has been admitted and not been asked yet.
+type pending struct {
+	key
+	*upstreams
+}
+
+// ask asks servers outside. The answer comes by send, which must not block.
+func (l *listener) ask(p *pending, q query, send func([]byte)) {
+	l.s.ask(p.key, p.upstreams, waiter{q, func(b []byte) {
 		<-l.slots
 		send(b)
 	}})
-	return dst
 }
 
 // admitQuestion: a client that asks more than its share is told so at once.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"pgregory.net/rapid"
 )
 
@@ -136,5 +137,43 @@ func TestHostConfig(t *testing.T) {
 	h.Given = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:5353")}
 	if got := fmt.Sprint(h.Servers()); got != "[192.0.2.1:5353]" {
 		t.Error("given:", got)
+	}
+}
+
+// BenchmarkReply is the work for one question, without the system calls.
+func BenchmarkReply(b *testing.B) {
+	r := newRecords().withZone("n", Zone{Name: "app"})
+	for i := range 20_000 {
+		r = r.withHost(host(i))
+	}
+	c := r.next(nil, Client{Zones: []string{"n"}, Forward: true}, time.Now())
+	for _, name := range []string{"c77.", "c77.app.", "nobody.", "77.0.0.10.in-addr.arpa."} {
+		b.Run(name, func(b *testing.B) {
+			m := new(dns.Msg).SetQuestion(name, dns.TypeA)
+			m.SetEdns0(1232, false)
+			packet, _ := m.Pack()
+			now, out := time.Now(), make([]byte, 0, 512)
+			b.ReportAllocs()
+			for b.Loop() {
+				q, _ := parse(packet, false)
+				out, _ = r.reply(out[:0], c, &q, now)
+			}
+		})
+	}
+}
+
+// BenchmarkChange is one container that comes and goes, by how many there are.
+func BenchmarkChange(b *testing.B) {
+	for _, n := range []int{10, 1000, 20_000} {
+		r := newRecords()
+		for i := range n {
+			r = r.withHost(host(i))
+		}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r.withHost(host(1 << 20)).withoutHost(host(1 << 20))
+			}
+		})
 	}
 }

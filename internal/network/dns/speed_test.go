@@ -32,6 +32,27 @@ func BenchmarkQueries(b *testing.B) {
 	}
 }
 
+// BenchmarkBare is the scale for the others: a loop that sends back what it
+// reads, with the flags of an answer.
+func BenchmarkBare(b *testing.B) {
+	u, l := listen(b)
+	l.Close()
+	defer u.Close()
+	go func() {
+		c, buf := u.(*net.UDPConn), make([]byte, 512)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteToUDPAddrPort(append(buf[:n], "an address..."...), from)
+		}
+	}()
+	for _, workers := range []int{1, 8} {
+		b.Run(fmt.Sprint("workers=", workers), func(b *testing.B) { measure(b, u.LocalAddr().String(), workers, 1) })
+	}
+}
+
 // BenchmarkCached is the same for a name outside that is in the cache.
 func BenchmarkCached(b *testing.B) {
 	up := newUpstream(b, says("192.0.2.1", dns.RcodeSuccess, 0))

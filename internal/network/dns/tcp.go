@@ -95,8 +95,13 @@ func (l *listener) read(c *conn) {
 }
 
 func (l *listener) converse(c *conn, q *query) {
+	answer, pend := l.answer(make([]byte, 2, 512), q)
+	if pend == nil {
+		c.out <- answer
+		return
+	}
 	c.waiting.Add(1)
-	answer := l.answer(make([]byte, 2, 512), q, func(b []byte) {
+	l.ask(pend, *q, func(b []byte) {
 		defer c.waiting.Done()
 		select {
 		case c.out <- append(make([]byte, 2, 2+len(b)), b...):
@@ -104,10 +109,6 @@ func (l *listener) converse(c *conn, q *query) {
 			_ = c.Close()
 		}
 	})
-	if len(answer) > 2 {
-		c.waiting.Done()
-		c.out <- answer
-	}
 }
 
 // next reads a question. It has to come in whole within a time, however slowly

@@ -38,9 +38,15 @@ func (l *listener) answerAll(in *reader) {
 	out.reset()
 	for i := range in.n {
 		packet, from := in.datagram(i)
-		if q, ok := parse(packet, false); ok {
-			out.add(l.answer(out.room(), &q, func(b []byte) { _, _ = l.udp.WriteTo(b, from) }), from)
+		q, ok := parse(packet, false)
+		if !ok {
+			continue
 		}
+		answer, pend := l.answer(out.room(), &q)
+		if pend != nil {
+			l.ask(pend, q, func(b []byte) { _, _ = l.udp.WriteTo(b, from) })
+		}
+		out.add(answer, from)
 	}
 	out.flush(in.conn, l.udp)
 }
