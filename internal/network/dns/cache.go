@@ -36,28 +36,28 @@ type shard struct {
 type item struct {
 	key
 	*entry
-	hold time.Time // until then it is not tried to be renewed
+	retry time.Time // set: the servers have failed, and are asked again after it
 }
 
 func (c *cache) shard(k key) *shard { return &c.shards[maphash.Comparable(seed, k)%shards] }
 
-// get finds an answer, fresh or not; held: it is stale, and the servers have
-// failed a moment ago.
-func (c *cache) get(k key, now time.Time) (e *entry, held bool) {
+// get finds an answer, fresh or not; retry is set when the servers failed to
+// renew it.
+func (c *cache) get(k key, now time.Time) (e *entry, retry time.Time) {
 	s := c.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	el := s.items[k]
 	if el == nil {
-		return nil, false
+		return nil, retry
 	}
 	it := el.Value.(*item)
 	if now.After(it.at.Add(it.ttl + maxStale)) {
 		s.remove(el)
-		return nil, false
+		return nil, retry
 	}
 	s.used.MoveToFront(el)
-	return it.entry, now.Before(it.hold)
+	return it.entry, it.retry
 }
 
 func (c *cache) put(k key, e *entry) {
@@ -77,13 +77,13 @@ func (c *cache) put(k key, e *entry) {
 	}
 }
 
-// hold notes that a stale answer cannot be renewed now.
-func (c *cache) hold(k key, until time.Time) {
+// failed notes that a stale answer cannot be renewed now.
+func (c *cache) failed(k key, retry time.Time) {
 	s := c.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if el := s.items[k]; el != nil {
-		el.Value.(*item).hold = until
+		el.Value.(*item).retry = retry
 	}
 }
 

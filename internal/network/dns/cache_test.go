@@ -194,10 +194,10 @@ func TestPlan(t *testing.T) {
 	recently := now.Add(-time.Second)
 	fresh, quick := state{}, state{rtt: 2 * time.Millisecond}
 	slow := state{rtt: 300 * time.Millisecond, asked: recently}
-	dead := state{rtt: time.Millisecond, failures: deadAfter, silent: deadAfter, asked: recently}
-	mute := state{rtt: time.Millisecond, silent: deadAfter}
-	probe := dead
-	probe.asked = now.Add(-probeEvery)
+	dead := state{rtt: time.Millisecond, mute: deadAfter, asked: recently}
+	mute := state{rtt: time.Millisecond, mute: deadAfter, tcp: true, asked: recently}
+	probe, muteProbe := dead, mute
+	probe.asked, muteProbe.asked = now.Add(-probeEvery), now.Add(-probeEvery)
 	for _, c := range []struct {
 		what    string
 		servers []state
@@ -211,6 +211,7 @@ func TestPlan(t *testing.T) {
 		{"but is tried beside them now and then", []state{probe, quick}, "2u0 1u0 2u400"},
 		{"all dead: nobody is waited for", []state{dead, dead, dead}, "1u0 2u30 3u60"},
 		{"one that answers by TCP only", []state{mute}, "1t0 1u400 1t800"},
+		{"and now and then by UDP again", []state{muteProbe}, "1t0 1u0 1t800"},
 	} {
 		for i := range c.servers {
 			c.servers[i].at = at(i + 1)
@@ -240,13 +241,21 @@ func TestHealth(t *testing.T) {
 	if class() != 2 {
 		t.Error("two in a row")
 	}
+	h.answered(a, true, time.Millisecond)
+	if s := h.states([]netip.AddrPort{a})[0]; s.class() != 0 || !s.tcpFirst() {
+		t.Error("it answers by TCP")
+	}
+	h.failed(a, true)
+	if class() != 2 {
+		t.Error("no more")
+	}
 	h.answered(a, false, time.Second)
 	h.answered(a, false, time.Second)
 	if class() != 1 {
 		t.Error("it is back, but slow")
 	}
 	for i := range 2 * maxHealth {
-		h.asking(netip.AddrPortFrom(a.Addr(), uint16(i)))
+		h.asking(netip.AddrPortFrom(a.Addr(), uint16(i)), false)
 	}
 	if n := len(h.stats()); n > maxHealth {
 		t.Errorf("%d servers are remembered", n)

@@ -155,8 +155,9 @@ func TestSearchDomains(t *testing.T) {
 		{"nobody", "app", 1, ".", "", "", ""},
 		{"nobody.app", "", 0, ".", "", "", ""},
 		{"www.example.org", "app", 0, ".", outside, outside, "www.example.org."},
-		{"www.example.org", "app", 5, ".", outside, outside, "www.example.org."},
-		{"db.corp.example", "", 0, ".", outside, outside, "db.corp.example."}, // in full it means what it says
+		{"www.example.org", "app", 5, "example.org.", outside, outside, "www.example.org. www.example.org.app."},
+		{"db.corp.example", "", 0, ".", outside, outside, "db.corp.example."},   // in full it means what it says
+		{"shop.example.app", "", 0, ".", outside, outside, "shop.example.app."}, // "app" is a domain of the world, too
 	} {
 		for _, musl := range []bool{false, true} {
 			var w wildcard
@@ -201,7 +202,7 @@ func TestCVE_2025_8283(t *testing.T) {
 			l := outsideLab(t, up.at)
 			l.ups = []netip.AddrPort{up.at}
 			event(l)
-			for _, name := range []string{"db.", "DB.app.", "www.app.", "any.thing.app."} {
+			for _, name := range []string{"db.", "DB.app.", "www.app.", "anything.app.", "app."} {
 				for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeTXT} {
 					if got := text(l.ask(t, "udp", name, qtype, nil)); strings.Contains(got, "203.0.113.66") || strings.HasPrefix(got, "SERVFAIL") {
 						t.Errorf("%s: %s", name, got)
@@ -361,6 +362,19 @@ func TestHalfClosed(t *testing.T) {
 	}
 	if n, err := p.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("after the last answer: %d, %v", n, err)
+	}
+}
+
+// TestHalfAQuestion: one who sends a part of a question and then nothing more is
+// not waited for.
+func TestHalfAQuestion(t *testing.T) {
+	l := newLab(t, isledns.Client{Zones: []string{"n1"}})
+	p := l.pipe(t)
+	if _, err := p.Write([]byte{0, 30, 1, 2, 3}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := p.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("%d, %v", n, err)
 	}
 }
 

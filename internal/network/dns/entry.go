@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	maxTTL      = time.Hour        // that an answer is kept
-	maxNegative = time.Minute      // that "no such name" is kept
-	maxStale    = 24 * time.Hour   // that an answer may help after its end
-	staleTTL    = 30               // seconds, of such an answer (RFC 8767)
-	minSOA      = 22               // bytes of an SOA record's data
-	overhead    = 256              // bytes of an entry besides its message
-	largest     = 32 << 10         // message that is kept
-	holdOff     = 10 * time.Second // after a failure, until a stale answer is tried to be renewed
+	maxTTL      = time.Hour       // that an answer is kept
+	maxNegative = time.Minute     // that "no such name" is kept
+	maxStale    = 24 * time.Hour  // that an answer may help after its end
+	staleTTL    = 30              // seconds, of such an answer (RFC 8767)
+	minSOA      = 22              // bytes of an SOA record's data
+	overhead    = 256             // bytes of an entry besides its message
+	largest     = 32 << 10        // message that is kept
+	holdOff     = 5 * time.Second // after a failure, until a stale answer is tried to be renewed
 )
 
 // entry is an answer of a server outside as it is kept: the message without

@@ -15,8 +15,8 @@ const staleAfter = 1800 * time.Millisecond
 
 var errBusy = errors.New("too many questions at a time")
 
-// waiter is a client that waits for an answer from outside. send must not
-// block; it is called once.
+// waiter is a client that waits for an answer from outside. send is called
+// once, and must not block.
 type waiter struct {
 	q    query
 	send func([]byte)
@@ -46,23 +46,30 @@ func (s *Server) upstreams(c *client) *upstreams {
 	return s.host.now(s.Host.Servers(), s.cache.drop)
 }
 
-// remembered appends an answer that is kept; false: servers have to be asked.
-func (s *Server) remembered(dst []byte, k key, q *query, now time.Time) ([]byte, bool) {
-	e, held := s.cache.get(k, now)
+// remembered appends an answer that is kept; false: servers have to be asked,
+// and to be waited for. After they have failed nobody waits for them any more,
+// as long as there is an old answer.
+func (s *Server) remembered(dst []byte, k key, ups *upstreams, q *query, now time.Time) ([]byte, bool) {
+	e, retry := s.cache.get(k, now)
 	switch {
-	case e == nil || !e.fresh(now) && !held:
+	case e == nil:
 		return dst, false
-	case held && !e.fresh(now):
-		s.counts.stale.Add(1)
-	default:
+	case e.fresh(now):
 		s.counts.hits.Add(1)
+		return e.reply(dst, q, now), true
+	case retry.IsZero():
+		return dst, false
+	case now.After(retry):
+		again := *q
+		again.wire = bytes.Clone(q.wire)
+		s.ask(k, ups, waiter{again, func([]byte) {}})
 	}
+	s.counts.stale.Add(1)
 	return e.reply(dst, q, now), true
 }
 
 // ask answers w when the servers have answered, or have not.
 func (s *Server) ask(k key, ups *upstreams, w waiter) {
-	w.q.wire = bytes.Clone(w.q.wire)
 	s.flights.mu.Lock()
 	f := s.flights.of[k]
 	if f == nil {
@@ -124,7 +131,7 @@ func (s *Server) land(k key, e, stale *entry) {
 	case !good:
 		s.counts.failures.Add(1)
 		if stale != nil {
-			s.cache.hold(k, time.Now().Add(holdOff))
+			s.cache.failed(k, time.Now().Add(holdOff))
 			e = stale
 		}
 	}

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"sync"
@@ -57,7 +58,7 @@ func (l *listener) answer(dst []byte, q *query) (out []byte, pend *pending) {
 	}
 	ups := s.upstreams(c)
 	k := key{q.name, q.qtype, q.qclass, q.do, q.flags&bitCD != 0, ups.id}
-	if out, ok := s.remembered(dst, k, q, now); ok {
+	if out, ok := s.remembered(dst, k, ups, q, now); ok {
 		return out, nil
 	}
 	if !l.admitQuestion() {
@@ -73,11 +74,15 @@ type pending struct {
 	*upstreams
 }
 
-// ask asks servers outside. The answer comes by send, which must not block.
+// ask asks servers outside. The answer comes by send. Until it is sent the
+// question counts as one of the client's share.
 func (l *listener) ask(p *pending, q query, send func([]byte)) {
+	q.wire = bytes.Clone(q.wire)
 	l.s.ask(p.key, p.upstreams, waiter{q, func(b []byte) {
-		<-l.slots
-		send(b)
+		l.s.wg.Go(func() {
+			defer func() { <-l.slots }()
+			send(b)
+		})
 	}})
 }
 

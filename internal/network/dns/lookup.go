@@ -27,7 +27,7 @@ type departed struct {
 }
 
 func (d departed) owns(name string, now time.Time) bool {
-	return now.Before(d.until) && under(name, d.suffix)
+	return now.Before(d.until) && directly(name, d.suffix)
 }
 
 // client is a Client with what follows from it and from who it was before.
@@ -95,7 +95,7 @@ func (r *Records) known(c *client, name string, now time.Time) (a Answer, withhe
 		if short, ok := strings.CutSuffix(name, z.suffix); ok && z.suffix != "" {
 			groups += a.add(z, short)
 		}
-		withheld = withheld || under(name, z.suffix)
+		withheld = withheld || directly(name, z.suffix)
 	}
 	if groups > 1 { // the same address may be in it twice
 		slices.SortFunc(a.Addrs, netip.Addr.Compare)
@@ -117,6 +117,13 @@ func (a *Answer) add(z zone, name string) (found int) {
 		return true
 	})
 	return found
+}
+
+// directly reports whether name is that of the suffix or one label below it,
+// as names of containers are. What is further below is left to the world: a
+// network may be called as a domain is, "app" or "dev".
+func directly(name, suffix string) bool {
+	return under(name, suffix) && strings.Count(name, ".") <= strings.Count(suffix, ".")
 }
 
 // under reports whether name is that of the suffix (".app") or below it.

@@ -281,6 +281,11 @@ func TestServeStale(t *testing.T) {
 			if n := l.Stats().Stale; n != 2 {
 				t.Errorf("%d stale answers", n)
 			}
+			broken.Store(false)
+			for asked := up.asked.Load(); up.asked.Load() == asked; { // it is renewed when the time has come
+				l.ask(t, "udp", "example.com.", dns.TypeA, nil)
+				time.Sleep(100 * time.Millisecond)
+			}
 		})
 	}
 }

@@ -9,7 +9,8 @@ import (
 
 const (
 	patience  = 4 * time.Second // for all servers; the C library musl waits for 5
-	exchanges = 512             // at a time, of all clients
+	exchanges = 4096            // at a time, of all clients
+	repeats   = 512             // of these, until nobody is asked twice
 )
 
 // race is one question on its way to several servers. What was begun is not
@@ -67,7 +68,7 @@ func (r *race) start() {
 	begun := result{attempt: a, began: time.Now()}
 	r.running = append(r.running, begun)
 	s, q, ended := r.s, r.q, r.ended
-	if s.exchanging.Add(1) > exchanges {
+	if n := s.exchanging.Add(1); n > exchanges || a.again && n > repeats {
 		s.exchanging.Add(-1)
 		begun.err = errBusy
 		ended <- begun
@@ -82,7 +83,7 @@ func (r *race) start() {
 
 // try makes one attempt and remembers how the server did.
 func (s *Server) try(a attempt, q *query) (*entry, error) {
-	s.health.asking(a.at)
+	s.health.asking(a.at, a.tcp)
 	begin := time.Now()
 	e, spare, err := exchange(s.life, a.at, a.tcp, q, s.health.plain(a.at))
 	switch {

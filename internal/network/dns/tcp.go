@@ -16,7 +16,6 @@ const (
 	tcpRead  = 2 * time.Second  // for a question to come in whole
 	tcpWrite = 5 * time.Second  // for a client to take an answer
 	tcpConns = 32               // of one client at a time
-	tcpQueue = 2 * inFlight     // answers that wait to be written
 )
 
 // conn is one connection. Its questions are answered as soon as each can be,
@@ -25,7 +24,7 @@ type conn struct {
 	net.Conn
 	used    atomic.Int64   // when it last asked
 	waiting sync.WaitGroup // for answers from outside
-	out     chan []byte
+	writing sync.Mutex
 }
 
 func (l *listener) serveTCP() {
@@ -47,7 +46,7 @@ func (l *listener) serveTCP() {
 // admit serves a connection. If there are too many, the one that has been idle
 // for longest makes room: new ones are never kept out by old ones.
 func (l *listener) admit(nc net.Conn) {
-	c := &conn{Conn: nc, out: make(chan []byte, tcpQueue)}
+	c := &conn{Conn: nc}
 	c.used.Store(time.Now().UnixNano())
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -62,7 +61,6 @@ func (l *listener) admit(nc net.Conn) {
 	}
 	l.conns[c] = struct{}{}
 	l.s.wg.Go(func() { l.read(c) })
-	l.s.wg.Go(func() { l.write(c) })
 }
 
 func (l *listener) idlest() (old *conn) {
@@ -77,10 +75,15 @@ func (l *listener) idlest() (old *conn) {
 // read takes questions until the client has no more, and then lets those be
 // answered that wait: it may have closed its side only.
 func (l *listener) read(c *conn) {
-	defer close(c.out)
-	defer c.waiting.Wait()
+	defer func() {
+		c.waiting.Wait()
+		_ = c.Close()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.conns, c)
+	}()
 	in := bufio.NewReaderSize(c, 512)
-	for buf := make([]byte, 512); ; {
+	for buf := make([]byte, queryRoom); ; {
 		packet, err := c.next(in, buf)
 		if err != nil {
 			return
@@ -97,17 +100,13 @@ func (l *listener) read(c *conn) {
 func (l *listener) converse(c *conn, q *query) {
 	answer, pend := l.answer(make([]byte, 2, 512), q)
 	if pend == nil {
-		c.out <- answer
+		c.write(answer)
 		return
 	}
 	c.waiting.Add(1)
 	l.ask(pend, *q, func(b []byte) {
 		defer c.waiting.Done()
-		select {
-		case c.out <- append(make([]byte, 2, 2+len(b)), b...):
-		default: // it does not take what it asks for
-			_ = c.Close()
-		}
+		c.write(append(make([]byte, 2, 2+len(b)), b...))
 	})
 }
 
@@ -135,23 +134,17 @@ func (c *conn) next(in *bufio.Reader, buf []byte) ([]byte, error) {
 	return buf[:n], err
 }
 
-// write writes the answers. After an error it only waits for the end, so that
-// nobody waits for it.
-func (l *listener) write(c *conn) {
-	defer func() {
+// write sends b, which has room for its size in front. Who does not take
+// answers is cut off.
+func (c *conn) write(b []byte) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	binary.BigEndian.PutUint16(b, uint16(len(b)-2))
+	err := c.SetWriteDeadline(time.Now().Add(tcpWrite))
+	if err == nil {
+		_, err = c.Write(b)
+	}
+	if err != nil {
 		_ = c.Close()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.conns, c)
-	}()
-	for b := range c.out {
-		binary.BigEndian.PutUint16(b, uint16(len(b)-2))
-		err := c.SetWriteDeadline(time.Now().Add(tcpWrite))
-		if err == nil {
-			_, err = c.Write(b)
-		}
-		if err != nil {
-			_ = c.Close()
-		}
 	}
 }

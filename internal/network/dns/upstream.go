@@ -39,19 +39,19 @@ func newUpstreams(servers []netip.AddrPort) *upstreams {
 
 // state is what is known of one server.
 type state struct {
-	at       netip.AddrPort
-	rtt      time.Duration // smoothed; 0: it has never answered
-	failures int           // in a row
-	silent   int           // the same over UDP alone
-	asked    time.Time     // last
-	plain    time.Time     // until then it is asked without EDNS
-	total    UpstreamStats
+	at    netip.AddrPort
+	rtt   time.Duration // smoothed; 0: it has never answered
+	mute  int           // datagrams in a row without an answer
+	tcp   bool          // the last connection had an answer
+	asked time.Time     // by a datagram, last
+	plain time.Time     // until then it is asked without EDNS
+	total UpstreamStats
 }
 
 // class orders servers: quick ones, slow ones, dead ones.
 func (s state) class() int {
 	switch {
-	case s.failures >= deadAfter:
+	case s.mute >= deadAfter && !s.tcp:
 		return 2
 	case s.rtt > headStart:
 		return 1
@@ -71,13 +71,14 @@ func (s state) start() time.Duration {
 }
 
 // tcpFirst: it does not answer datagrams, but connections.
-func (s state) tcpFirst() bool { return s.silent >= deadAfter && s.failures == 0 }
+func (s state) tcpFirst() bool { return s.mute >= deadAfter && s.tcp }
 
 // attempt is one question to one server.
 type attempt struct {
-	at   netip.AddrPort
-	tcp  bool
-	when time.Duration // after the beginning
+	at    netip.AddrPort
+	tcp   bool
+	when  time.Duration // after the beginning
+	again bool          // it is not the first one to the server
 }
 
 // plan says whom to ask when, as long as nobody answers. The user's order
@@ -89,15 +90,24 @@ func plan(servers []state, now time.Time) []attempt {
 	var out []attempt
 	var when time.Duration
 	for _, s := range order {
-		first := when
-		if s.class() > 0 && now.Sub(s.asked) >= probeEvery {
-			first = 0
-		}
-		out = append(out, attempt{s.at, s.tcpFirst(), first}, attempt{s.at, false, when + again}, attempt{s.at, true, when + 2*again})
+		out = append(out, s.attempts(when, now.Sub(s.asked) >= probeEvery)...)
 		when += s.start()
 	}
 	slices.SortStableFunc(out, func(a, b attempt) int { return cmp.Compare(a.when, b.when) })
 	return out
+}
+
+// attempts are those of one server whose turn is at when; probe: it is time to
+// see whether it is better than it was.
+func (s state) attempts(when time.Duration, probe bool) []attempt {
+	first, second := when, when+again
+	if probe && s.class() > 0 {
+		first = 0
+	}
+	if probe && s.tcpFirst() {
+		second = when
+	}
+	return []attempt{{s.at, s.tcpFirst(), first, false}, {s.at, false, second, true}, {s.at, true, when + 2*again, true}}
 }
 
 // health remembers how servers have done. The zero value is ready.
@@ -140,15 +150,21 @@ func (h *health) change(at netip.AddrPort, fn func(*state)) {
 	fn(h.get(at))
 }
 
-func (h *health) asking(at netip.AddrPort) {
-	h.change(at, func(s *state) { s.asked = time.Now(); s.total.Asked++ })
+func (h *health) asking(at netip.AddrPort, tcp bool) {
+	h.change(at, func(s *state) {
+		s.total.Asked++
+		if !tcp {
+			s.asked = time.Now()
+		}
+	})
 }
 
 func (h *health) answered(at netip.AddrPort, tcp bool, took time.Duration) {
 	h.change(at, func(s *state) {
-		s.failures = 0
-		if !tcp {
-			s.silent = 0
+		if tcp {
+			s.tcp = true
+		} else {
+			s.mute = 0
 		}
 		if s.rtt == 0 {
 			s.rtt = took
@@ -159,22 +175,22 @@ func (h *health) answered(at netip.AddrPort, tcp bool, took time.Duration) {
 
 func (h *health) failed(at netip.AddrPort, tcp bool) {
 	h.change(at, func(s *state) {
-		s.failures++
 		s.total.Failed++
-		if !tcp {
-			s.silent++
-		}
+		s.missed(tcp)
 	})
 }
 
 // late notes that others were quicker by far.
 func (h *health) late(at netip.AddrPort, tcp bool) {
-	h.change(at, func(s *state) {
-		s.failures++
-		if !tcp {
-			s.silent++
-		}
-	})
+	h.change(at, func(s *state) { s.missed(tcp) })
+}
+
+func (s *state) missed(tcp bool) {
+	if tcp {
+		s.tcp = false
+	} else {
+		s.mute++
+	}
 }
 
 func (h *health) spare(at netip.AddrPort) {
