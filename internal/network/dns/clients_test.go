@@ -366,15 +366,20 @@ func TestHalfClosed(t *testing.T) {
 }
 
 // TestHalfAQuestion: one who sends a part of a question and then nothing more is
-// not waited for.
+// not waited for as long as one who is only idle.
 func TestHalfAQuestion(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, isledns.Client{Zones: []string{"n1"}})
-	p := l.pipe(t)
-	if _, err := p.Write([]byte{0, 30, 1, 2, 3}); err != nil {
+	idle, half := l.pipe(t), l.pipe(t)
+	if _, err := half.Write([]byte{0, 30, 1, 2, 3}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := p.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("%d, %v", n, err)
+	if n, err := half.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("half a question: %d, %v", n, err)
+	}
+	idle.ask(t, 1, "web.")
+	if m := idle.answer(t); m.Id != 1 {
+		t.Error(m)
 	}
 }
 

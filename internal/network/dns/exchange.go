@@ -19,7 +19,7 @@ import (
 const (
 	udpPatience = 2 * time.Second // with one datagram
 	tcpPatience = 3 * time.Second // with one connection
-	forgeries   = 16              // datagrams that are not the answer, before it is asked for by TCP
+	forgeries   = 16              // datagrams that are not the answer, before TCP is tried
 )
 
 var (
@@ -38,7 +38,7 @@ func exchange(ctx context.Context, at netip.AddrPort, tcp bool, q *query, plain 
 			e, spare, plain = second, true, true
 		}
 	}
-	if !tcp && (errors.Is(err, errForged) || err == nil && e.truncated) {
+	if !tcp && err == nil && e.truncated {
 		if whole, err := once(ctx, at, true, q, plain); err == nil {
 			return whole, spare, nil
 		}

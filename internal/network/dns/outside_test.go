@@ -159,6 +159,37 @@ func TestDeadServerCostsNothing(t *testing.T) {
 	}
 }
 
+// TestFailureStartsTheNext: of three servers the first is silent and the second
+// fails. Then the third is asked at once, and not after a head start of the
+// second, too; a machine that is busy may be slow once.
+func TestFailureStartsTheNext(t *testing.T) {
+	const headStarts = 300 * time.Millisecond
+	fastest := time.Hour
+	for range 5 {
+		l := outsideLab(t, deadServer(t, false), newUpstream(t, says("", dns.RcodeServerFailure, 0)).at, newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0)).at)
+		begin := time.Now()
+		if got := text(l.ask(t, "udp", "example.com.", dns.TypeA, nil)); got != "NOERROR 192.0.2.1" {
+			t.Fatal(got)
+		}
+		fastest = min(fastest, time.Since(begin))
+	}
+	if fastest >= headStarts {
+		t.Errorf("%v, as if the failure had not been noticed", fastest)
+	}
+}
+
+// TestMuslWaits: who waits for five seconds, as musl does for all its tries,
+// is told that there is no answer.
+func TestMuslWaits(t *testing.T) {
+	t.Parallel()
+	l := outsideLab(t, deadServer(t, false), deadServer(t, false))
+	q := new(dns.Msg).SetQuestion("example.com.", dns.TypeA)
+	m, _, err := (&dns.Client{Timeout: 5 * time.Second}).Exchange(q, l.udp)
+	if err != nil || m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("%v, %v", m, err)
+	}
+}
+
 // TestServerComesBack: a server that was dead is noticed when it is not.
 func TestServerComesBack(t *testing.T) {
 	var dead atomic.Bool
@@ -274,6 +305,9 @@ func TestServeStale(t *testing.T) {
 				if got := text(m); got != "NOERROR 192.0.2.1" || m.Answer[0].Header().Ttl > 30 {
 					t.Errorf("%s: %v", network, m)
 				}
+			}
+			if what == "silent" && l.Stats().Failures != 0 {
+				t.Error("the old answer came only after the servers had failed")
 			}
 			if got := text(l.ask(t, "udp", "other.example.com.", dns.TypeA, nil)); got != "SERVFAIL" && got != "REFUSED" {
 				t.Error("what was never known:", got)
