@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"time"
-
-	"github.com/miekg/dns"
 )
 
 const (
@@ -48,7 +46,7 @@ func newEntry(b []byte, off int) (*entry, error) {
 		if !ok {
 			return nil, errBad
 		}
-		if i >= authority && r.typ == dns.TypeOPT {
+		if i >= authority && r.typ == typeOPT {
 			e.rcode |= int(r.ttl>>24) << 4
 			return e.keep(b[:off], i-authority, life), nil // what follows is not needed
 		}
@@ -80,7 +78,7 @@ func (e *entry) keep(b []byte, additional int, life lifetime) *entry {
 
 // usable: it helps the client, were it only to know that there is nothing.
 func (e *entry) usable() bool {
-	return e.rcode == dns.RcodeSuccess && !e.lame() || e.rcode == dns.RcodeNameError
+	return e.rcode == noError && !e.lame() || e.rcode == nxDomain
 }
 
 // lame: the server has nothing to say and would not ask others either.
@@ -105,7 +103,7 @@ func (l *lifetime) see(b []byte, r record, answer, authority bool) {
 	switch {
 	case answer && (!l.any || r.ttl < l.answers):
 		l.answers, l.any = r.ttl, true
-	case !answer && authority && r.typ == dns.TypeSOA && r.end-r.ttlAt-6 >= minSOA:
+	case !answer && authority && r.typ == typeSOA && r.end-r.ttlAt-6 >= minSOA:
 		l.negative, l.soa = min(r.ttl, binary.BigEndian.Uint32(b[r.end-4:])), true
 	}
 }
@@ -117,7 +115,7 @@ func (l *lifetime) of(e *entry) time.Duration {
 		return min(answers, negative, maxNegative)
 	case l.soa:
 		return min(negative, maxNegative)
-	case l.any && e.rcode == dns.RcodeSuccess:
+	case l.any && e.rcode == noError:
 		return min(answers, maxTTL)
 	}
 	return 0 // "no such name" from one who does not say for how long
@@ -128,7 +126,7 @@ func (l *lifetime) of(e *entry) time.Duration {
 func (e *entry) reply(dst []byte, q *query, now time.Time) []byte {
 	switch {
 	case e.rcode > rcodes: // it is of EDNS, and between us and the server
-		return q.fail(dst, dns.RcodeServerFailure)
+		return q.fail(dst, servFail)
 	case len(e.wire) == 0:
 		return q.fail(dst, e.rcode)
 	}

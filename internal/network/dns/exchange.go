@@ -12,8 +12,6 @@ import (
 	"net/netip"
 	"sync"
 	"time"
-
-	"github.com/miekg/dns"
 )
 
 const (
@@ -33,7 +31,7 @@ var datagrams = sync.Pool{New: func() any { return new([maxUDP]byte) }}
 // and what does not fit into a datagram is asked for by TCP.
 func exchange(ctx context.Context, at netip.AddrPort, tcp bool, q *query, plain bool) (e *entry, spare bool, err error) {
 	e, err = once(ctx, at, tcp, q, plain)
-	if err == nil && !plain && (e.rcode == dns.RcodeFormatError || e.rcode == dns.RcodeNotImplemented || e.rcode == dns.RcodeBadVers) {
+	if err == nil && !plain && (e.rcode == formErr || e.rcode == notImp || e.rcode == badVers) {
 		if second, err := once(ctx, at, tcp, q, true); err == nil && second.rcode != e.rcode {
 			e, spare, plain = second, true, true
 		}
@@ -123,7 +121,7 @@ func readAnswer(b, m []byte) (*entry, error) {
 	end, _ := skipName(m, headerLen)
 	end += 4
 	rcode := int(b[3] & rcodes)
-	if binary.BigEndian.Uint16(b[4:]) == 0 && rcode != dns.RcodeSuccess && rcode != dns.RcodeNameError {
+	if binary.BigEndian.Uint16(b[4:]) == 0 && rcode != noError && rcode != nxDomain {
 		return &entry{rcode: rcode}, nil // some repeat no question when they refuse it
 	}
 	if binary.BigEndian.Uint16(b[4:]) != 1 || len(b) < end || !sameQuestion(b[headerLen:end], m[headerLen:end]) {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/miekg/dns"
 )
 
 // staleAfter is how long a client waits for servers when there is an old
@@ -147,7 +145,7 @@ func (s *Server) tell(waiters []waiter, e *entry) {
 	for _, w := range waiters {
 		switch {
 		case e == nil:
-			w.send(w.q.fail(nil, dns.RcodeServerFailure))
+			w.send(w.q.fail(nil, servFail))
 		default:
 			if e.ttl > 0 && !e.fresh(now) {
 				s.counts.stale.Add(1)

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/miekg/dns"
 )
 
 // inFlight is how many questions of one client may be on their way outside.
@@ -63,7 +61,7 @@ func (l *listener) answer(dst []byte, q *query) (out []byte, pend *pending) {
 	}
 	if !l.admitQuestion() {
 		s.counts.refused.Add(1)
-		return q.fail(dst, dns.RcodeServerFailure), nil
+		return q.fail(dst, servFail), nil
 	}
 	return dst, &pending{k, ups}
 }

@@ -5,8 +5,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"time"
-
-	"github.com/miekg/dns"
 )
 
 const ttl = 5 // seconds: a container may be gone in the next moment
@@ -18,7 +16,7 @@ var soa = []byte("\x09localhost\x00\x06nobody\x07invalid\x00\x00\x00\x00\x01\x00
 // reply appends the answer to q, if it can be given from what is known here;
 // forward: it is to be asked outside.
 func (r *Records) reply(dst []byte, c *client, q *query, now time.Time) (out []byte, forward bool) {
-	if q.rcode != dns.RcodeSuccess {
+	if q.rcode != noError {
 		return q.fail(dst, q.rcode), false
 	}
 	var a Answer
@@ -35,9 +33,9 @@ func (r *Records) reply(dst []byte, c *client, q *query, now time.Time) (out []b
 
 // answer appends what a says. A datagram takes what fits, in a random order.
 func (q *query) answer(dst []byte, a Answer) []byte {
-	start, rcode := len(dst), dns.RcodeSuccess
+	start, rcode := len(dst), noError
 	if !a.Found {
-		rcode = dns.RcodeNameError
+		rcode = nxDomain
 	}
 	dst = q.begin(dst, bitAA, rcode)
 	n, all := 0, true
@@ -48,7 +46,7 @@ func (q *query) answer(dst []byte, a Answer) []byte {
 		}
 	}
 	for _, name := range a.Names {
-		if (q.qtype == dns.TypePTR || q.qtype == dns.TypeANY) && all {
+		if (q.qtype == typePTR || q.qtype == typeANY) && all {
 			dst, all = q.add(dst, start, &n, func(b []byte) []byte { return appendPTR(b, name) })
 		}
 	}
@@ -63,7 +61,7 @@ func (q *query) answer(dst []byte, a Answer) []byte {
 }
 
 func (q *query) asksFor(ip netip.Addr) bool {
-	return q.qtype == dns.TypeANY || q.qtype == dns.TypeA && ip.Is4() || q.qtype == dns.TypeAAAA && ip.Is6()
+	return q.qtype == typeANY || q.qtype == typeA && ip.Is4() || q.qtype == typeAAAA && ip.Is6()
 }
 
 // add appends a record to the message at start and counts it, if there is room.
@@ -78,21 +76,21 @@ func (q *query) add(dst []byte, start int, n *int, record func([]byte) []byte) (
 
 // appendHead writes a record of the name in the question, up to its data.
 func appendHead(dst []byte, t uint16, size int) []byte {
-	return append(dst, 0xc0, headerLen, byte(t>>8), byte(t), 0, dns.ClassINET, 0, 0, 0, ttl, byte(size>>8), byte(size))
+	return append(dst, 0xc0, headerLen, byte(t>>8), byte(t), 0, classINET, 0, 0, 0, ttl, byte(size>>8), byte(size))
 }
 
 func appendAddr(dst []byte, ip netip.Addr) []byte {
 	if ip.Is4() {
 		b := ip.As4()
-		return append(appendHead(dst, dns.TypeA, len(b)), b[:]...)
+		return append(appendHead(dst, typeA, len(b)), b[:]...)
 	}
 	b := ip.As16()
-	return append(appendHead(dst, dns.TypeAAAA, len(b)), b[:]...)
+	return append(appendHead(dst, typeAAAA, len(b)), b[:]...)
 }
 
 func appendPTR(dst []byte, name string) []byte {
 	at := len(dst)
-	dst = appendName(appendHead(dst, dns.TypePTR, 0), name)
+	dst = appendName(appendHead(dst, typePTR, 0), name)
 	binary.BigEndian.PutUint16(dst[at+10:], uint16(len(dst)-at-12))
 	return dst
 }
@@ -102,6 +100,6 @@ func (q *query) appendSOA(dst []byte) []byte {
 	above := q.wire[:len(q.wire)-4]
 	above = above[min(1+int(above[0]), len(above)-1):]
 	dst = append(dst, above...)
-	dst = append(dst, 0, byte(dns.TypeSOA), 0, dns.ClassINET, 0, 0, 0, ttl, 0, byte(len(soa)))
+	dst = append(dst, 0, typeSOA, 0, classINET, 0, 0, 0, ttl, 0, byte(len(soa)))
 	return append(dst, soa...)
 }

@@ -3,8 +3,6 @@ package dns
 import (
 	"encoding/binary"
 	"strings"
-
-	"github.com/miekg/dns"
 )
 
 // The bits of a header's second word.
@@ -20,6 +18,17 @@ const (
 	opcodes = 0x7800
 	rcodes  = 0x000f
 	bitDO   = 0x8000 // of an OPT record
+)
+
+// The numbers of types, classes and outcomes, and the datagram that everybody takes.
+const (
+	typeA, typeSOA, typePTR, typeAAAA, typeOPT = 1, 6, 12, 28, 41
+	typeTKEY, typeAXFR, typeANY                = 249, 252, 255
+	classINET, classANY                        = 1, 255
+
+	noError, formErr, servFail, nxDomain, notImp, refused, badVers = 0, 1, 2, 3, 4, 5, 16
+
+	minUDP = 512
 )
 
 const (
@@ -50,7 +59,7 @@ func parse(b []byte, tcp bool) (q query, ok bool) {
 		return q, false
 	}
 	q.id, q.flags = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	q.limit = dns.MinMsgSize
+	q.limit = minUDP
 	if q.flags&bitQR != 0 {
 		return q, false
 	}
@@ -65,27 +74,27 @@ func parse(b []byte, tcp bool) (q query, ok bool) {
 func (q *query) read(b []byte) int {
 	switch {
 	case q.flags&opcodes != 0:
-		return dns.RcodeNotImplemented
+		return notImp
 	case binary.BigEndian.Uint16(b[4:]) != 1:
-		return dns.RcodeFormatError
+		return formErr
 	}
 	off, ok := q.readName(b)
 	if !ok || len(b) < off+4 {
-		return dns.RcodeFormatError
+		return formErr
 	}
 	q.wire = b[headerLen : off+4]
 	q.qtype, q.qclass = binary.BigEndian.Uint16(b[off:]), binary.BigEndian.Uint16(b[off+2:])
-	if rcode := q.readOPT(b, off+4); rcode != dns.RcodeSuccess {
+	if rcode := q.readOPT(b, off+4); rcode != noError {
 		return rcode
 	}
-	if q.qclass != dns.ClassINET && q.qclass != dns.ClassANY || transfers(q.qtype) {
-		return dns.RcodeRefused
+	if q.qclass != classINET && q.qclass != classANY || transfers(q.qtype) {
+		return refused
 	}
-	return dns.RcodeSuccess
+	return noError
 }
 
 // transfers: copying zones and setting up keys is not for clients of ours.
-func transfers(t uint16) bool { return t >= dns.TypeTKEY && t <= dns.TypeAXFR }
+func transfers(t uint16) bool { return t >= typeTKEY && t <= typeAXFR }
 
 func (q *query) readName(b []byte) (end int, ok bool) {
 	var buf [255]byte
@@ -131,20 +140,20 @@ func (q *query) readOPT(b []byte, off int) int {
 	before := int(binary.BigEndian.Uint16(b[6:])) + int(binary.BigEndian.Uint16(b[8:]))
 	for i := range before + int(binary.BigEndian.Uint16(b[10:])) {
 		r, ok := readRecord(b, off)
-		if !ok || r.typ == dns.TypeOPT && (q.edns || i < before || b[off] != 0) {
-			return dns.RcodeFormatError
+		if !ok || r.typ == typeOPT && (q.edns || i < before || b[off] != 0) {
+			return formErr
 		}
 		off = r.end
-		if r.typ != dns.TypeOPT {
+		if r.typ != typeOPT {
 			continue
 		}
 		q.edns, q.do = true, r.ttl&bitDO != 0
-		q.limit = min(max(int(r.class), dns.MinMsgSize), maxUDP)
+		q.limit = min(max(int(r.class), minUDP), maxUDP)
 		if r.ttl>>16&0xff != 0 {
-			return dns.RcodeBadVers
+			return badVers
 		}
 	}
-	return dns.RcodeSuccess
+	return noError
 }
 
 // record is where a resource record is in a message.
@@ -212,7 +221,7 @@ func (q *query) finish(dst []byte, start, answers, authority, rcode int) []byte 
 }
 
 func appendOPT(dst []byte, do bool, rcode int) []byte {
-	dst = append(dst, 0, 0, byte(dns.TypeOPT), udpSize>>8, udpSize&0xff, byte(rcode>>4), 0, 0, 0, 0, 0)
+	dst = append(dst, 0, 0, typeOPT, udpSize>>8, udpSize&0xff, byte(rcode>>4), 0, 0, 0, 0, 0)
 	if do {
 		dst[len(dst)-4] |= bitDO >> 8
 	}
