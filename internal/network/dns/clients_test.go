@@ -458,3 +458,47 @@ func TestTwentyThousandNames(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestEverythingAtOnce: clients ask while containers, networks and clients come
+// and go, and the end comes in the middle. What is there all the time is
+// answered all the time.
+func TestEverythingAtOnce(t *testing.T) {
+	up := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0))
+	l := outsideLab(t, up.at)
+	other := isledns.Host{Zone: "n2", Owner: "x", Names: []string{"x", "www"}, Addrs: []netip.Addr{ip("10.0.1.9")}}
+	client := isledns.Client{Zones: []string{"n1", "n2"}, Forward: true, Upstreams: []netip.AddrPort{up.at}}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	again := func(do func(i int)) {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+					do(i)
+				}
+			}
+		})
+	}
+	again(func(int) { l.Change(nil, []isledns.Host{other}); l.Change([]isledns.Host{other}, nil) })
+	again(func(int) { l.SetZone("n3", isledns.Zone{Name: "three"}); l.DropZone("n3") })
+	again(func(i int) { client := client; client.Zones = client.Zones[:1+i%2]; l.SetClient("c1", client) })
+	again(func(i int) {
+		u, tcp := listen(t)
+		l.Attach("c2", u, tcp, client)
+		_, _, _ = (&dns.Client{Timeout: time.Millisecond}).Exchange(new(dns.Msg).SetQuestion(fmt.Sprintf("h%d.example.com.", i), dns.TypeA), u.LocalAddr().String())
+		l.Detach("c2")
+	})
+	again(func(int) { l.List("n2"); l.Stats() })
+	for i := range 300 {
+		for name, want := range map[string]string{"web.": "NOERROR 10.0.0.2", "db.app.": "NOERROR 10.0.0.3", fmt.Sprintf("h%d.example.com.", i%7): "NOERROR 192.0.2.1"} {
+			if got := text(l.ask(t, []string{"udp", "tcp"}[i%2], name, dns.TypeA, nil)); got != want {
+				t.Fatalf("%s: %s, want %s", name, got, want)
+			}
+		}
+	}
+	l.Close()
+	close(stop)
+	wg.Wait()
+}

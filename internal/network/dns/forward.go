@@ -58,6 +58,7 @@ func (s *Server) remembered(dst []byte, k key, ups *upstreams, q *query, now tim
 	case retry.IsZero():
 		return dst, false
 	case now.After(retry):
+		s.cache.failed(k, now.Add(holdOff)) // one asks for all
 		again := *q
 		again.wire = bytes.Clone(q.wire)
 		s.ask(k, ups, waiter{again, func([]byte) {}})
