@@ -237,11 +237,12 @@ func TestHealth(t *testing.T) {
 	if class() != 0 {
 		t.Error("one lost question")
 	}
-	h.failed(a, false)
-	if class() != 2 {
+	if turn := h.failed(a, false); class() != 2 || turn != died {
 		t.Error("two in a row")
 	}
-	h.answered(a, true, time.Millisecond)
+	if turn := h.answered(a, true, time.Millisecond); turn != cameBack {
+		t.Error("nobody is told that it is back")
+	}
 	if s := h.states([]netip.AddrPort{a})[0]; s.class() != 0 || !s.tcpFirst() {
 		t.Error("it answers by TCP")
 	}

@@ -89,14 +89,24 @@ func (s *Server) try(a attempt, q *query) (*entry, error) {
 	switch {
 	case s.life.Err() != nil:
 	case err != nil:
-		s.health.failed(a.at, a.tcp)
+		s.note(a, s.health.failed(a.at, a.tcp))
 	default:
-		s.health.answered(a.at, a.tcp, time.Since(begin))
+		s.note(a, s.health.answered(a.at, a.tcp, time.Since(begin)))
 	}
 	if spare {
 		s.health.spare(a.at)
 	}
 	return e, err
+}
+
+// note logs what an administrator may want to know.
+func (s *Server) note(a attempt, t turn) {
+	switch t {
+	case died:
+		s.Log.Warn("a name server does not answer; others are asked first from now on", "server", a.at)
+	case cameBack:
+		s.Log.Info("a name server answers again", "server", a.at)
+	}
 }
 
 // end takes the result of an attempt; true: it is what was wanted.
@@ -105,7 +115,7 @@ func (r *race) end(res result) bool {
 	if res.err == nil && res.e.usable() && !res.e.truncated {
 		for _, b := range r.running {
 			if res.began.Sub(b.began) >= deadStart {
-				r.s.health.late(b.at, b.tcp)
+				r.s.note(b.attempt, r.s.health.late(b.at, b.tcp))
 			}
 		}
 		return true

@@ -144,11 +144,29 @@ func (h *health) get(at netip.AddrPort) *state {
 	return h.of[at]
 }
 
-func (h *health) change(at netip.AddrPort, fn func(*state)) {
+// change reports what fn made of a server that was alive or dead.
+func (h *health) change(at netip.AddrPort, fn func(*state)) (turn turn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	fn(h.get(at))
+	s := h.get(at)
+	before := s.class()
+	fn(s)
+	switch after := s.class(); {
+	case before < 2 && after == 2:
+		return died
+	case before == 2 && after < 2:
+		return cameBack
+	}
+	return same
 }
+
+type turn int
+
+const (
+	same turn = iota
+	died
+	cameBack
+)
 
 func (h *health) asking(at netip.AddrPort, tcp bool) {
 	h.change(at, func(s *state) {
@@ -159,8 +177,8 @@ func (h *health) asking(at netip.AddrPort, tcp bool) {
 	})
 }
 
-func (h *health) answered(at netip.AddrPort, tcp bool, took time.Duration) {
-	h.change(at, func(s *state) {
+func (h *health) answered(at netip.AddrPort, tcp bool, took time.Duration) turn {
+	return h.change(at, func(s *state) {
 		if tcp {
 			s.tcp = true
 		} else {
@@ -173,16 +191,16 @@ func (h *health) answered(at netip.AddrPort, tcp bool, took time.Duration) {
 	})
 }
 
-func (h *health) failed(at netip.AddrPort, tcp bool) {
-	h.change(at, func(s *state) {
+func (h *health) failed(at netip.AddrPort, tcp bool) turn {
+	return h.change(at, func(s *state) {
 		s.total.Failed++
 		s.missed(tcp)
 	})
 }
 
 // late notes that others were quicker by far.
-func (h *health) late(at netip.AddrPort, tcp bool) {
-	h.change(at, func(s *state) { s.missed(tcp) })
+func (h *health) late(at netip.AddrPort, tcp bool) turn {
+	return h.change(at, func(s *state) { s.missed(tcp) })
 }
 
 func (s *state) missed(tcp bool) {
