@@ -69,14 +69,11 @@ type Answer struct {
 
 // name answers a question for a name in lower case, given without the last dot.
 func (r *Records) name(c *client, name string, now time.Time) Answer {
+	if under(name, ".localhost") { // RFC 6761; no container can take it
+		return Answer{Found: true, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}}
+	}
 	a, withheld := r.known(c, name, now)
-	if a.Found {
-		return a
-	}
-	if a, ok := special(name); ok {
-		return a
-	}
-	a.Forward = c.Forward && !withheld && (name == "" || strings.Contains(name, "."))
+	a.Forward = !a.Found && c.Forward && !withheld && !reserved(name) && (name == "" || strings.Contains(name, "."))
 	return a
 }
 
@@ -131,14 +128,9 @@ func under(name, suffix string) bool {
 	return len(suffix) > 1 && (strings.HasSuffix(name, suffix) || name == suffix[1:])
 }
 
-// special answers the names that standards set apart, which no server outside
-// should ever be asked for (RFC 6761, RFC 7686).
-func special(name string) (a Answer, ok bool) {
-	if under(name, ".localhost") {
-		return Answer{Found: true, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}}, true
-	}
-	return a, under(name, ".invalid") || under(name, ".onion")
-}
+// reserved are names that no server outside should ever be asked for (RFC 6761,
+// RFC 7686).
+func reserved(name string) bool { return under(name, ".invalid") || under(name, ".onion") }
 
 // addr answers a question for the name of an address. Addresses of our
 // networks are nobody else's business.

@@ -29,7 +29,7 @@ func outsideLab(t *testing.T, ups ...netip.AddrPort) *lab {
 
 // deadServer is a port that nobody listens on, or one that takes everything and
 // says nothing.
-func deadServer(t *testing.T, refuses bool) netip.AddrPort {
+func deadServer(t testing.TB, refuses bool) netip.AddrPort {
 	t.Helper()
 	u, l := listenBoth(t)
 	l.Close()
@@ -385,6 +385,7 @@ func TestOptionsStayInside(t *testing.T) {
 func TestReservedNames(t *testing.T) {
 	up := newUpstream(t, says("203.0.113.66", dns.RcodeSuccess, 0))
 	l := outsideLab(t, up.at)
+	l.Change(nil, []isledns.Host{{Zone: "n1", Owner: "evil", Names: []string{"localhost"}, Addrs: []netip.Addr{ip("10.0.0.66")}}})
 	for _, c := range []struct {
 		name  string
 		qtype uint16

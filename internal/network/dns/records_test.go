@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +72,38 @@ func TestChangeDoesNotGrow(t *testing.T) {
 	small, large := grow(10), grow(10_000)
 	if large > 12*small {
 		t.Errorf("%v allocations with 10 hosts, %v with 10,000", small, large)
+	}
+}
+
+// TestMemoryOfNames: a container with three names costs little, and nothing when
+// it is gone, however many have come and gone.
+func TestMemoryOfNames(t *testing.T) {
+	const hosts, limit = 20_000, 2 << 10
+	use := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, r := use(), newRecords()
+	h := func(i int) Host {
+		h := host(i)
+		h.Names = append(h.Names, fmt.Sprintf("%012x", i), "www")
+		return h
+	}
+	for i := range hosts {
+		r = r.withHost(h(i))
+	}
+	each := (use() - before) / hosts
+	t.Logf("%d bytes for each of %d containers", each, hosts)
+	if each > limit {
+		t.Errorf("limit %d", limit)
+	}
+	for i := range hosts {
+		r = r.withoutHost(h(i))
+	}
+	if z, _ := r.zones.get("n"); z.names.root != nil || z.ptr.root != nil {
+		t.Error("something is left")
 	}
 }
 

@@ -26,7 +26,7 @@ func BenchmarkQueries(b *testing.B) {
 				fill(s, hosts)
 				u, l := listen(b)
 				s.Attach("c", u, l, isledns.Client{Zones: []string{"n"}})
-				measure(b, u.LocalAddr().String(), workers, hosts)
+				measure(b, u.LocalAddr().String(), workers, spread(hosts))
 			})
 		}
 	}
@@ -49,7 +49,7 @@ func BenchmarkBare(b *testing.B) {
 		}
 	}()
 	for _, workers := range []int{1, 8} {
-		b.Run(fmt.Sprint("workers=", workers), func(b *testing.B) { measure(b, u.LocalAddr().String(), workers, 1) })
+		b.Run(fmt.Sprint("workers=", workers), func(b *testing.B) { measure(b, u.LocalAddr().String(), workers, spread(1)) })
 	}
 }
 
@@ -60,7 +60,42 @@ func BenchmarkCached(b *testing.B) {
 	defer s.Close()
 	u, l := listen(b)
 	s.Attach("c", u, l, isledns.Client{Forward: true, Upstreams: []netip.AddrPort{up.at}})
-	measure(b, u.LocalAddr().String(), 8, 0)
+	measure(b, u.LocalAddr().String(), 8, func(int) func() []byte { return always("example.com.") })
+}
+
+// BenchmarkDeadServer asks for another name each time, and the first server of
+// two is silent. Compare with a first server that is well.
+func BenchmarkDeadServer(b *testing.B) {
+	for what, dead := range map[string]bool{"first=well": false, "first=silent": true} {
+		b.Run(what, func(b *testing.B) {
+			second := newUpstream(b, says("192.0.2.1", dns.RcodeSuccess, 0)).at
+			ups := []netip.AddrPort{newUpstream(b, says("192.0.2.1", dns.RcodeSuccess, 0)).at, second}
+			if dead {
+				ups[0] = deadServer(b, false)
+			}
+			s := &isledns.Server{Log: slog.New(slog.DiscardHandler)}
+			defer s.Close()
+			u, l := listen(b)
+			s.Attach("c", u, l, isledns.Client{Forward: true, Upstreams: ups})
+			measure(b, u.LocalAddr().String(), 8, func(worker int) func() []byte {
+				i := 0
+				return func() []byte {
+					i++
+					return always(fmt.Sprintf("h%d-%d.example.com.", worker, i))()
+				}
+			})
+		})
+	}
+}
+
+// spread makes workers ask for names of fill's, each for its own.
+func spread(hosts int) func(int) func() []byte {
+	return func(worker int) func() []byte { return always(fmt.Sprintf("c%d.", (worker*7919)%hosts)) }
+}
+
+func always(name string) func() []byte {
+	q, _ := new(dns.Msg).SetQuestion(name, dns.TypeA).Pack()
+	return func() []byte { return q }
 }
 
 func fill(s *isledns.Server, n int) {
@@ -75,13 +110,13 @@ func fill(s *isledns.Server, n int) {
 	s.Change(nil, hosts)
 }
 
-// measure asks for names of fill's, or for one outside if there are none.
-func measure(b *testing.B, at string, workers, hosts int) {
+// measure lets workers ask and wait, each for what question gives it.
+func measure(b *testing.B, at string, workers int, question func(worker int) func() []byte) {
 	var wg sync.WaitGroup
 	took := make([][]time.Duration, workers)
 	b.ResetTimer()
 	for w := range workers {
-		wg.Go(func() { took[w] = asker(b, at, w, b.N/workers+1, hosts) })
+		wg.Go(func() { took[w] = asker(b, at, b.N/workers+1, question(w)) })
 	}
 	wg.Wait()
 	b.StopTimer()
@@ -92,20 +127,16 @@ func measure(b *testing.B, at string, workers, hosts int) {
 	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
 }
 
-func asker(b *testing.B, at string, worker, n, hosts int) []time.Duration {
+func asker(b *testing.B, at string, n int, question func() []byte) []time.Duration {
 	c, err := net.Dial("udp", at)
 	if err != nil {
 		b.Error(err)
 		return nil
 	}
 	defer c.Close()
-	name := "example.com."
-	if hosts > 0 {
-		name = fmt.Sprintf("c%d.", (worker*7919)%hosts)
-	}
-	q, _ := new(dns.Msg).SetQuestion(name, dns.TypeA).Pack()
 	took, buf := make([]time.Duration, n), make([]byte, 1500)
 	for i := range took {
+		q := question()
 		start := time.Now()
 		if _, err := c.Write(q); err != nil {
 			b.Error(err)

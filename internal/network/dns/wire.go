@@ -164,8 +164,6 @@ type record struct {
 	end          int
 }
 
-func (r record) data(b []byte) []byte { return b[r.ttlAt+6 : r.end] }
-
 func readRecord(b []byte, off int) (record, bool) {
 	r := record{start: off}
 	off, ok := skipName(b, off)
