@@ -103,9 +103,9 @@ func (h *host) container(args []string) error {
 	return h.apply(rest(out.Endpoints[0]), routes(out.Endpoints[0], caps))
 }
 
-// place is "--network NAME[,driver-opt=KEY=VALUE]".
+// place is "--network NAME" or "--network name=NAME,driver-opt=KEY=VALUE".
 func place(n, container string) network.ConnectRequest {
-	n, opt, _ := strings.Cut(n, ",driver-opt=")
+	n, opt, _ := strings.Cut(strings.TrimPrefix(n, "name="), ",driver-opt=")
 	c := network.ConnectRequest{Network: n, ContainerName: container, ContainerID: container}
 	if k, v, ok := strings.Cut(opt, "="); ok {
 		c.Settings.DriverOpts = map[string]string{k: v}

@@ -73,10 +73,13 @@ func (m machine) Counters(context.Context, netspec.NS) (map[string]network.Count
 func newHost(t testing.TB) *host {
 	t.Helper()
 	h := &host{t: t, names: newNames(), others: map[string]kerneltest.NS{}, port: firstPort}
+	h.run("nft", "flush", "ruleset") // of another page
 	h.others["lan"] = h.wire("eth0", "10.77.0.1", "10.77.0.2")
 	h.others["office"] = h.wire("eth1", "10.88.0.1", "10.88.0.2")
 	h.setting("bridge/bridge-nf-call-iptables", "0") // else what stays on a bridge is routed on some machines
 	h.setting("bridge/bridge-nf-call-ip6tables", "0")
+	h.serve("lan", "tcp", "0.0.0.0:80")
+	h.serve("lan", "udp", "0.0.0.0:53")
 	h.open()
 	h.start()
 	h.base = h.elements()

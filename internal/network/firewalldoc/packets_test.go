@@ -23,11 +23,11 @@ const firstPort = 41000
 // witness makes nftables trace our questions, in tables of its own.
 const witness = `
 table inet witness {
-	chain come { type filter hook prerouting priority -400; tcp sport 41000-48999 meta nftrace set 1; udp sport 41000-48999 meta nftrace set 1; icmp id 41000-48999 meta nftrace set 1; }
-	chain go { type filter hook output priority -400; tcp sport 41000-48999 meta nftrace set 1; udp sport 41000-48999 meta nftrace set 1; icmp id 41000-48999 meta nftrace set 1; }
+	chain come { type filter hook prerouting priority -400; tcp sport 41000-48999 meta nftrace set 1; udp sport 41000-48999 meta nftrace set 1; icmp type echo-request icmp id 41000-48999 meta nftrace set 1; }
+	chain go { type filter hook output priority -400; tcp sport 41000-48999 meta nftrace set 1; udp sport 41000-48999 meta nftrace set 1; icmp type echo-request icmp id 41000-48999 meta nftrace set 1; }
 }
 table bridge witness {
-	chain come { type filter hook prerouting priority -400; tcp sport 41000-48999 meta nftrace set 1; udp sport 41000-48999 meta nftrace set 1; icmp id 41000-48999 meta nftrace set 1; }
+	chain come { type filter hook prerouting priority -400; tcp sport 41000-48999 meta nftrace set 1; udp sport 41000-48999 meta nftrace set 1; icmp type echo-request icmp id 41000-48999 meta nftrace set 1; meta protocol arp meta nftrace set 1; }
 }`
 
 // trace is what our tables decided about questions.
@@ -36,6 +36,8 @@ type trace struct {
 	port map[string]string   // by the trace's id, of the last packet that had it
 	hops map[string][]string // by port
 	stop func()
+
+	asked string // the port of the question that waits: ARP belongs to it
 }
 
 func (h *host) trace() *trace {
@@ -100,6 +102,12 @@ func (tr *trace) read(lines *bufio.Scanner) {
 	}
 }
 
+func (tr *trace) ask(port int) {
+	tr.Lock()
+	defer tr.Unlock()
+	tr.asked = fmt.Sprint(port)
+}
+
 // line notes a rule that a packet of a question met. A packet has another id
 // where it comes from a bridge to be routed.
 func (tr *trace) line(line, id, table, chain string) {
@@ -107,13 +115,18 @@ func (tr *trace) line(line, id, table, chain string) {
 	defer tr.Unlock()
 	if m := fromPort.FindStringSubmatch(line); m != nil {
 		tr.port[id] = m[1]
+	} else if strings.Contains(line, " packet: ") {
+		tr.port[id] = "" // ARP
 	}
 	m := decided.FindStringSubmatch(line)
 	if table != "isle" || m == nil {
 		return
 	}
 	port := tr.port[id]
-	if hop := hop(chain, m[1], m[2]); hop != "" && !slices.Contains(tr.hops[port], hop) {
+	if port == "" && m[2] == "drop" { // of ARP only what ends a question counts: who is known already is not asked for
+		port = tr.asked
+	}
+	if hop := hop(chain, m[1], m[2]); hop != "" && port != "" && !slices.Contains(tr.hops[port], hop) {
 		tr.hops[port] = append(tr.hops[port], hop)
 	}
 }
@@ -158,6 +171,7 @@ func (h *host) answered(q question, tr *trace) question {
 			patience = 2 * time.Second
 		}
 		h.port++
+		tr.ask(h.port)
 		var err error
 		if got.gets, err = h.row(q, patience); err != nil {
 			h.t.Errorf("%s, %s: %v", q.from, q.to, err)
