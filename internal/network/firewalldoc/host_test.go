@@ -19,6 +19,7 @@ import (
 	"isle/internal/kernel"
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/kernel/netns"
+	"isle/internal/kernel/probe"
 	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/dns"
@@ -74,29 +75,36 @@ func newHost(t testing.TB) *host {
 	t.Helper()
 	h := &host{t: t, names: newNames(), others: map[string]kerneltest.NS{}, port: firstPort}
 	h.run("nft", "flush", "ruleset") // of another page
-	h.others["lan"] = h.wire("eth0", "10.77.0.1", "10.77.0.2")
-	h.others["office"] = h.wire("eth1", "10.88.0.1", "10.88.0.2")
+	h.others["lan"] = h.wire("eth0", 77)
+	h.others["office"] = h.wire("eth1", 88)
 	h.setting("bridge/bridge-nf-call-iptables", "0") // else what stays on a bridge is routed on some machines
 	h.setting("bridge/bridge-nf-call-ip6tables", "0")
-	h.serve("lan", "tcp", "0.0.0.0:80")
-	h.serve("lan", "udp", "0.0.0.0:53")
+	h.serve("lan", "tcp", ":80")
+	h.serve("lan", "udp", ":53")
 	h.open()
 	h.start()
 	h.base = h.elements()
 	return h
 }
 
-// wire is an interface of the host's and the neighbour behind it, who routes
-// everything through us.
-func (h *host) wire(ifname, here, there string) kerneltest.NS {
+// wire is an interface of the host's, 10.n.0.1 and 2001:db8:n::1, and the
+// neighbour behind it, who ends in 2 and routes everything through us.
+func (h *host) wire(ifname string, n int) kerneltest.NS {
 	h.t.Helper()
 	ns := kerneltest.NewNS(h.t)
 	h.run("ip", "link", "set", "lo", "up")
 	h.run("ip", "link", "add", ifname, "type", "veth", "peer", "name", "wire", "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.File.Fd()))
 	h.t.Cleanup(func() { h.run("ip", "link", "del", ifname) })
-	h.run("ip", "addr", "add", here+"/24", "dev", ifname)
+	h.setting("ipv6/conf/"+ifname+"/accept_dad", "0")
+	for _, args := range []string{"addr add 10.%d.0.1/24 dev " + ifname, "addr add 2001:db8:%d::1/64 nodad dev " + ifname} {
+		h.run("ip", strings.Fields(fmt.Sprintf(args, n))...)
+	}
 	h.run("ip", "link", "set", ifname, "up")
-	ns.IP("link set wire up\naddr add " + there + "/24 dev wire\nroute add default via " + here)
+	ns.IP(fmt.Sprintf(`link set wire up
+		addr add 10.%[1]d.0.2/24 dev wire
+		addr add 2001:db8:%[1]d::2/64 nodad dev wire
+		route add default via 10.%[1]d.0.1
+		route add default via 2001:db8:%[1]d::1`, n))
 	return ns
 }
 
@@ -130,7 +138,7 @@ func (h *host) open() {
 		}
 	})
 	if can := k.Features(); !can.SockAddr || !can.Guard || !can.Sources {
-		h.t.Skip("not supported: the pages show what a whole kernel does:", can.SockAddrError)
+		h.t.Skip(&probe.NotSupportedError{Feature: "all of eBPF and nftables that the pages show", Err: errors.New(can.SockAddrError)})
 	}
 }
 

@@ -45,6 +45,56 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestEveryPageIsListed : README.md leads to every page.
+func TestEveryPageIsListed(t *testing.T) {
+	pages, err := filepath.Glob(dir + "/[0-9]*.md")
+	index, rerr := os.ReadFile(dir + "/README.md")
+	if err != nil || rerr != nil || len(pages) < 10 {
+		t.Fatal(len(pages), err, rerr)
+	}
+	for _, path := range pages {
+		if name := filepath.Base(path); !strings.Contains(string(index), "]("+name+")") {
+			t.Errorf("README.md does not lead to %s", name)
+		}
+	}
+}
+
+// TestPageThatIsWrong : what a page says falsely is seen.
+func TestPageThatIsWrong(t *testing.T) {
+	h := newHost(t)
+	for _, row := range []string{
+		"| lan | tcp 10.77.0.1:81 | nothing | no rule of ours |",
+		"| lan | tcp 10.77.0.1:81 | refused | `ingress` drops: a published port with an allow-list |",
+		"| lan | ping 172.17.0.2 | refused | `ingress` drops: in by its own bridge, or by an interface that is trusted |",
+	} {
+		page := firstLine + tableHead + "\n|---|---|---|---|\n" + row + "\n"
+		if got := h.page(page); got == page {
+			t.Errorf("passes: %s", row)
+		}
+	}
+	page := firstLine + "<!-- written: elements -->\n```\ninet isle\n  links \"isle1\"\n```\n<!-- end -->\n"
+	if got := h.page(page); got == page {
+		t.Error("an element that is not there passes")
+	}
+}
+
+// TestPictures : a picture may name what exists, and nothing else.
+func TestPictures(t *testing.T) {
+	n := newHost(t).named()
+	for picture, want := range map[string]bool{
+		"[forward] \"a published port\" @links": true,
+		"[ingress] \"in by its own bridge…\"":   true,
+		"[forwards]":                            false,
+		"@linked":                               false,
+		"\"a published\"":                       false,
+		"\"another's address…":                  true, // no quotation
+	} {
+		if got := n.unknown(picture); (len(got) == 0) != want {
+			t.Errorf("%s: unknown are %q", picture, got)
+		}
+	}
+}
+
 // difference is the lines that the page and the kernel do not share.
 func difference(page, kernel string) string {
 	var b strings.Builder
@@ -160,25 +210,31 @@ var (
 	quoted  = regexp.MustCompile(`"([^"]+)"`)
 )
 
-// picture checks that what a picture names exists. A comment may be cut short by
-// "…".
+// picture checks that what a picture names exists.
 func (h *host) picture(lines []string) {
-	n := h.named()
-	text := strings.Join(lines, "")
-	for _, m := range bracket.FindAllStringSubmatch(text, -1) {
+	for _, u := range h.named().unknown(strings.Join(lines, "")) {
+		h.t.Errorf("a picture names %s, which no rule, set or chain is called", u)
+	}
+}
+
+// unknown are the names in a picture that nothing has. A comment may be cut
+// short by "…".
+func (n named) unknown(picture string) (out []string) {
+	for _, m := range bracket.FindAllStringSubmatch(picture, -1) {
 		if !slices.Contains(n.chains, m[1]) {
-			h.t.Errorf("there is no chain %s", m[1])
+			out = append(out, m[0])
 		}
 	}
-	for _, m := range atSet.FindAllStringSubmatch(text, -1) {
+	for _, m := range atSet.FindAllStringSubmatch(picture, -1) {
 		if !slices.Contains(n.sets, m[1]) {
-			h.t.Errorf("there is no set %s", m[1])
+			out = append(out, m[0])
 		}
 	}
-	for _, m := range quoted.FindAllStringSubmatch(text, -1) {
+	for _, m := range quoted.FindAllStringSubmatch(picture, -1) {
 		start, short := strings.CutSuffix(m[1], "…")
 		if !slices.ContainsFunc(n.comments, func(c string) bool { return c == m[1] || short && strings.HasPrefix(c, start) }) {
-			h.t.Errorf("no rule is called %q", m[1])
+			out = append(out, m[0])
 		}
 	}
+	return out
 }
