@@ -464,6 +464,9 @@ func (p *policy) askPublished(f int, s string) {
 	p.calls("interface, by another, its address", call{from: "transit", network: "tcp", to: hostAt.url(f, 7201)}, answer("host", 7201, farAt[f]), "ifranges")
 	p.calls("into a routed network", call{from: "lan", network: "tcp", to: hostAt.url(f, 8084)}, answer("c4-1", 80, client), "anyports"+s+" 8084")
 	p.calls("into an internal network", call{from: "lan", network: "tcp", to: hostAt.url(f, 8083)}, blocked, "internal isbr3 nothing enters anyports"+s+" 8083")
+	p.frame("into an internal network, one segment, IPv"+s, "lan", &p.wires["c3-1"].ears, func(token []byte) []byte {
+		return eth(outsideMAC["lan"], nobodyMAC, etherOf(lanAt.addr(f)), segment(lanAt.addr(f), hostAt.addr(f), 8083, syn, token))
+	}, blocked, "internal nothing enters")
 	p.calls("host to itself", call{from: "host", network: "tcp", to: hostAt.url(f, 8080)}, answer("c1-1", 80, hostAt[f]), "output")
 	p.calls("hairpin", call{from: "c1-2", network: "tcp", to: hostAt.url(f, 8080)}, answer("c1-1", 80, gateway(natNet)[f]), "hairpin segments"+s)
 	p.calls("hairpin without masquerading", call{from: "c4-2", network: "tcp", to: hostAt.url(f, 8084)}, answer("c4-1", 80, gateway(routedNet)[f]), "hairpin segments"+s+" isbr4")
@@ -505,6 +508,9 @@ func (p *policy) askNetworks(f int, s string, bpf bool) {
 		}
 		if policy.Internal {
 			p.calls(name+" out", to(lanAt, 80), blocked, "internal nothing leaves "+link)
+			p.frame(name+" out, a datagram, IPv"+s, first, &p.wires["lan"].ears, func(token []byte) []byte {
+				return eth(netspec.MAC{2, 0, 0, 0, byte(n), 1}, macOf(n, 1), etherOf(lanAt.addr(f)), udp(member(n, 1).addr(f), lanAt.addr(f), 9998, token))
+			}, blocked, "internal nothing leaves "+link)
 		} else {
 			p.calls(name+" out", to(lanAt, 80), answer("lan", 80, out[n]), "masquerade"+s+subnet+" established answers")
 			p.calls(name+" out, not marked", to(lanAt, 77), answer("lan", 77, out[n]), "passed nobody asks")
@@ -622,11 +628,13 @@ func (p *policy) askOddities(bpf bool) {
 		{"a datagram to the host", "lan", outsideMAC["lan"], p.atHost,
 			func(b []byte) []byte { return udp(lan, here, 9999, b) }, heard, ""},
 		{"nonsense of others", "lan", outsideMAC["lan"], &p.wires["transit"].ears,
-			func(b []byte) []byte { return nonsense(lan, farAt.addr(0), b) }, heard, "not ours"},
+			func(b []byte) []byte { return segment(lan, farAt.addr(0), 80, syn|fin, b) }, heard, "not ours"},
 		{"nonsense of a container, with its inside address", "c1-1", netspec.MAC{2, 0, 0, 0, natNet, 1}, &p.wires["lan"].ears,
-			func(b []byte) []byte { return nonsense(member(natNet, 1).addr(0), lan, b) }, blocked, "inside address"},
+			func(b []byte) []byte { return segment(member(natNet, 1).addr(0), lan, 80, syn|fin, b) }, blocked, "inside address"},
 		{"nonsense within a direct network", "c5-1", netspec.MAC{2, 0, 0, 0, directNet, 1}, &p.wires["c5-2"].ears,
-			func(b []byte) []byte { return nonsense(member(directNet, 1).addr(0), member(directNet, 2).addr(0), b) }, heard, "same isbr5"},
+			func(b []byte) []byte {
+				return segment(member(directNet, 1).addr(0), member(directNet, 2).addr(0), 80, syn|fin, b)
+			}, heard, "same isbr5"},
 	} {
 		mac := nobodyMAC
 		if q.from != "lan" {
@@ -701,6 +709,10 @@ func (p *policy) askND() {
 			return eth(allNodes, own, ether6, nd(q.from, all, q.typ, q.body, tokenOption(token)))
 		}, q.want, "ip6 "+q.touches)
 	}
+	routes := macOf(natNet, 4)
+	p.frame("nd: advertisement of a router's own", router, &p.wires[partner(router)].ears, func(token []byte) []byte {
+		return eth(allNodes, routes, ether6, nd(ownLinkLocal(routes), all, icmpNA, none, ownLinkLocal(routes).AsSlice(), tokenOption(token)))
+	}, heard, "sources6 isv1-4 "+ownLinkLocal(routes).String())
 }
 
 // Patience for an answer: at first, and when it is not what it should be.
@@ -769,7 +781,12 @@ type variant struct {
 
 var policyVariants = []variant{
 	{"nft", func(t testing.TB) *policy { p := newPolicy(t); p.markWitness(); return p.ask(false) }},
-	{"br_netfilter", func(t testing.TB) *policy { p := newPolicy(t); p.markWitness(); bridgesCall(p.host, "1"); return p.ask(false) }},
+	{"br_netfilter", func(t testing.TB) *policy {
+		p := newPolicy(t)
+		p.markWitness()
+		bridgesCall(p.host, "1")
+		return p.ask(false)
+	}},
 	{"ebpf", newGuarded},
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"net"
 	"net/netip"
 	"os"
@@ -196,16 +197,18 @@ func summed(from, to netip.Addr, proto byte, b []byte, at int) []byte {
 }
 
 func udp(from, to netip.Addr, dport uint16, payload []byte) []byte {
-	b := binary.BigEndian.AppendUint16([]byte{0x99, 0x99}, dport)
+	b := binary.BigEndian.AppendUint16(serial(payload)[:2], dport)
 	b = binary.BigEndian.AppendUint16(b, uint16(8+len(payload)))
 	b = append(append(b, 0, 0), payload...)
 	return ipPacket(from, to, unix.IPPROTO_UDP, summed(from, to, unix.IPPROTO_UDP, b, 6))
 }
 
-// nonsense is a TCP segment with SYN and FIN, which conntrack calls invalid.
-func nonsense(from, to netip.Addr, payload []byte) []byte {
-	b := binary.BigEndian.AppendUint16([]byte{0x99, 0x99}, 80)
-	b = append(append(b, make([]byte, 8)...), 5<<4, 3, 4, 0, 0, 0, 0, 0)
+// Flags of TCP. Together they are nonsense, which conntrack calls invalid.
+const fin, syn = 1, 2
+
+func segment(from, to netip.Addr, port uint16, flags byte, payload []byte) []byte {
+	b := binary.BigEndian.AppendUint16(serial(payload)[:2], port)
+	b = append(append(b, make([]byte, 8)...), 5<<4, flags, 4, 0, 0, 0, 0, 0)
 	b = append(b, payload...)
 	return ipPacket(from, to, unix.IPPROTO_TCP, summed(from, to, unix.IPPROTO_TCP, b, 16))
 }
@@ -215,7 +218,12 @@ func ping(from, to netip.Addr, payload []byte) []byte {
 	if from.Is6() {
 		proto, typ = unix.IPPROTO_ICMPV6, 128
 	}
-	return ipPacket(from, to, proto, summed(from, to, proto, append([]byte{typ, 0, 0, 0, 9, 9, 0, 1}, payload...), 2))
+	return ipPacket(from, to, proto, summed(from, to, proto, append(append([]byte{typ, 0, 0, 0}, serial(payload)...), payload...), 2))
+}
+
+// serial is a number of four bytes that makes one packet no part of another's flow.
+func serial(token []byte) []byte {
+	return binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(token))
 }
 
 const icmpRA, icmpNS, icmpNA, icmpRedirect = 134, 135, 136, 137
