@@ -20,7 +20,6 @@ import (
 
 	"isle/internal/kernel/nlmsg"
 	"isle/internal/kernel/tc"
-	"isle/internal/netspec"
 )
 
 // The rule mutation test: each rule, element, redirect and guard is taken away
@@ -451,6 +450,70 @@ func report(t *testing.T, killed map[string]string) {
 	t.Logf("%d mutations, %d killed\n%s", len(killed), len(killed)-survivors, b.String())
 }
 
+// redirectMutations delete each entry of the eBPF maps, and let it lead elsewhere.
+func redirectMutations(p *policy) (out []mutation) {
+	for _, name := range []string{"isle_lo", "isle_rows", "isle_dns"} {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(p.cfg.BPFDir, name), nil)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.t.Cleanup(func() { m.Close() })
+		var k, v []byte
+		for it := m.Iterate(); it.Next(&k, &v); {
+			key, value := bytes.Clone(k), bytes.Clone(v)
+			other := bytes.Clone(value)
+			if name == "isle_dns" {
+				other[0]++
+			} else {
+				to := member(natNet, 2).addr(familyOf(netip.AddrFrom16([16]byte(value)).Unmap())).As16()
+				copy(other, to[:])
+			}
+			title := fmt.Sprintf("redirect %s %x", name, key[8:])
+			undo := func() error { return m.Put(key, value) }
+			out = append(out, mutation{title + " deleted", func() error { return m.Delete(key) }, undo},
+				mutation{title + " elsewhere", func() error { return m.Put(key, other) }, undo})
+		}
+	}
+	return out
+}
+
+// markMutations put guards on the bridges that ask for another bit. What enters
+// an internal network nobody marks, so there it makes no difference.
+func markMutations(p *policy) (out []mutation) {
+	strange, err := tc.Open(p.table.GuardMark() << 1)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { strange.Close() })
+	for n, s := range policyNets {
+		if !s.Internal {
+			out = append(out, guardMutation(p, n, " asks for another mark", func(i int32) error { return strange.Set(p.rt, i, false) }))
+		}
+	}
+	return out
+}
+
+// guardMutations take the guards away. The rules are to be gone, too: they
+// would hide it.
+func guardMutations(p *policy) (out []mutation) {
+	for n, s := range policyNets {
+		out = append(out, guardMutation(p, n, " deleted", func(i int32) error { return p.guards.Delete(p.rt, i) }))
+		if s.Internal {
+			out = append(out, guardMutation(p, n, " lets out", func(i int32) error { return p.guards.Set(p.rt, i, false) }))
+		}
+	}
+	return out
+}
+
+func guardMutation(p *policy, n int, what string, do func(index int32) error) mutation {
+	link := fmt.Sprintf("isbr%d", n)
+	index, err := p.rt.Index(link)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return mutation{"guard " + link + what, func() error { return do(index) }, func() error { return p.guards.Set(p.rt, index, policyNets[n].Internal) }}
+}
+
 // TestMutation : rules and elements without guards, which would hide that a
 // rule is missing; redirects and guards by themselves.
 func TestMutation(t *testing.T) {
@@ -461,11 +524,16 @@ func TestMutation(t *testing.T) {
 			return p, append(f.ruleMutations(), f.elementMutations()...)
 		})
 	})
+	t.Run("redirects and marks", func(t *testing.T) {
+		spread(t, 1, func(t testing.TB) (*policy, []mutation) {
+			p := newGuarded(t)
+			return p, append(redirectMutations(p), markMutations(p)...)
+		})
+	})
+	t.Run("guards", func(t *testing.T) {
+		spread(t, 1, func(t testing.TB) (*policy, []mutation) {
+			p := newFlushed(t)
+			return p, guardMutations(p)
+		})
+	})
 }
-
-var (
-	_ = ebpf.Hash
-	_ = tc.Open
-	_ = filepath.Join
-	_ netspec.State
-)

@@ -315,17 +315,22 @@ func serveAs(t testing.TB, ns *os.File, name string, ports ...int) {
 			t.Cleanup(func() { l.Close() })
 			go answerTCP(l, name, port)
 		}
-		u, err := net.ListenPacket("udp", ":80")
-		if err != nil {
-			return err
-		}
-		t.Cleanup(func() { u.Close() })
-		go answerUDP(u, name)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveUDPAs(t, ns, name, ":80")
+}
+
+func serveUDPAs(t testing.TB, ns *os.File, name, at string) {
+	t.Helper()
+	var u net.PacketConn
+	if err := netns.Do(ns, func() (err error) { u, err = net.ListenPacket("udp", at); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { u.Close() })
+	go answerUDP(u, name)
 }
 
 func answerTCP(l net.Listener, name string, port int) {
@@ -350,7 +355,8 @@ func answerUDP(u net.PacketConn, name string) {
 		if err != nil {
 			return
 		}
-		_, _ = u.WriteTo(fmt.Appendf(nil, "%s:80 from %s", name, host(from)), from)
+		_, port, _ := net.SplitHostPort(u.LocalAddr().String())
+		_, _ = u.WriteTo(fmt.Appendf(nil, "%s:%s from %s", name, port, host(from)), from)
 	}
 }
 
@@ -648,12 +654,24 @@ func (p *policy) askOddities(bpf bool) {
 	p.linkLocal("by an interface", "lan", "[fe80::2:1%lan2]:8090", "host:8090", "prerouting link-local")
 	p.linkLocal("from outside", "lan", "[fe80::2:1%lan2]:8080", "host:8080", "prerouting link-local")
 	p.linkLocal("from itself", "host", "[fe80::2:1%up2]:8080", "host:8080", "publish link-local")
-	at4, at6 := "host:8080 from 127.0.0.1", "host:8080 from ::1"
 	if bpf {
-		at4, at6 = answer("c1-1", 80, gateway(natNet)[0]), answer("c1-1", 80, gateway(natNet)[1])
+		p.askRedirects()
+		return
 	}
-	p.calls("loopback", call{from: "host", network: "tcp", to: "127.0.0.1:8080"}, at4, "loopback is redirected isle_lo tcp 127.0.0.1")
-	p.calls("loopback", call{from: "host", network: "tcp", to: "[::1]:8080"}, at6, "loopback is redirected isle_lo tcp ::1")
+	p.calls("loopback", call{from: "host", network: "tcp", to: "127.0.0.1:8080"}, "host:8080 from 127.0.0.1", "loopback is redirected")
+	p.calls("loopback", call{from: "host", network: "tcp", to: "[::1]:8080"}, "host:8080 from ::1", "loopback is redirected")
+}
+
+func (p *policy) askRedirects() {
+	for f, at := range []both{{"127.0.0.1", "127.0.0.1"}, {"::1", "::1"}} {
+		for _, q := range []struct {
+			network    string
+			port, want int
+		}{{"tcp", 8080, 80}, {"udp", 8080, 80}, {"tcp", 20000, 7000}, {"tcp", 20001, 7001}, {"tcp", 20002, 7002}} {
+			p.calls("loopback", call{from: "host", network: q.network, to: at.url(0, q.port)}, answer("c1-1", q.want, gateway(natNet)[f]), "isle_lo isle_rows")
+		}
+	}
+	p.calls("resolver", call{from: "c1-1", network: "udp", to: "127.0.0.11:53"}, answer("resolver", 40053, "127.0.0.1"), "isle_dns")
 }
 
 // linkLocal asks the host's own link-local address: who answers is all that counts.
@@ -808,8 +826,8 @@ func newGuarded(t testing.TB) *policy {
 	more.Add(netspec.DNSRedirect{NS: "c1-1", Port: 40053})
 	p.want = merge(p.want, more)
 	p.apply(more)
-	p.ask(true)
-	return p
+	serveUDPAs(t, p.ns["c1-1"].File, "resolver", "127.0.0.11:40053")
+	return p.ask(true)
 }
 
 // markWitness are rules of somebody else: what goes to port 77 is to carry the
