@@ -839,3 +839,23 @@ func (p *policy) markWitness() {
 		p.host.Run("nft", "add rule inet witness forward "+r)
 	}
 }
+
+// TestLoopback6 shows why no rule is needed against ::1 from outside: the kernel
+// drops it before any chain, and these are gone here.
+func TestLoopback6(t *testing.T) {
+	p := newPolicy(t)
+	p.host.Run("nft", "flush", "ruleset")
+	send := func(from, to string, patience time.Duration) string {
+		return passes(p.wires["lan"], p.atHost, func(token []byte) []byte {
+			return eth(outsideMAC["lan"], nobodyMAC, ether6, udp(ip(from), ip(to), 9999, token))
+		}, patience)
+	}
+	if got := send(lanAt[1], hostAt[1], 5*thorough); got != heard {
+		t.Fatalf("an ordinary datagram: %s", got)
+	}
+	for _, way := range [][2]string{{lanAt[1], "::1"}, {"::1", hostAt[1]}, {"::1", "::1"}} {
+		if got := send(way[0], way[1], quick); got != blocked {
+			t.Errorf("from %s to %s: %s", way[0], way[1], got)
+		}
+	}
+}

@@ -145,7 +145,7 @@ func eth(to, from netspec.MAC, typ uint16, payload []byte) []byte {
 func arpSays(mac netspec.MAC, addr netip.Addr, token []byte) []byte {
 	b := []byte{0, 1, 8, 0, 6, 4, 0, 2}
 	b = append(append(b, mac[:]...), addr.AsSlice()...)
-	b = append(append(b, broadcast[:]...), addr.AsSlice()...)
+	b = append(append(b, mac[:]...), addr.AsSlice()...)
 	return append(b, token...)
 }
 
