@@ -61,32 +61,36 @@ func (a *api) call(ctx context.Context, method, path string, in, out any) error 
 
 type object map[string]any
 
-// publishing is where a container's ports go: container port to host port.
-type publishing map[int]int
+// publishing is where a container's ports are published: container port to host
+// port.
+type publishing struct {
+	ports map[int]int
+	ip    string // of the host; empty: all, of both families
+}
 
 // onePort publishes port 80; 0: nothing.
 func onePort(host int) publishing {
 	if host == 0 {
-		return nil
+		return publishing{}
 	}
-	return publishing{80: host}
+	return publishing{ports: map[int]int{80: host}}
 }
 
 // ports publishes n ports from first on, each as itself.
 func ports(first, n int) publishing {
-	p := publishing{}
+	p := publishing{ports: map[int]int{}}
 	for i := range n {
-		p[first+i] = first + i
+		p.ports[first+i] = first + i
 	}
 	return p
 }
 
 func (p publishing) bindings() (exposed, bindings object) {
 	exposed, bindings = object{}, object{}
-	for container, host := range p {
+	for container, host := range p.ports {
 		key := fmt.Sprintf("%d/tcp", container)
 		exposed[key] = object{}
-		bindings[key] = []object{{"HostPort": fmt.Sprint(host)}}
+		bindings[key] = []object{{"HostIp": p.ip, "HostPort": fmt.Sprint(host)}}
 	}
 	return exposed, bindings
 }
@@ -157,7 +161,7 @@ func (a *api) sleeper(ctx context.Context) (string, error) {
 	if a.sleepID != "" {
 		return a.sleepID, nil
 	}
-	id, err := a.sleeping(ctx, "bridge", nil)
+	id, err := a.sleeping(ctx, "bridge", publishing{})
 	if err == nil {
 		a.sleepID = id
 	}

@@ -57,7 +57,6 @@ func attachSlope(ctx context.Context, s *session) (err error) {
 	defer func() {
 		err = errors.Join(err, c.remove(ctx, list), each(list, func(e engine) error { return e.api.removeNetwork(ctx, attachNetwork) }))
 	}()
-	s.header(list)
 	return attachPoints(ctx, s, list, c)
 }
 
@@ -68,9 +67,10 @@ func attachPoints(ctx context.Context, s *session, list []engine, c *crew) error
 		if n <= s.peerAttach {
 			here = list
 		}
-		if err := each(here, func(e engine) error {
-			return c.grow(e, n, func(int) (string, error) { return e.api.sleeping(ctx, attachNetwork, nil) })
-		}); err != nil {
+		here, err := s.ready(here, "the crowd", func(e engine) error {
+			return c.grow(e, n, func(int) (string, error) { return e.api.sleeping(ctx, attachNetwork, publishing{}) })
+		})
+		if err != nil {
 			return err
 		}
 		got := s.run(ctx, trial{metrics: attachMetrics(n), engines: here, rounds: s.rounds, fn: attachOne})
@@ -96,7 +96,7 @@ func attachOne(ctx context.Context, e engine, _ int) (values []float64, err erro
 		}
 	}()
 	for _, step := range []func() error{
-		func() (err error) { id, err = e.api.sleeping(ctx, attachNetwork, nil); return err },
+		func() (err error) { id, err = e.api.sleeping(ctx, attachNetwork, publishing{}); return err },
 		func() error { return e.api.disconnect(ctx, attachNetwork, id) },
 		func() error { return e.api.connect(ctx, attachNetwork, id) },
 	} {

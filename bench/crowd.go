@@ -23,14 +23,14 @@ func crowd(ctx context.Context, s *session) error {
 		return nil
 	}
 	c := &crew{ids: map[string][]string{}}
-	if err := each(list, func(e engine) error {
+	var err error
+	t.engines, err = s.ready(list, "the crowd", func(e engine) error {
 		return c.grow(e, s.containers, func(i int) (string, error) { return e.api.sleeping(ctx, "bridge", onePort(20000+i)) })
-	}); err != nil {
-		return err
+	})
+	if err == nil {
+		s.run(ctx, t)
 	}
-	s.header(list)
-	s.run(ctx, t)
-	return nil // bench/run takes the crowd away with its host: docker would need minutes
+	return err // bench/run takes the crowd away with its host: docker would need minutes
 }
 
 func crowdOne(ctx context.Context, e engine, _ int) ([]float64, error) {

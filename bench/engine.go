@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -41,17 +42,31 @@ func parseEngines(s string) ([]engine, error) {
 
 // run runs the engine's command line.
 func (e engine) run(ctx context.Context, args ...string) error {
-	_, err := e.output(ctx, args...)
+	_, err := output(e.command(ctx, args...))
 	return err
 }
 
-func (e engine) output(ctx context.Context, args ...string) ([]byte, error) {
-	return output(exec.CommandContext(ctx, e.cli[0], append(e.cli[1:len(e.cli):len(e.cli)], args...)...))
+func (e engine) command(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, e.cli[0], append(e.cli[1:len(e.cli):len(e.cli)], args...)...)
 }
 
-// onHost is a command of this machine in the network of the engine's host.
+// onHost is a command of this machine in the network of the engine's host. It
+// ends with this process.
 func (e engine) onHost(ctx context.Context, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, "nsenter", append([]string{"-t", e.host, "-n", "--"}, args...)...)
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-t", e.host, "-n", "--"}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// begin starts a server on the engine's host; stop ends it.
+func begin(ctx context.Context, e engine, args ...string) (stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	cmd := e.onHost(ctx, args...)
+	if err := cmd.Start(); err != nil {
+		cancel()
+		return nil, err
+	}
+	return func() { cancel(); cmd.Wait() }, nil
 }
 
 // output is what cmd prints; what it prints as errors is put into the error.

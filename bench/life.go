@@ -36,7 +36,6 @@ func takesLife(o options) time.Duration {
 // life times what a user waits for.
 func life(ctx context.Context, s *session) error {
 	list := s.engines(false)
-	s.header(list)
 	for _, t := range timings() {
 		s.run(ctx, trial{metrics: []metric{{name: t.name}}, engines: list, rounds: s.rounds, fn: func(ctx context.Context, e engine, round int) ([]float64, error) {
 			if t.api && e.api == nil {

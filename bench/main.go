@@ -66,6 +66,7 @@ func bench(o options, names, engines string) error {
 	s.announce(chosen)
 	for _, g := range chosen {
 		start := time.Now()
+		s.headed = false
 		fmt.Fprintf(s.out, "\n%s: %s\n", g.name, g.about)
 		if err := g.run(context.Background(), s); err != nil {
 			s.failed = append(s.failed, fmt.Errorf("group %s: %w", g.name, err))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strconv"
 	"time"
 )
@@ -29,27 +28,42 @@ func (o options) few() int { return max(1, o.rounds/3) }
 // path measures a published port from another host, and from the engine's own
 // host by 127.0.0.1. "bare" is a host without an engine: the server runs on it.
 func path(ctx context.Context, s *session) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	outside, bare, err := s.outside()
 	if err != nil {
 		return err
 	}
-	server := bare.onHost(ctx, s.load, "serve", ":"+sinkPort, ":"+echoPort)
-	if err := server.Start(); err != nil {
+	stop, err := begin(ctx, bare, s.load, "serve", ":"+sinkPort, ":"+echoPort)
+	if err != nil {
 		return err
 	}
-	defer func() { cancel(); server.Wait() }()
-	list := s.engines(false)
-	defer each(list, func(e engine) error { return e.run(context.Background(), "rm", "-f", pathName) })
-	if err := each(list, func(e engine) error { return servePath(ctx, e) }); err != nil {
+	defer stop()
+	all := s.engines(false)
+	defer each(all, func(e engine) error { return e.run(context.Background(), "rm", "-f", pathName) })
+	list, err := s.ready(all, "a container with a port", func(e engine) error { return servePath(ctx, e) })
+	if err != nil {
 		return err
 	}
-	list = append(list, bare)
-	s.header(list)
-	s.measurePath(ctx, "outside → port", list, func(e engine, args ...string) *exec.Cmd { return outside.onHost(ctx, args...) }, func(e engine) string { return e.addr })
-	s.measurePath(ctx, "host → 127.0.0.1:port", list, func(e engine, args ...string) *exec.Cmd { return e.onHost(ctx, args...) }, func(engine) string { return "127.0.0.1" })
+	for _, w := range []way{
+		{"outside → port", func(engine) engine { return outside }, func(e engine) string { return e.addr }},
+		{"host → 127.0.0.1:port", func(e engine) engine { return e }, func(engine) string { return "127.0.0.1" }},
+	} {
+		s.measurePath(ctx, w, append(list[:len(list):len(list)], bare))
+	}
 	return nil
+}
+
+// way is from where and by which address an engine's port is reached.
+type way struct {
+	name string
+	from func(engine) engine
+	to   func(engine) string
+}
+
+// load runs a client at the beginning of the way.
+func (w way) load(ctx context.Context, o options, e engine, port string, args ...string) (l loaded, err error) {
+	args = append(append([]string{o.load}, args...), "-time", o.time.String(), w.to(e)+":"+port)
+	err = patiently(func() (err error) { l, err = load(w.from(e).onHost(ctx, args...)); return err })
+	return l, err
 }
 
 func servePath(ctx context.Context, e engine) error {
@@ -73,30 +87,24 @@ func (s *session) outside() (outside, bare engine, err error) {
 	return outside, bare, err
 }
 
-// measurePath takes the four measurements of a way. client runs a program where
-// the way begins; to is the address at which it ends.
-func (s *session) measurePath(ctx context.Context, way string, list []engine, client func(engine, ...string) *exec.Cmd, to func(engine) string) {
-	one := func(e engine, port string, args ...string) (loaded, error) {
-		args = append(append([]string{s.load}, args...), "-time", s.time.String(), to(e)+":"+port)
-		var l loaded
-		return l, patiently(func() (err error) { l, err = load(client(e, args...)); return err })
-	}
+// measurePath takes the measurements of a way.
+func (s *session) measurePath(ctx context.Context, w way, list []engine) {
 	for _, streams := range []int{1, 4} {
-		name := fmt.Sprintf("%s, %s: ", way, count(streams, "stream"))
+		name := fmt.Sprintf("%s, %s: ", w.name, count(streams, "stream"))
 		s.run(ctx, trial{metrics: []metric{{name + "Gbit/s", true}, {name + "CPU s/GB", false}}, engines: list, rounds: s.few(),
-			fn: func(_ context.Context, e engine, _ int) ([]float64, error) {
-				l, err := one(e, sinkPort, "stream", "-streams", strconv.Itoa(streams))
+			fn: func(ctx context.Context, e engine, _ int) ([]float64, error) {
+				l, err := w.load(ctx, s.options, e, sinkPort, "stream", "-streams", strconv.Itoa(streams))
 				return []float64{l.Rate, l.CPU}, err
 			}})
 	}
-	s.run(ctx, trial{metrics: []metric{{way + ": round trip, µs", false}, {way + ": 99th percentile, µs", false}}, engines: list, rounds: s.few(),
-		fn: func(_ context.Context, e engine, _ int) ([]float64, error) {
-			l, err := one(e, echoPort, "ping")
+	s.run(ctx, trial{metrics: []metric{{w.name + ": round trip, µs", false}, {w.name + ": 99th percentile, µs", false}}, engines: list, rounds: s.few(),
+		fn: func(ctx context.Context, e engine, _ int) ([]float64, error) {
+			l, err := w.load(ctx, s.options, e, echoPort, "ping")
 			return []float64{l.P50, l.P99}, err
 		}})
-	s.run(ctx, trial{metrics: []metric{{way + ": connections/s", true}}, engines: list, rounds: s.few(),
-		fn: func(_ context.Context, e engine, _ int) ([]float64, error) {
-			l, err := one(e, echoPort, "connect")
+	s.run(ctx, trial{metrics: []metric{{w.name + ": connections/s", true}}, engines: list, rounds: s.few(),
+		fn: func(ctx context.Context, e engine, _ int) ([]float64, error) {
+			l, err := w.load(ctx, s.options, e, echoPort, "connect")
 			return []float64{l.Rate}, err
 		}})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"syscall"
 	"time"
 )
 
@@ -40,28 +41,41 @@ func publishRounds(o options, n int) int {
 // what the start leaves in the kernel.
 func publish(ctx context.Context, s *session) error {
 	list := s.engines(true)
-	s.header(list)
 	for _, n := range s.ports {
 		here := list
 		if n > s.peerPorts {
 			here = list[:1]
 		}
-		name := fmt.Sprintf("publish %s: ", count(n, "port"))
+		p, name := portRange(n), fmt.Sprintf("publish %s: ", count(n, "port"))
+		if p.ip != "" {
+			name = fmt.Sprintf("publish %s of %s: ", count(n, "port"), p.ip)
+		}
 		s.run(ctx, trial{
 			metrics: []metric{{name: name + "start, ms"}, {name: name + "remove, ms"}, {name: name + "nft rules and elements"}, {name: name + "processes"}},
 			engines: here, rounds: publishRounds(s.options, n),
-			fn: func(ctx context.Context, e engine, _ int) ([]float64, error) { return publishOne(ctx, e, n) },
+			fn: func(ctx context.Context, e engine, _ int) ([]float64, error) { return publishOne(ctx, e, p) },
 		})
 	}
 	return nil
 }
 
-func publishOne(ctx context.Context, e engine, n int) (values []float64, err error) {
+// portRange is of IPv4 alone where two sockets for each port are more than a
+// process may have: engines hold the ports that they publish.
+func portRange(n int) publishing {
+	p := ports(firstPort, n)
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil && uint64(2*n) > files.Max*9/10 {
+		p.ip = "0.0.0.0"
+	}
+	return p
+}
+
+func publishOne(ctx context.Context, e engine, p publishing) (values []float64, err error) {
 	before, err := look(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	id, err := e.api.create(ctx, "bridge", ports(firstPort, n), "sleep", "100000")
+	id, err := e.api.create(ctx, "bridge", p, "sleep", "100000")
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ type session struct {
 	all    []engine // the first is the one that the others are compared with
 	out    io.Writer
 	failed []error
+	headed bool // this group's columns have names
 }
 
 // engines are those that have a command line, and with api an API too.
@@ -66,6 +67,9 @@ func (s *session) run(ctx context.Context, t trial) samples {
 			}
 		}
 	}
+	if !s.headed {
+		s.header(t.engines)
+	}
 	for _, m := range t.metrics {
 		s.row(m, t.engines, got[m.name])
 	}
@@ -94,6 +98,26 @@ func (s *session) note(e engine, what string, err error) {
 	err = fmt.Errorf("%s: %s: %w", e.name, what, err)
 	fmt.Fprintln(s.out, "!", err)
 	s.failed = append(s.failed, err)
+}
+
+// ready does fn for all of list at the same time and gives those for which it
+// succeeded. There is nothing to compare without the first.
+func (s *session) ready(list []engine, what string, fn func(engine) error) ([]engine, error) {
+	errs := make([]error, len(list))
+	var group sync.WaitGroup
+	for i, e := range list {
+		group.Go(func() { errs[i] = fn(e) })
+	}
+	group.Wait()
+	var able []engine
+	for i, e := range list {
+		if errs[i] == nil {
+			able = append(able, e)
+		} else if i > 0 {
+			s.note(e, what, errs[i])
+		}
+	}
+	return able, errs[0]
 }
 
 // each does fn for all of list at the same time; it is for what is not measured.

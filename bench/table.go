@@ -23,6 +23,7 @@ func (s *session) header(list []engine) {
 	for _, e := range list[1:] {
 		fmt.Fprintf(&b, "%*s", ratioWidth, "× "+e.name)
 	}
+	s.headed = true
 	fmt.Fprintln(s.out, b.String())
 }
 
