@@ -178,6 +178,28 @@ func TestFailureStartsTheNext(t *testing.T) {
 	}
 }
 
+// TestLostDatagram: it is sent again, and one that was lost says nothing of the
+// server.
+func TestLostDatagram(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int32
+	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		if n.Add(1) > 1 {
+			says("192.0.2.1", dns.RcodeSuccess, 0)(w, q)
+		}
+	}).at)
+	if got := text(l.ask(t, "udp", "example.com.", dns.TypeA, nil)); got != "NOERROR 192.0.2.1" {
+		t.Error(got)
+	}
+	up := func() isledns.UpstreamStats { return l.Stats().Upstreams[0] }
+	for up().Failed == 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if u := up(); u.Dead || u.Failed != 1 || u.Asked != 2 {
+		t.Errorf("%+v", u)
+	}
+}
+
 // TestMuslWaits: who waits for five seconds, as musl does for all its tries,
 // is told that there is no answer.
 func TestMuslWaits(t *testing.T) {
