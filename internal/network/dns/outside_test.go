@@ -178,24 +178,31 @@ func TestFailureStartsTheNext(t *testing.T) {
 	}
 }
 
-// TestLostDatagram: it is sent again, and one that was lost says nothing of the
-// server.
+// TestLostDatagram: it is sent again, and when the second one is answered the
+// first says nothing of the server.
 func TestLostDatagram(t *testing.T) {
 	t.Parallel()
-	var n atomic.Int32
+	var seen sync.Map
 	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) {
-		if n.Add(1) > 1 {
+		if _, again := seen.LoadOrStore(q.Question[0].Name, true); again {
 			says("192.0.2.1", dns.RcodeSuccess, 0)(w, q)
 		}
 	}).at)
-	if got := text(l.ask(t, "udp", "example.com.", dns.TypeA, nil)); got != "NOERROR 192.0.2.1" {
-		t.Error(got)
+	const questions = 4
+	var wg sync.WaitGroup
+	for i := range questions {
+		wg.Go(func() {
+			if got := text(l.ask(t, "udp", fmt.Sprintf("h%d.example.com.", i), dns.TypeA, nil)); got != "NOERROR 192.0.2.1" {
+				t.Error(got)
+			}
+		})
 	}
+	wg.Wait()
 	up := func() isledns.UpstreamStats { return l.Stats().Upstreams[0] }
-	for up().Failed == 0 {
+	for up().Failed < questions {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if u := up(); u.Dead || u.Failed != 1 || u.Asked != 2 {
+	if u := up(); u.Dead {
 		t.Errorf("%+v", u)
 	}
 }
