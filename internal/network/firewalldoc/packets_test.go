@@ -265,7 +265,7 @@ func (h *host) spoof(who, as, to string, patience time.Duration) (string, error)
 	}
 	h.port++
 	said := fmt.Sprint(h.port)
-	if _, err := h.ask(who, as, "udp", to, patience); err != nil {
+	if _, err := h.ask(who, as, "udp", to, 300*time.Millisecond); err != nil {
 		return "", err
 	}
 	if got, ok := h.arrived.Load(said); ok {
