@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os/exec"
 	"regexp"
@@ -249,6 +250,8 @@ func why(err error) string {
 		return "refused"
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return "no route"
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return "hung up"
 	}
 	return nothing
 }
