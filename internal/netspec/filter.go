@@ -53,10 +53,11 @@ type Open struct {
 	Proto string
 	Port  uint16
 	Count uint16
+	From  netip.Prefix // who may; masked; invalid: everybody
 }
 
 func (o Open) Key() Key {
-	return Key{RankFilter, "", fmt.Sprintf("open %s %s %d", o.Proto, o.To, o.Port)}
+	return Key{RankFilter, "", fmt.Sprintf("open %s %s %d %s", o.Proto, o.To, o.Port, o.From)}
 }
 
 // Publish gives one host port, or Count of them with equal offsets, to a

@@ -325,8 +325,12 @@ func (m *Manager) forward(sb *sandbox) {
 	for _, pl := range sb.places {
 		t := publish.Target{V4: pl.Addr(true), V6: pl.Addr(false)}
 		for _, p := range pl.Publish {
+			to := t.Any(p.HostIP)
+			if !to.IsValid() || pl.net.routed(to.Is4()) {
+				continue // open at the container's own address, and nowhere else
+			}
 			carried[p] = true
-			m.Ports.Forward(sb.ID, publish.Mapping(p), t.Any(p.HostIP))
+			m.Ports.Forward(sb.ID, publish.Mapping(p), to)
 		}
 	}
 	for _, p := range sb.Publish {

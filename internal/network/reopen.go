@@ -26,7 +26,7 @@ func (m *Manager) Reopen(ctx context.Context, req OpenRequest) (Opened, error) {
 		return Opened{}, err
 	}
 	rec := old.Sandbox
-	rec.Name, rec.DNS, rec.Sysctls = req.Name, req.DNS, req.Sysctls
+	rec.Name, rec.DNS, rec.Sysctls, rec.Router = req.Name, req.DNS, req.Sysctls, req.Router
 	if _, err := upstreams(req.DNS); err != nil {
 		return Opened{}, err
 	}

@@ -298,6 +298,8 @@ func everyKind() []netspec.Object {
 		netspec.Entrance{Link: "isle1", Subnet: px("fd01::/64"), From: "eth0"},
 		netspec.Open{Link: "isle1", To: ip("10.1.1.2"), Proto: "tcp", Port: 80, Count: 1},
 		netspec.Open{Link: "isle1", To: ip("fd01::2"), Proto: "sctp", Port: 1000, Count: 9000},
+		netspec.Open{Link: "isle1", To: ip("10.1.1.2"), Proto: "tcp", Port: 81, Count: 1, From: px("10.0.0.0/8")},
+		netspec.Open{Link: "isle1", To: ip("fd01::2"), Proto: "udp", Port: 1000, Count: 9, From: px("2001:db8::1/128")},
 		netspec.Publish{Proto: "tcp", HostIP: any4, HostPort: 80, Count: 1, To: ip("10.1.0.2"), ToPort: 8080, Link: "isle0"},
 		netspec.Publish{Proto: "udp", HostIP: ip("192.0.2.1"), HostPort: 80, Count: 3, To: ip("10.1.0.2"), ToPort: 8080, Link: "isle0"},
 		netspec.Publish{Proto: "tcp", HostIP: any6, HostPort: 20000, Count: 10000, To: ip("fd01::2"), ToPort: 20000, Link: "isle1"},

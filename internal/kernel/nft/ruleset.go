@@ -84,6 +84,7 @@ func routedSets(f string, ip nftables.SetDatatype) []set {
 		{table: inet, name: "ifallowed" + f, key: types(dev, l4, number, ip), interval: true},
 		{table: inet, name: "openports" + f, key: types(ip, l4, number)},
 		{table: inet, name: "openranges" + f, key: types(ip, l4, number), interval: true},
+		{table: inet, name: "openfrom" + f, key: types(ip, l4, number, ip), interval: true},
 	}
 }
 
@@ -248,6 +249,7 @@ func forwarded() []rule {
 			rule{"a network that is open to everybody", join(family(f.n), in("links", oif), in("direct"+f.s, f.daddr), goTo("passed"))},
 			rule{"a port that is open", join(family(f.n), in("openports"+f.s, f.daddr, l4proto, dport), goTo("passed"))},
 			rule{"a row of ports that is open", join(family(f.n), in("openranges"+f.s, f.daddr, l4proto, dport), goTo("passed"))},
+			rule{"a port that is open to the sender", join(family(f.n), in("openfrom"+f.s, f.daddr, l4proto, dport, f.saddr), goTo("passed"))},
 			rule{"a network that is routed to", join(family(f.n), in("open"+f.s, f.daddr), l4proto.is([]byte{ping}), goTo("passed"))},
 		)
 	}

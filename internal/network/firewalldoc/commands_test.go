@@ -9,10 +9,8 @@ import (
 
 	api "github.com/moby/moby/api/types/network"
 
-	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/publish"
-	"isle/internal/reconcile"
 )
 
 // command does what a line of a page says.
@@ -87,7 +85,7 @@ func (h *host) container(args []string) error {
 	if len(nets) == 0 {
 		nets = []string{"bridge"}
 	}
-	req := network.OpenRequest{ID: name, Name: name}
+	req := network.OpenRequest{ID: name, Name: name, Router: len(caps) > 0}
 	for _, n := range nets {
 		req.Networks = append(req.Networks, place(n, name))
 	}
@@ -95,12 +93,11 @@ func (h *host) container(args []string) error {
 	if req.Ports.Specs, err = specs(ports, from); err != nil {
 		return err
 	}
-	out, err := h.manager.Open(h.t.Context(), req)
-	if err != nil {
+	if _, err := h.manager.Open(h.t.Context(), req); err != nil {
 		return err
 	}
 	h.serveAll(name, f.Args())
-	return h.apply(routes(out.Endpoints[0], caps))
+	return nil
 }
 
 // place is "--network NAME" or "--network name=NAME,driver-opt=KEY=VALUE".
@@ -123,13 +120,6 @@ func (h *host) serveAll(name string, args []string) {
 	}
 }
 
-// apply adds what the manager cannot be asked for.
-func (h *host) apply(objs []netspec.Object) error {
-	want := netspec.State{}
-	want.Add(objs...)
-	return reconcile.Apply(h.t.Context(), h.kernel, reconcile.Diff(nil, want))
-}
-
 // specs are the ports, as the command line asks for them.
 func specs(ports, from []string) (out []publish.Spec, err error) {
 	for _, p := range ports {
@@ -143,15 +133,4 @@ func specs(ports, from []string) (out []publish.Spec, err error) {
 		out = append(out, s)
 	}
 	return out, nil
-}
-
-// routes is what NET_ADMIN does to the guard of an endpoint's sources.
-func routes(ep network.Endpoint, caps []string) (out []netspec.Object) {
-	if len(caps) == 0 {
-		return nil
-	}
-	for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-		out = append(out, netspec.Source{Link: ep.HostInterface, MAC: ep.MAC, Addr: netip.PrefixFrom(all, 0)})
-	}
-	return out
 }

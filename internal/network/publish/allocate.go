@@ -138,7 +138,7 @@ func (t *Table) Forward(owner string, m Mapping, to netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	way := Way{}
-	way.From, way.Limited = m.sources()
+	way.From, way.Limited = m.Sources()
 	for _, c := range t.find(m) {
 		if c.owner != owner || !c.sameSide(m) || c.held == nil {
 			continue
