@@ -64,9 +64,11 @@ func (f *follower) find(m Mapping) (int, bool) {
 
 // gone: m was there and is not any more.
 func (f *follower) gone(m Mapping) bool {
-	_, was := find(f.removed, m)
+	if _, was := find(f.removed, m); !was {
+		return false
+	}
 	_, is := find(f.order, m)
-	return was && !is
+	return !is
 }
 
 // leading are the settled ports that lead to a port of the container. Few ask.

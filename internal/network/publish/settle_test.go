@@ -436,3 +436,18 @@ func TestChangesAgainstModel(t *testing.T) {
 		})
 	})
 }
+
+// BenchmarkFollow is one port more of a container that has ten thousand.
+func BenchmarkFollow(b *testing.B) {
+	a := publish.Asked{Bindings: network.PortMap{}}
+	for i := range 10000 {
+		a.Bindings[port(uint16(20000+i), "udp")] = []network.PortBinding{{HostPort: fmt.Sprint(20000 + i)}}
+	}
+	row := publish.Mapping{Proto: "udp", HostIP: ip("0.0.0.0"), HostPort: 20000, Count: 10000, ContainerPort: 20000}
+	six := row
+	six.HostIP = ip("::")
+	more := publish.Mapping{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 80, Count: 1, ContainerPort: 80}
+	for b.Loop() {
+		a.Follow([]publish.Mapping{row, six, more}, nil)
+	}
+}
