@@ -103,7 +103,7 @@ func (e *Engine) changePorts(ctx context.Context, ref string, edit portEdit) (ap
 }
 
 // isOpen reports whether the container's namespace is there, which may be also
-// when it does not run: see keepNetworks.
+// when it does not run: see netns.go.
 func (e *Engine) isOpen(rec container.Record) bool {
 	_, _, err := e.Networks.Published(rec.ID)
 	return err == nil && ownSandbox(rec)
