@@ -111,7 +111,7 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	}
 	h.kernel = k
 	h.closers = append(h.closers, k.Close)
-	conf := network.Config{LinkPrefix: n.LinkPrefix, Bridge: n.Bridge, Resync: time.Duration(n.ResyncSeconds) * time.Second}
+	conf := network.Config{LinkPrefix: n.LinkPrefix, Bridge: n.Bridge, IPv6: n.IPv6, Resync: time.Duration(n.ResyncSeconds) * time.Second}
 	if conf.Subnet, err = prefix(n.Subnet); err != nil {
 		return fmt.Errorf("configuration: network.subnet: %w", err)
 	}

@@ -17,6 +17,8 @@ type Facts struct {
 	Addrs  []netip.Prefix // of the host's links, ours left out
 	Routes []netip.Prefix // destinations of the main table, default routes and ours left out
 	IPv6   bool           // the kernel has IPv6
+	// Advertised are the uplinks that take router advertisements.
+	Advertised []string
 }
 
 const defaultMTU = 1500
@@ -31,7 +33,7 @@ func (k *Kernel) Facts(ctx context.Context) (Facts, error) {
 		return Facts{}, err
 	}
 	f := Facts{MTU: defaultMTU, IPv6: k.features.IPv6}
-	ours := func(i int32) bool { l := v.Links[i]; return k.mark.Ours(l.Group, l.Name) }
+	ours := func(i int32) bool { return k.ours(v.Links[i]) }
 	for _, a := range v.Addrs {
 		if !ours(a.Index) {
 			f.Addrs = append(f.Addrs, a.Prefix)
@@ -47,7 +49,8 @@ func (k *Kernel) Facts(ctx context.Context) (Facts, error) {
 			best, f.MTU = r.Metric, int(v.Links[r.Index].MTU)
 		}
 	}
-	return f, nil
+	f.Advertised, err = k.advertised(v)
+	return f, err
 }
 
 func (k *Kernel) view(ns netspec.NS) (rtnl.View, error) {

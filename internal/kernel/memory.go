@@ -7,11 +7,12 @@ import (
 )
 
 // memory is what the kernel cannot tell: which sysctls are ours, what was left
-// to its choice, and which links it has yet to reap.
+// to its choice, what is to be announced, and which links it has yet to reap.
 type memory struct {
 	mu      sync.Mutex
 	sysctls map[netspec.Key]netspec.Sysctl
 	links   map[netspec.Key]netspec.Link
+	tell    map[netspec.Key]netspec.Announce
 	dying   map[string]struct{} // names of host ends
 	cookies map[netspec.NS]uint64
 }
@@ -19,6 +20,7 @@ type memory struct {
 func newMemory() memory {
 	return memory{
 		sysctls: map[netspec.Key]netspec.Sysctl{}, links: map[netspec.Key]netspec.Link{},
+		tell:  map[netspec.Key]netspec.Announce{},
 		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{},
 	}
 }
@@ -33,9 +35,12 @@ func (m *memory) note(key netspec.Key, o netspec.Object) {
 	case netspec.Link:
 		m.links[key] = o
 		delete(m.dying, o.Name)
+	case netspec.Announce:
+		m.tell[key] = o
 	case nil:
 		delete(m.sysctls, key)
 		delete(m.links, key)
+		delete(m.tell, key)
 	}
 }
 
@@ -47,6 +52,11 @@ func (m *memory) forget(ns netspec.NS) {
 	for k := range m.sysctls {
 		if k.NS == ns {
 			delete(m.sysctls, k)
+		}
+	}
+	for k := range m.tell {
+		if k.NS == ns {
+			delete(m.tell, k)
 		}
 	}
 }
@@ -80,6 +90,14 @@ func (m *memory) wished(l netspec.Link) netspec.Link {
 	return l
 }
 
+// named reports whether a link of that name on the host was made by us.
+func (m *memory) named(link string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.links[netspec.Link{Name: link}.Key()]
+	return ok
+}
+
 // blank is l without what w leaves to the kernel.
 func blank(l, w netspec.Link) netspec.Link {
 	if w.MTU == 0 {
@@ -100,6 +118,25 @@ func (m *memory) ourSysctls(ns netspec.NS) (out []netspec.Sysctl) {
 	for k, s := range m.sysctls {
 		if k.NS == ns {
 			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (m *memory) announcement(k netspec.Key) (netspec.Announce, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, ok := m.tell[k]
+	return a, ok
+}
+
+// announcements are those of the links of a namespace.
+func (m *memory) announcements(ns netspec.NS) (out []netspec.Announce) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k, a := range m.tell {
+		if k.NS == ns {
+			out = append(out, a)
 		}
 	}
 	return out

@@ -61,11 +61,11 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer) error {
 	for _, l := range v.Links {
 		// A link that is down is not what anybody wants: to Sync it is
 		// missing, and making it again brings it up.
-		if k.mark.Ours(l.Group, l.Name) && l.Up {
+		if k.ours(l) && l.Up {
 			s.Add(k.memory.wished(v.Object(l, "", peers)))
 		}
 	}
-	v.Of(k.mark).Objects(s, "")
+	v.Of(k.ours).Objects(s, "")
 	if err := k.readGuards(s, c, v); err != nil {
 		return fmt.Errorf("read guards: %w", err)
 	}
@@ -135,6 +135,9 @@ func (k *Kernel) readNamespace(ns netspec.NS) (s netspec.State, id int32, v rtnl
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
 	}
 	v.Objects(s, ns)
+	for _, a := range k.memory.announcements(ns) {
+		s.Add(a)
+	}
 	port, err := k.dnsPort(ns, f, cookie)
 	if err != nil {
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)

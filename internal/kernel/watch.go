@@ -158,7 +158,7 @@ func (w *watcher) concerns(route bool, a nlmsg.Answer) bool {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		l := rtnl.ParseLink(a.Data)
 		gone := a.Type == unix.RTM_DELLINK
-		if len(a.Data) == 0 || a.Data[0] != unix.AF_UNSPEC || !w.k.mark.Ours(l.Group, l.Name) || !gone && l.Up {
+		if len(a.Data) == 0 || a.Data[0] != unix.AF_UNSPEC || !w.k.ours(l) || !gone && l.Up {
 			return false
 		}
 		return !w.k.memory.isDying(l.Name, gone)

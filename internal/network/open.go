@@ -115,9 +115,12 @@ func (m *Manager) Close(ctx context.Context, sandboxID string) error {
 func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts []draft) (*sandbox, error) {
 	var sb *sandbox
 	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
-		places := have
+		places, units := have, map[string]netspec.State{}
 		for _, d := range drafts {
 			pl, err := m.reserve(tx, d)
+			if err == nil {
+				err = m.seat(tx, &pl, units)
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -131,7 +134,8 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 			return nil, err
 		}
 		s, err := m.planner().sandbox(rec, sb.places)
-		return map[string]netspec.State{sandboxUnit(rec.ID): s}, err
+		units[sandboxUnit(rec.ID)] = s
+		return units, err
 	})
 	if err != nil {
 		return nil, err

@@ -52,6 +52,7 @@ func FuzzKernelFollowsRecords(f *testing.F) {
 
 func live(t *testing.T, seed uint64, steps int) *walk {
 	w := &walk{world: newWorld(), r: rand.New(rand.NewPCG(seed, 1))}
+	w.room = 1 + int(seed%2)
 	w.m = w.start(t)
 	for i := range steps {
 		what, err := w.fault(t)

@@ -46,12 +46,26 @@ func Diff(have, want netspec.State) []Change {
 			del = append(del, Change{k, o, nil})
 		}
 	}
-	slices.SortFunc(put, byKey)
-	slices.SortFunc(del, func(a, b Change) int { return byKey(b, a) })
+	slices.SortFunc(put, inOrder)
+	slices.SortFunc(del, func(a, b Change) int { return inOrder(b, a) })
 	return append(put, del...)
 }
 
-func byKey(a, b Change) int { return compare(a.Key, b.Key) }
+// inOrder is the order of making: bridges before their ports, whatever their names.
+func inOrder(a, b Change) int {
+	return cmp.Or(cmp.Compare(a.Key.Rank, b.Key.Rank), cmp.Compare(port(a), port(b)), compare(a.Key, b.Key))
+}
+
+func port(c Change) int {
+	o := c.New
+	if o == nil {
+		o = c.Old
+	}
+	if l, ok := o.(netspec.Link); ok && l.Master != "" {
+		return 1
+	}
+	return 0
+}
 
 func compare(a, b netspec.Key) int {
 	return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.NS, b.NS), cmp.Compare(a.ID, b.ID))

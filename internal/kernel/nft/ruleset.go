@@ -50,6 +50,7 @@ func sets() []set {
 		{table: inet, name: "links", key: types(dev)},
 		{table: inet, name: "internal", key: types(dev)},
 		{table: inet, name: "same", key: types(dev, dev)},
+		{table: inet, name: "leaves", key: types(dev)},
 	}
 	for i, ip := range []nftables.SetDatatype{ip4, ip6} {
 		out = append(out, routedSets([]string{"4", "6"}[i], ip)...)
@@ -117,7 +118,7 @@ var keyLen = func() map[string]int {
 // netfilter_bridge.h.
 const (
 	prerouting, forward, output, postrouting = 0, 2, 3, 4
-	mangle, dstnat, filter, srcnat           = -150, -100, 0, 100
+	raw, mangle, dstnat, filter, srcnat      = -300, -150, -100, 0, 100
 	bridgeDstnat                             = -300
 )
 
@@ -125,6 +126,8 @@ const (
 // that a packet was passed here.
 func chains(mark uint32) []chain {
 	return []chain{
+		{inet, "leaf", "filter", prerouting, raw, []rule{
+			{"seen again where it is routed", join(in("leaves", iif), notrack())}}},
 		{inet, "ingress", "filter", prerouting, mangle, ingress()},
 		{inet, "prerouting", "nat", prerouting, dstnat, arriving()},
 		{inet, "output", "nat", output, dstnat, []rule{
@@ -155,17 +158,12 @@ var families = []ipFamily{
 
 func ingress() []rule {
 	notLo := named(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo")
-	outside := func(in4 bool, at field) []expr.Any {
-		if in4 {
-			return join(family(unix.NFPROTO_IPV4), at.masked([]byte{255, 0, 0, 0}, []byte{127, 0, 0, 0}), notLo, drop())
-		}
-		return join(family(unix.NFPROTO_IPV6), at.is(loopback6), notLo, drop())
+	outside := func(at field) []expr.Any {
+		return join(family(unix.NFPROTO_IPV4), at.masked([]byte{255, 0, 0, 0}, []byte{127, 0, 0, 0}), notLo, drop())
 	}
-	rules := []rule{
-		{"CVE-2020-8558: loopback addresses stay on lo", outside(true, daddr4)},
-		{"nobody else has a loopback address", outside(true, saddr4)},
-		{"CVE-2020-8558: loopback addresses stay on lo", outside(false, daddr6)},
-		{"nobody else has a loopback address", outside(false, saddr6)},
+	rules := []rule{ // the kernel itself drops ::1 from outside, before any chain
+		{"CVE-2020-8558: loopback addresses stay on lo", outside(daddr4)},
+		{"nobody else has a loopback address", outside(saddr4)},
 		{"answers to what began inside", join(direction.is([]byte{1}), accept())},
 	}
 	for _, f := range families {
