@@ -142,7 +142,7 @@ func (m *Manager) settlePorts(ctx context.Context, sb *sandbox, c portChange, ou
 	}
 	s.Commit()
 	out.Lost = map[string][]Publish{}
-	for i, sb := range now {
+	for i, sb := range slices.Backward(now) { // who lost something first
 		m.became(sb.ID, sb)
 		added, removed := m.tellPorts(old[i], sb)
 		if i == 0 {
