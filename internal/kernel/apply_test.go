@@ -228,28 +228,54 @@ func TestWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signal := func() bool {
+	signal := func() reconcile.Alarm {
 		select {
-		case <-ch:
-			return true
-		case <-time.After(4 * debounce):
-			return false
+		case a := <-ch:
+			return a
+		case <-time.After(time.Second):
+			return reconcile.Alarm{}
 		}
 	}
 	c.Add(netspec.Publish{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 80, Count: 1, To: ip("10.1.0.2"), ToPort: 80, Link: "isbr1"})
 	m.apply(c)
 	m.remove(c)
 	m.host.Run("nft", "add table inet other")
-	if signal() {
-		t.Error("signal for our own changes, or for somebody else's own things")
+	if a := signal(); !a.Empty() {
+		t.Errorf("%+v for our own changes, or for somebody else's own things", a)
 	}
-	for _, harm := range []string{
-		"nft flush chain inet isle forward", "ip addr del 10.1.0.1/24 dev isbr1", "ip link set isbr1 down", "ip link del isbr1", "nft delete table inet isle",
+	table, host, facts := reconcile.Scope{Filter: true}, reconcile.Scope{Host: true}, reconcile.Scope{Facts: true}
+	for _, tt := range []struct {
+		harm string
+		want reconcile.Scope
+		by   string
+	}{
+		{"nft flush chain inet isle forward", table, "nft (pid "},
+		{"ip addr del 10.1.0.1/24 dev isbr1", host, ""},
+		{"sysctl -w net.ipv4.ip_forward=0", host, ""},
+		{"ip link set isbr1 down", host, ""},
+		{"ip link del isbr1", host, ""},
+		{"nft delete table inet isle", table, "nft (pid "},
+		{"ip link add foreign0 mtu 1400 up type bridge", facts, ""},
+		{"ip link set foreign0 mtu 1300", facts, ""},
+		{"ip addr add 192.0.2.9/24 dev foreign0", facts, ""},
+		{"ip route add 203.0.113.0/24 dev foreign0", facts, ""},
+		{"ip route add default dev foreign0 table 7", facts, ""},
+		{"ip rule add from 192.0.2.9 lookup 7", facts, ""},
+		{"ip link set foreign0 down", facts, ""},
 	} {
-		f := strings.Fields(harm)
+		f := strings.Fields(tt.harm)
 		m.host.Run(f[0], f[1:]...)
-		if !signal() {
-			t.Errorf("no signal for %q", harm)
+		a := signal()
+		for more := true; more && !a.Empty(); { // one act may come in several messages
+			select {
+			case b := <-ch:
+				a = a.And(b)
+			case <-time.After(20 * time.Millisecond):
+				more = false
+			}
+		}
+		if a.Filter != tt.want.Filter || a.Host != tt.want.Host || a.Facts != tt.want.Facts || !strings.HasPrefix(a.By, tt.by) {
+			t.Errorf("%q: %+v, want %+v by %q", tt.harm, a, tt.want, tt.by)
 		}
 	}
 	cancel()

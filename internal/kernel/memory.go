@@ -12,6 +12,7 @@ type memory struct {
 	mu      sync.Mutex
 	sysctls map[netspec.Key]netspec.Sysctl
 	links   map[netspec.Key]netspec.Link
+	ends    map[string]end      // where the veths lead, by the names of their host ends
 	dying   map[string]struct{} // names of host ends
 	cookies map[netspec.NS]uint64
 }
@@ -19,7 +20,7 @@ type memory struct {
 func newMemory() memory {
 	return memory{
 		sysctls: map[netspec.Key]netspec.Sysctl{}, links: map[netspec.Key]netspec.Link{},
-		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{},
+		ends: map[string]end{}, dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{},
 	}
 }
 
@@ -36,6 +37,9 @@ func (m *memory) note(key netspec.Key, o netspec.Object) {
 	case nil:
 		delete(m.sysctls, key)
 		delete(m.links, key)
+		if key.Rank == netspec.RankLink {
+			delete(m.ends, key.ID)
+		}
 	}
 }
 
@@ -55,6 +59,7 @@ func (m *memory) die(link netspec.Link) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.links, link.Key())
+	delete(m.ends, link.Name)
 	m.dying[link.Name] = struct{}{}
 }
 
@@ -92,6 +97,37 @@ func blank(l, w netspec.Link) netspec.Link {
 		l.PeerMAC = w.PeerMAC
 	}
 	return l
+}
+
+// end is the far end of the veth that had this number when it was seen.
+type end struct {
+	index int32
+	ns    netspec.NS
+	name  string
+	mac   netspec.MAC
+}
+
+// behind is l, the veth with this number, with where it leads: as it was seen
+// now, or seen before, or made by us. A far end cannot leave without its veth but
+// by somebody who moves it, and then the next look at everything shows it.
+// known is false when nothing says.
+func (m *memory) behind(index int32, l netspec.Link) (_ netspec.Link, known bool) {
+	if l.Kind != netspec.Veth {
+		return l, true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l.PeerNS != "" {
+		m.ends[l.Name] = end{index, l.PeerNS, l.Peer, l.PeerMAC}
+		return l, true
+	}
+	if e, ok := m.ends[l.Name]; ok && e.index == index {
+		l.PeerNS, l.Peer, l.PeerMAC = e.ns, e.name, e.mac
+		return l, true
+	}
+	made, ok := m.links[l.Key()]
+	l.PeerNS, l.Peer, l.PeerMAC = made.PeerNS, made.Peer, made.PeerMAC
+	return l, ok
 }
 
 func (m *memory) ourSysctls(ns netspec.NS) (out []netspec.Sysctl) {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"isle/internal/event"
@@ -49,12 +50,14 @@ type Manager struct {
 	Log     *slog.Logger      // required
 	Config  Config
 	// Changed says that somebody else changed something in the kernel. May be nil.
-	Changed <-chan struct{}
+	Changed <-chan reconcile.Alarm
 
 	op    sync.Mutex // one change at a time, with its kernel work
 	host  Host
 	units map[string]netspec.State
 	kick  chan struct{} // a Sync is due
+
+	alarms atomic.Uint64
 
 	mu sync.RWMutex // guards x
 	x  index

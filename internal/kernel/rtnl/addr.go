@@ -89,3 +89,11 @@ func parseAddr(b []byte) AddrInfo {
 func OurAddr(b []byte) bool {
 	return len(b) >= unix.SizeofIfAddrmsg && parseAddr(b).Proto == Proto
 }
+
+// AddrLink is the number of the link that a message about an address is about.
+func AddrLink(b []byte) int32 {
+	if len(b) < unix.SizeofIfAddrmsg {
+		return 0
+	}
+	return int32(nlmsg.U32(b[4:]))
+}

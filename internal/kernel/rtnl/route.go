@@ -114,3 +114,33 @@ func OurRoute(b []byte) bool {
 	r, ok := parseRoute(b)
 	return ok && r.Proto == Proto
 }
+
+// RouteLink is the number of the link that a message about a route is about. A
+// route to one of the host's own addresses does not matter: the address does.
+func RouteLink(b []byte) (index int32, matters bool) {
+	if len(b) < unix.SizeofRtMsg {
+		return 0, false
+	}
+	oif := nlmsg.Find(b[unix.SizeofRtMsg:], unix.RTA_OIF)
+	if len(oif) == 4 {
+		index = int32(nlmsg.U32(oif))
+	}
+	return index, b[4] != unix.RT_TABLE_LOCAL && b[7] != unix.RTN_MULTICAST
+}
+
+// Attributes of RTM_NEWNETCONF (linux/netconf.h).
+const (
+	netconfIndex      = 1
+	netconfForwarding = 2
+	netconfAll        = -1
+)
+
+// StopsForwarding reports whether a message says that the namespace forwards no
+// packets any more.
+func StopsForwarding(b []byte) bool {
+	if len(b) < 4 {
+		return false
+	}
+	index, forwarding := nlmsg.Find(b[4:], netconfIndex), nlmsg.Find(b[4:], netconfForwarding)
+	return len(index) == 4 && int32(nlmsg.U32(index)) == netconfAll && len(forwarding) == 4 && nlmsg.U32(forwarding) == 0
+}

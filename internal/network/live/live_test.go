@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,12 +63,14 @@ func (m machine) Counters(ctx context.Context, ns netspec.NS) (map[string]networ
 
 // counting is a kernel whose changes are counted.
 type counting struct {
-	reconcile.Kernel
-	n int
+	*kernel.Kernel
+	n    int
+	done atomic.Int64 // when the last of them was in force
 }
 
 func (c *counting) Apply(ctx context.Context, changes []reconcile.Change) (int, error) {
 	c.n += len(changes)
+	defer func() { c.done.Store(time.Now().UnixNano()) }()
 	return c.Kernel.Apply(ctx, changes)
 }
 
