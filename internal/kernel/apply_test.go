@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -295,19 +296,52 @@ func TestFacts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	has := func(ps []netip.Prefix, s string) bool {
-		for _, p := range ps {
-			if p == pfx(s) {
-				return true
-			}
-		}
-		return false
+	has := func(us []Used, s string) bool {
+		return slices.ContainsFunc(us, func(u Used) bool { return u.Prefix == pfx(s) })
 	}
 	if f.MTU != 1450 || !has(f.Routes, "192.0.2.0/24") || !has(f.Routes, "203.0.113.0/24") || !has(f.Addrs, "172.31.0.1/16") {
 		t.Errorf("facts: %+v", f)
 	}
 	if has(f.Routes, "10.1.0.0/24") || has(f.Addrs, "10.1.0.1/24") {
 		t.Errorf("our own are among the facts: %+v", f)
+	}
+	i := slices.IndexFunc(f.Links, func(l Link) bool { return l.Name == "up2" })
+	if l := f.Links[i]; l.MTU != 1450 || !l.Up || l.Ours || l.Loopback || !slices.Contains(l.Addrs, pfx("192.0.2.1/24")) {
+		t.Errorf("up2: %+v", l)
+	}
+	i = slices.IndexFunc(f.Links, func(l Link) bool { return l.Name == "isbr1" })
+	if l := f.Links[i]; !l.Ours {
+		t.Errorf("isbr1: %+v", l)
+	}
+}
+
+// TestWayOut: the MTU is that of the way that packets really take.
+func TestWayOut(t *testing.T) {
+	for _, tt := range []struct {
+		what, commands string
+		mtu, mtu6      int
+	}{
+		{"no way out", "", 1500, 0},
+		{"one way", "route add default via 192.0.2.2", 1450, 0},
+		{"the lowest metric", "route add default via 192.0.2.2 metric 200\nroute add default via 198.51.100.3 metric 100", 1380, 0},
+		{"a VPN that takes two halves", "route add default via 192.0.2.2\nroute add 0.0.0.0/1 via 198.51.100.3\nroute add 128.0.0.0/1 via 198.51.100.3", 1380, 0},
+		{"a rule that leads to another table", "route add default via 192.0.2.2\nroute add default via 198.51.100.3 table 51820\nrule add not fwmark 0xca6c lookup 51820", 1380, 0},
+		{"an MTU of the route", "route add default via 192.0.2.2 mtu 1300", 1300, 0},
+		{"two ways at once", "route add default nexthop via 192.0.2.2 nexthop via 198.51.100.3", 1380, 0},
+		{"closed", "route add unreachable default", 1500, 0},
+		{"IPv6 alone", "-6 route add default via 2001:db8::2", 1450, 1450},
+		{"both", "route add default via 192.0.2.2\n-6 route add default via 2001:db8:100::3", 1450, 1380},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			m := newMachine(t)
+			m.lan(2)
+			m.lan(3)
+			m.host.IP("link set up2 mtu 1450\nlink set up3 mtu 1380\n" + tt.commands)
+			f, err := m.Facts(t.Context())
+			if err != nil || f.MTU != tt.mtu || f.MTU6 != tt.mtu6 {
+				t.Errorf("MTU %d, IPv6 %d, %v; want %d and %d", f.MTU, f.MTU6, err, tt.mtu, tt.mtu6)
+			}
+		})
 	}
 }
 

@@ -1,11 +1,11 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
-
-	"golang.org/x/sys/unix"
+	"slices"
 
 	"isle/internal/kernel/rtnl"
 	"isle/internal/netspec"
@@ -13,55 +13,107 @@ import (
 
 // Facts are what planning needs to know of the host.
 type Facts struct {
-	MTU    int            // of the link that the default route leads over; 1500 when there is none
-	Addrs  []netip.Prefix // of the host's links, ours left out
-	Routes []netip.Prefix // destinations of the main table, default routes and ours left out
-	IPv6   bool           // the kernel has IPv6
+	MTU    int    // of the way out, IPv4's before IPv6's; 1500 when there is none
+	MTU6   int    // of the way out by IPv6; 0: there is none
+	Addrs  []Used // of the host's links, ours left out
+	Routes []Used // destinations of the main table, default routes and ours left out
+	Links  []Link // of the host, ours too
+	IPv6   bool   // the kernel has IPv6
+}
+
+// Used is a prefix that somebody else uses.
+type Used struct {
+	netip.Prefix
+	Dev string
+}
+
+// Link is an interface of the host.
+type Link struct {
+	Name     string
+	MTU      int
+	Up       bool
+	Loopback bool
+	Ours     bool
+	Addrs    []netip.Prefix
 }
 
 const defaultMTU = 1500
+
+// Somewhere far away, for each family: the packets to there go the way that most
+// packets of containers go, whatever rules of routing there are. Nothing is sent.
+var (
+	far4 = netip.MustParseAddr("198.41.0.4")
+	far6 = netip.MustParseAddr("2001:503:ba3e::2:30")
+)
 
 // Facts reads them.
 func (k *Kernel) Facts(ctx context.Context) (Facts, error) {
 	if err := ctx.Err(); err != nil {
 		return Facts{}, err
 	}
-	v, err := k.view("")
+	c, err := rtnl.Open(k.host)
 	if err != nil {
 		return Facts{}, err
 	}
-	f := Facts{MTU: defaultMTU, IPv6: k.features.IPv6}
-	ours := func(i int32) bool { l := v.Links[i]; return k.mark.Ours(l.Group, l.Name) }
-	for _, a := range v.Addrs {
-		if !ours(a.Index) {
-			f.Addrs = append(f.Addrs, a.Prefix)
-		}
+	defer c.Close()
+	v, err := c.Read()
+	if err != nil {
+		return Facts{}, err
 	}
-	best := -1
-	for _, r := range v.Routes {
-		switch {
-		case ours(r.Index):
-		case r.Dst.Bits() > 0:
-			f.Routes = append(f.Routes, r.Dst)
-		case r.Type == unix.RTN_UNICAST && v.Links[r.Index].MTU > 0 && (best < 0 || r.Metric < best):
-			best, f.MTU = r.Metric, int(v.Links[r.Index].MTU)
-		}
+	f := Facts{IPv6: k.features.IPv6, Links: k.links(v)}
+	f.Addrs, f.Routes = k.used(v)
+	mtu4, err := wayMTU(c, v, far4)
+	if err != nil {
+		return f, err
 	}
-	return f, nil
+	f.MTU6, err = wayMTU(c, v, far6)
+	f.MTU = cmp.Or(mtu4, f.MTU6, defaultMTU)
+	return f, err
 }
 
-func (k *Kernel) view(ns netspec.NS) (rtnl.View, error) {
-	f, err := k.open(ns)
-	if err != nil {
-		return rtnl.View{}, err
+// wayMTU is what packets to somewhere may have; 0: there is no way to there.
+func wayMTU(c *rtnl.Conn, v rtnl.View, dst netip.Addr) (mtu int, err error) {
+	w, ok, err := c.WayTo(dst)
+	if err != nil || !ok {
+		return 0, err
 	}
-	defer f.Close()
-	c, err := rtnl.Open(f)
-	if err != nil {
-		return rtnl.View{}, err
+	for _, i := range w.Links {
+		if l := int(v.Links[i].MTU); l > 0 && (mtu == 0 || l < mtu) && !v.Links[i].Loopback {
+			mtu = l
+		}
 	}
-	defer c.Close()
-	return c.Read()
+	if w.MTU > 0 && w.MTU < mtu {
+		mtu = w.MTU
+	}
+	return mtu, nil
+}
+
+func (k *Kernel) used(v rtnl.View) (addrs, routes []Used) {
+	ours := func(l rtnl.Info) bool { return k.mark.Ours(l.Group, l.Name) }
+	for _, a := range v.Addrs {
+		if l := v.Links[a.Index]; !ours(l) {
+			addrs = append(addrs, Used{a.Prefix, l.Name})
+		}
+	}
+	for _, r := range v.Routes {
+		if l := v.Links[r.Index]; !ours(l) && r.Dst.Bits() > 0 {
+			routes = append(routes, Used{r.Dst, l.Name})
+		}
+	}
+	return addrs, routes
+}
+
+func (k *Kernel) links(v rtnl.View) []Link {
+	of := map[int32][]netip.Prefix{}
+	for _, a := range v.Addrs {
+		of[a.Index] = append(of[a.Index], a.Prefix)
+	}
+	out := make([]Link, 0, len(v.Links))
+	for i, l := range v.Links {
+		out = append(out, Link{l.Name, int(l.MTU), l.Up, l.Loopback, k.mark.Ours(l.Group, l.Name), of[i]})
+	}
+	slices.SortFunc(out, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
+	return out
 }
 
 // hostAddrs are all addresses of the host, ours too.

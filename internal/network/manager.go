@@ -57,7 +57,10 @@ type Manager struct {
 	units map[string]netspec.State
 	kick  chan struct{} // a Sync is due
 
-	alarms atomic.Uint64
+	alarms      atomic.Uint64
+	repairs     uint64          // of what somebody else changed, under op like the rest
+	told        time.Time       // when the last of them was logged
+	overlapping map[string]bool // overlaps that were logged
 
 	mu sync.RWMutex // guards x
 	x  index

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"isle/internal/reconcile"
@@ -112,10 +113,11 @@ func (k *keeper) later() {
 func (k *keeper) repair(ctx context.Context, l *lane) {
 	a := l.pending
 	l.pending = reconcile.Alarm{}
+	begin := time.Now()
 	if err := k.m.Repair(ctx, a); err != nil && ctx.Err() == nil {
 		k.m.Log.Error("repair what somebody else changed", "err", err)
 	}
-	l.pace.last = time.Now()
+	l.pace.done(begin, time.Now())
 }
 
 func (k *keeper) everything(ctx context.Context) {
@@ -144,15 +146,18 @@ func (l *lane) add(a reconcile.Alarm) {
 }
 
 // pace is how fast repairs follow each other while somebody goes on undoing them:
-// the first at once, then after pauses that double.
+// the first at once, then after pauses that double, until repairing takes a
+// twentieth of the time: the less a repair costs, the shorter is what stays broken.
 type pace struct {
 	pause time.Duration
-	last  time.Time
+	last  time.Time // the end of the last repair
+	cost  time.Duration
 }
 
 const (
 	pauseFirst = 25 * time.Millisecond
 	pauseMost  = 2 * time.Second
+	pauseShare = 20
 	calm       = 250 * time.Millisecond
 )
 
@@ -163,9 +168,12 @@ func (p *pace) wait(now time.Time) time.Duration {
 		p.pause = 0
 		return 0
 	}
-	p.pause = min(max(2*p.pause, pauseFirst), pauseMost)
+	most := min(max(pauseShare*p.cost, pauseFirst), pauseMost)
+	p.pause = min(max(2*p.pause, pauseFirst), most)
 	return max(p.last.Add(p.pause).Sub(now), 0)
 }
+
+func (p *pace) done(begin, end time.Time) { p.last, p.cost = end, end.Sub(begin) }
 
 // Repair puts right the part of the machine that an alarm is about. When that is
 // not possible, everything is put right, unit by unit.
@@ -173,7 +181,7 @@ func (m *Manager) Repair(ctx context.Context, a reconcile.Alarm) error {
 	m.op.Lock()
 	defer m.op.Unlock()
 	if a.Facts {
-		if err := m.relook(ctx); err != nil {
+		if err := errors.Join(m.relook(ctx), m.warnOverlaps(ctx)); err != nil {
 			return err
 		}
 	}
@@ -185,14 +193,27 @@ func (m *Manager) Repair(ctx context.Context, a reconcile.Alarm) error {
 		return err
 	}
 	changes, err := reconcile.SyncSome(ctx, m.Kernel, a.Scope, want)
-	if len(changes) > 0 {
-		m.Log.Warn("somebody else changed what is ours: it is put right", "by", a.By, "changes", len(changes), "first", changes[0].String(), "alarms", m.alarms.Load())
-	}
+	m.tellRepair(a.By, changes)
 	if err != nil {
 		m.Log.Warn("repair a part of the network", "err", err)
 		return m.sync(ctx)
 	}
 	return nil
+}
+
+// tellEvery is how often repairs are told of, at most.
+const tellEvery = 2 * time.Second
+
+func (m *Manager) tellRepair(by string, changes []reconcile.Change) {
+	if len(changes) == 0 {
+		return
+	}
+	m.repairs++
+	if now := time.Now(); now.Sub(m.told) >= tellEvery {
+		m.Log.Warn("somebody else changed what is ours: it is put right", "by", by, "changes", len(changes), "first", changes[0].String(),
+			"repairs", m.repairs, "alarms", m.alarms.Load())
+		m.told = now
+	}
 }
 
 // Alarms is how often somebody else has touched what may be ours since the start.

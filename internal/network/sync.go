@@ -36,6 +36,9 @@ func (m *Manager) Start(ctx context.Context) error {
 	if err := m.predefine(ctx); err != nil {
 		return err
 	}
+	if err := m.warnOverlaps(ctx); err != nil {
+		m.Log.Warn("look for subnets that others use too", "err", err)
+	}
 	for _, sb := range m.x.sandboxes {
 		if err := m.Ports.Restore(sb.ID, mappings(sb.Publish)); err != nil {
 			m.Log.Warn("a published port is not held against other programs", "container", sb.Name, "err", err)

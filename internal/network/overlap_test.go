@@ -1,0 +1,78 @@
+package network_test
+
+import (
+	"bytes"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"isle/internal/network"
+	"isle/internal/network/ipam"
+	"isle/internal/reconcile"
+)
+
+// TestOverlaps: a VPN whose route comes later than the network is told of once,
+// and shown as long as it is there.
+func TestOverlaps(t *testing.T) {
+	w := newWorld()
+	m := w.manager()
+	var log bytes.Buffer
+	m.Log = slog.New(slog.NewTextHandler(&log, nil))
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	bridge, err := m.Find(t.Context(), "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlaps := func() []ipam.Foreign {
+		t.Helper()
+		if err := m.Repair(t.Context(), reconcile.Alarm{Scope: reconcile.Scope{Facts: true}}); err != nil {
+			t.Fatal(err)
+		}
+		all, err := m.Overlaps(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[bridge.ID]
+	}
+	told := func() int { return strings.Count(log.String(), "used by something else") }
+	vpn := ipam.Foreign{Prefix: netip.PrefixFrom(bridge.Pools[0].Subnet.Addr(), 12).Masked(), What: "route", Dev: "tun0"}
+	w.machine.foreign = []ipam.Foreign{{Prefix: netip.MustParsePrefix("0.0.0.0/1"), What: "route"}, {Prefix: netip.MustParsePrefix("10.0.0.0/8"), What: "route"}}
+	if got := overlaps(); len(got) != 0 {
+		t.Errorf("without any: %v", got)
+	}
+	w.machine.foreign = append(w.machine.foreign, vpn)
+	for range 3 {
+		if got := overlaps(); len(got) != 1 || got[0] != vpn {
+			t.Errorf("%v, want %v", got, vpn)
+		}
+	}
+	if told() != 1 {
+		t.Errorf("told %d times:\n%s", told(), &log)
+	}
+	w.machine.foreign = nil
+	if got := overlaps(); len(got) != 0 {
+		t.Errorf("after it has gone: %v", got)
+	}
+	w.machine.foreign = []ipam.Foreign{vpn}
+	if overlaps(); told() != 2 {
+		t.Error("not told again when it came again")
+	}
+}
+
+// TestHostChangesLive: a new MTU of the way out is followed without a look at
+// everything.
+func TestHostChangesLive(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "c1", "bridge")
+	w.machine.host = network.Host{MTU: 1380, IPv6: true, SockAddr: true}
+	if err := m.Repair(t.Context(), reconcile.Alarm{Scope: reconcile.Scope{Facts: true}}); err != nil {
+		t.Fatal(err)
+	}
+	if !w.kernel.State.Equal(w.want(t)) {
+		t.Error("the kernel is not what a fresh process wants")
+	}
+}
