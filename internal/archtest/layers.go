@@ -15,7 +15,7 @@ const small = "config event failpoint filters ids undo version"
 var layers = map[string]string{
 	// programs
 	"cmd/isle":         "cli",
-	"cmd/isled":        "server engine image runtime volume network netspec kernel store/bolt",
+	"cmd/isled":        "server engine image runtime volume network netspec kernel firewalld store/bolt",
 	"cmd/isle-shim":    "runtime/shim",
 	"cmd/isle-toolbox": "toolbox",
 	"bench":            "",
@@ -51,6 +51,8 @@ var layers = map[string]string{
 	"network/driver/drivertest": "netspec network reconcile",
 	"network/driver/builtin":    "network network/driver",
 	"kernel":                    "netspec reconcile",
+	"firewalld":                 "",
+	"firewalld/firewalldtest":   "kernel/probe",
 	"store":                     "",
 	"store/bolt":                "store",
 	"store/storetest":           "store",
@@ -91,6 +93,7 @@ var forbidden = []struct {
 	{"github.com/containerd/containerd/v2/", []string{"image"}, "containerd's types stay in one package"},
 	{"github.com/docker/cli/", []string{"cli"}, "the library is the CLI's"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd/isled", "docs/gen"}, "only programs have command lines"},
+	{"github.com/godbus/dbus/v5", []string{"firewalld"}, "the bus is spoken to in one place"},
 	{"go.etcd.io/bbolt", []string{"store/bolt", "image"}, "records are written through store"},
 	{"github.com/u-root/u-root/", []string{"toolbox/files"}, "coreutils are the toolbox's"},
 	{"mvdan.cc/sh/v3/", []string{"toolbox/shell"}, "the shell is the toolbox's"},

@@ -51,6 +51,8 @@ type Manager struct {
 	Config  Config
 	// Changed says that somebody else changed something in the kernel. May be nil.
 	Changed <-chan reconcile.Alarm
+	// Bridges is told of our bridges, for other firewalls. May be nil.
+	Bridges Bridges
 
 	op    sync.Mutex // one change at a time, with its kernel work
 	host  Host
@@ -98,6 +100,7 @@ func (m *Manager) commit(ctx context.Context, fn func(tx store.Tx) (map[string]n
 		return errors.Join(err, m.Store.Update(ctx, j.restore))
 	}
 	for u, s := range units {
+		m.announce(m.units[u], s)
 		if s == nil {
 			delete(m.units, u)
 		} else {

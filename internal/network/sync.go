@@ -29,6 +29,9 @@ func (m *Manager) Start(ctx context.Context) error {
 	if err := m.load(ctx); err != nil {
 		return fmt.Errorf("networks: %w", err)
 	}
+	for _, s := range m.units {
+		m.announce(nil, s)
+	}
 	if err := m.sync(ctx); err != nil {
 		m.Log.Error("bring the kernel in step with the records", "err", err)
 		m.resync()

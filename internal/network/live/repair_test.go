@@ -81,6 +81,25 @@ func lan(t testing.TB) kerneltest.NS {
 	return n
 }
 
+// answering takes connections in a namespace.
+func answering(t testing.TB, ns *os.File, at string) {
+	t.Helper()
+	var l net.Listener
+	if err := netns.Do(ns, func() (err error) { l, err = net.Listen("tcp", at); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+}
+
 // dial connects from a namespace.
 func dial(ns *os.File, to string, patience time.Duration) (c net.Conn, err error) {
 	err = netns.Do(ns, func() (err error) { c, err = net.DialTimeout("tcp", to, patience); return err })
