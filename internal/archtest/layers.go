@@ -42,7 +42,9 @@ var layers = map[string]string{
 	// the network
 	"netspec":                   "",
 	"reconcile":                 "netspec",
-	"network":                   "netspec reconcile store network/ipam network/publish network/dns",
+	"network":                   "netspec reconcile store network/ipam network/publish network/dns network/exposure network/doctor ruleset",
+	"network/exposure":          "netspec ruleset",
+	"network/doctor":            "netspec network/exposure ruleset",
 	"network/ipam":              "store",
 	"network/publish":           "netspec",
 	"network/firewall":          "netspec",
