@@ -126,11 +126,12 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	}
 	log, resolver := h.log.With("part", "network"), &dns.HostConfig{}
 	h.zones = firewalld.New(h.log.With("part", "firewalld"))
+	host := machine{k, resolver}
 	h.networks = &network.Manager{
 		Store: records, Kernel: k, Drivers: builtin.Drivers(), IPAM: &ipam.Allocator{Sources: sources},
-		Machine: machine{k, resolver}, Ports: &publish.Table{Holder: &publish.Sockets{Log: log}},
+		Machine: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log}},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
-		Bridges: h.zones,
+		Bridges: h.zones, Surroundings: host.surroundings,
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ var layers = map[string]string{
 	"network/driver/drivertest": "netspec network reconcile",
 	"network/driver/builtin":    "network network/driver",
 	"ruleset":                   "",
-	"kernel":                    "netspec reconcile",
+	"kernel":                    "netspec reconcile ruleset",
 	"kernel/foreign":            "kernel/netns kernel/nlmsg kernel/rtnl ruleset",
 	"firewalld":                 "",
 	"firewalld/firewalldtest":   "kernel/probe",

@@ -338,8 +338,8 @@ func TestWayOut(t *testing.T) {
 			m.lan(3)
 			m.host.IP("link set up2 mtu 1450\nlink set up3 mtu 1380\n" + tt.commands)
 			f, err := m.Facts(t.Context())
-			if err != nil || f.MTU != tt.mtu || f.MTU6 != tt.mtu6 {
-				t.Errorf("MTU %d, IPv6 %d, %v; want %d and %d", f.MTU, f.MTU6, err, tt.mtu, tt.mtu6)
+			if err != nil || f.MTU != tt.mtu || f.Way6.MTU != tt.mtu6 {
+				t.Errorf("MTU %d, IPv6 %d, %v; want %d and %d", f.MTU, f.Way6.MTU, err, tt.mtu, tt.mtu6)
 			}
 		})
 	}

@@ -13,12 +13,20 @@ import (
 
 // Facts are what planning needs to know of the host.
 type Facts struct {
-	MTU    int    // of the way out, IPv4's before IPv6's; 1500 when there is none
-	MTU6   int    // of the way out by IPv6; 0: there is none
-	Addrs  []Used // of the host's links, ours left out
-	Routes []Used // destinations of the main table, default routes and ours left out
-	Links  []Link // of the host, ours too
-	IPv6   bool   // the kernel has IPv6
+	MTU    int // of the way out, IPv4's before IPv6's; 1500 when there is none
+	Way4   Way // out
+	Way6   Way
+	Ways   []string // interfaces that default routes of the main table lead over
+	Addrs  []Used   // of the host's links, ours left out
+	Routes []Used   // destinations of the main table, default routes and ours left out
+	Links  []Link   // of the host, ours too
+	IPv6   bool     // the kernel has IPv6
+}
+
+// Way is how packets to far away leave. The zero value is no way.
+type Way struct {
+	Link string // one of several
+	MTU  int
 }
 
 // Used is a prefix that somebody else uses.
@@ -62,30 +70,40 @@ func (k *Kernel) Facts(ctx context.Context) (Facts, error) {
 	}
 	f := Facts{IPv6: k.features.IPv6, Links: k.links(v)}
 	f.Addrs, f.Routes = k.used(v)
-	mtu4, err := wayMTU(c, v, far4)
-	if err != nil {
+	f.Ways = ways(v)
+	if f.Way4, err = way(c, v, far4); err != nil {
 		return f, err
 	}
-	f.MTU6, err = wayMTU(c, v, far6)
-	f.MTU = cmp.Or(mtu4, f.MTU6, defaultMTU)
+	f.Way6, err = way(c, v, far6)
+	f.MTU = cmp.Or(f.Way4.MTU, f.Way6.MTU, defaultMTU)
 	return f, err
 }
 
-// wayMTU is what packets to somewhere may have; 0: there is no way to there.
-func wayMTU(c *rtnl.Conn, v rtnl.View, dst netip.Addr) (mtu int, err error) {
+// way is how packets to somewhere leave, with the least MTU of several ways.
+func way(c *rtnl.Conn, v rtnl.View, dst netip.Addr) (out Way, err error) {
 	w, ok, err := c.WayTo(dst)
 	if err != nil || !ok {
-		return 0, err
+		return out, err
 	}
 	for _, i := range w.Links {
-		if l := int(v.Links[i].MTU); l > 0 && (mtu == 0 || l < mtu) && !v.Links[i].Loopback {
-			mtu = l
+		if l := v.Links[i]; l.MTU > 0 && (out.MTU == 0 || int(l.MTU) < out.MTU) && !l.Loopback {
+			out = Way{l.Name, int(l.MTU)}
 		}
 	}
-	if w.MTU > 0 && w.MTU < mtu {
-		mtu = w.MTU
+	if w.MTU > 0 && w.MTU < out.MTU {
+		out.MTU = w.MTU
 	}
-	return mtu, nil
+	return out, nil
+}
+
+func ways(v rtnl.View) (names []string) {
+	for _, r := range v.Routes {
+		if l := v.Links[r.Index]; r.Dst.Bits() == 0 && r.Dst.Addr().Is4() && l.Name != "" {
+			names = append(names, l.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 func (k *Kernel) used(v rtnl.View) (addrs, routes []Used) {

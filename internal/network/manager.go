@@ -16,6 +16,7 @@ import (
 	"isle/internal/event"
 	"isle/internal/netspec"
 	"isle/internal/network/dns"
+	"isle/internal/network/doctor"
 	"isle/internal/network/ipam"
 	"isle/internal/network/publish"
 	"isle/internal/reconcile"
@@ -53,6 +54,9 @@ type Manager struct {
 	Changed <-chan reconcile.Alarm
 	// Bridges is told of our bridges, for other firewalls. May be nil.
 	Bridges Bridges
+	// Surroundings looks at the host and the packet filters of others on it, for
+	// Exposure and Doctor, which do not work without. Overlaps are filled in here.
+	Surroundings func(context.Context) (doctor.Host, error)
 
 	op    sync.Mutex // one change at a time, with its kernel work
 	host  Host

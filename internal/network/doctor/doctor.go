@@ -41,7 +41,7 @@ type Host struct {
 	Way4, Way6     Way      // to far away
 	Ways           []string // interfaces that default routes lead over
 	Strict         []string // interfaces that drop what comes by another way than answers take (rp_filter 1)
-	BridgeFilter   bool     // packets within a bridge go through iptables too
+	BridgeFilter   bool     // packets within a bridge go through the rules for what is forwarded too
 	Flows, MostOf  int      // connections in conntrack, and how many there may be; 0: not known
 	Resolvers      []netip.AddrPort
 	Overlaps       map[string][]string // by network: what else uses its subnets
@@ -87,10 +87,6 @@ func (e *examination) host() {
 	if h.NeedForwarding && !h.Forward4 {
 		e.add(Error, thisHost, "containers reach nothing outside of their network, and published ports do not answer",
 			"somebody has switched off net.ipv4.ip_forward", "sysctl -w net.ipv4.ip_forward=1")
-	}
-	if h.BridgeFilter {
-		e.add(Warning, thisHost, "packets between containers of one network go through the rules of iptables",
-			"net.bridge.bridge-nf-call-iptables is 1", "sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0")
 	}
 	e.conntrack()
 	e.strict()
@@ -223,8 +219,8 @@ func (e *examination) stopped(p ruleset.Packet, hooks ...ruleset.Hook) (ruleset.
 	return ruleset.Place{}, false
 }
 
-// within asks whether containers of a network reach each other, where the rules of
-// iptables are asked about that.
+// within asks whether containers of a network reach each other, where rules for what
+// is forwarded are asked about that too. By itself that does no harm.
 func (e *examination) within(subject string, s netspec.Segment) {
 	if !e.h.BridgeFilter || e.h.Rules == nil {
 		return
@@ -232,7 +228,8 @@ func (e *examination) within(subject string, s netspec.Segment) {
 	from := e.somebody(s.Subnet)
 	p := ruleset.Packet{In: s.Link, Out: s.Link, Src: from, Dst: from.Next(), Proto: "tcp", SrcPort: clientPort, DstPort: 80}
 	if by, dropped := e.stopped(p, ruleset.Forward); dropped {
-		e.add(Error, subject, "its containers do not reach each other", by.String(), advice(by, e.h.Rules, s.Link))
+		e.add(Error, subject, "its containers do not reach each other",
+			by.String()+", which is asked about packets within a bridge because net.bridge.bridge-nf-call-iptables is 1", advice(by, e.h.Rules, s.Link))
 	}
 }
 

@@ -217,7 +217,6 @@ func TestSettings(t *testing.T) {
 		hint             string
 	}{
 		{"forwarding", func(h *doctor.Host, _ []exposure.Network) { h.Forward4 = false }, doctor.Error, "this host: somebody has switched off net.ipv4.ip_forward", "sysctl -w net.ipv4.ip_forward=1"},
-		{"bridges through iptables", func(h *doctor.Host, _ []exposure.Network) { h.BridgeFilter = true }, doctor.Warning, "this host: net.bridge.bridge-nf-call-iptables is 1", "sysctl -w net.bridge"},
 		{"table nearly full", func(h *doctor.Host, _ []exposure.Network) { h.Flows = 950 }, doctor.Warning, "this host: the table of connections holds 950 of at most 1000", "nf_conntrack_max=2000"},
 		{"table full", func(h *doctor.Host, _ []exposure.Network) { h.Flows = 1000 }, doctor.Error, "this host: the table of connections holds 1000 of at most 1000", "nf_conntrack_max=2000"},
 		{"MTU", func(h *doctor.Host, _ []exposure.Network) { h.Way4.MTU = 1380 }, doctor.Warning, "network app: its MTU is 1500, and that of the way out over eth0 is 1380", "mtu=1380"},
@@ -233,7 +232,7 @@ func TestSettings(t *testing.T) {
 		{"iptables within a bridge", func(h *doctor.Host, _ []exposure.Network) {
 			h.BridgeFilter = true
 			h.Rules.Chains = []ruleset.Chain{{Family: "ip", Table: "filter", Name: "FORWARD", Hook: ruleset.Forward, Drop: true}}
-		}, doctor.Error, "network app: the policy of chain FORWARD of table ip filter (drop)", "iptables -I FORWARD"},
+		}, doctor.Error, "network app: the policy of chain FORWARD of table ip filter (drop), which is asked about packets within a bridge because net.bridge.bridge-nf-call-iptables is 1", "iptables -I FORWARD"},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			h, networks, containers := healthy(&ruleset.Ruleset{})
