@@ -253,6 +253,7 @@ func TestWatch(t *testing.T) {
 		{"nft flush chain inet isle forward", table, "nft (pid "},
 		{"ip addr del 10.1.0.1/24 dev isbr1", host, ""},
 		{"sysctl -w net.ipv4.ip_forward=0", host, ""},
+		{"ip link set isbr1 mtu 1300", host, ""},
 		{"ip link set isbr1 down", host, ""},
 		{"ip link del isbr1", host, ""},
 		{"nft delete table inet isle", table, "nft (pid "},
@@ -312,6 +313,50 @@ func TestFacts(t *testing.T) {
 	i = slices.IndexFunc(f.Links, func(l Link) bool { return l.Name == "isbr1" })
 	if l := f.Links[i]; !l.Ours {
 		t.Errorf("isbr1: %+v", l)
+	}
+}
+
+// TestObserveSome: a part of the machine is seen as in a look at everything, also by
+// a process that has just started.
+func TestObserveSome(t *testing.T) {
+	m := newMachine(t, withBPF)
+	br := bridge(1, netspec.Segment{Masquerade: true})
+	c1, ns := container(1, 1)
+	c1.Add(everyPort(ns)...)
+	c2, _ := container(1, 2)
+	want := merge(br, c1, c2)
+	m.apply(want)
+	check := func(when string) {
+		t.Helper()
+		for _, scope := range []reconcile.Scope{{Filter: true}, {Host: true}, {Filter: true, Host: true}, {Namespaces: []netspec.NS{ns}}, {Host: true, Namespaces: []netspec.NS{ns}}} {
+			have, covers, err := m.ObserveSome(t.Context(), scope)
+			if err != nil {
+				t.Fatal(err)
+			}
+			part := netspec.State{}
+			for k, o := range want {
+				if covers(o) {
+					part[k] = o
+				}
+			}
+			if len(part) == 0 || !have.Equal(part) {
+				t.Errorf("%s: %+v: missing:\n%s\ntoo much:\n%s", when, scope, reconcile.Dump(part.Without(have)), reconcile.Dump(have.Without(part)))
+			}
+		}
+	}
+	check("by the process that made it")
+	m.restart()
+	if _, err := reconcile.Sync(t.Context(), m.Kernel, want); err != nil { // sysctls are not known by looking
+		t.Fatal(err)
+	}
+	check("by another process")
+	m.host.IP("link del isv1-1")
+	changes, err := reconcile.SyncSome(t.Context(), m.Kernel, reconcile.Scope{Host: true}, want)
+	if err != nil || len(changes) < 5 {
+		t.Errorf("%d changes, %v: what is behind a link goes with it", len(changes), err)
+	}
+	if got := m.observe(); !got.Equal(want) {
+		t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
 	}
 }
 

@@ -3,6 +3,7 @@ package kernel
 import (
 	"sync"
 
+	"isle/internal/kernel/rtnl"
 	"isle/internal/netspec"
 )
 
@@ -83,6 +84,15 @@ func (m *memory) wished(l netspec.Link) netspec.Link {
 		return blank(l, w)
 	}
 	return l
+}
+
+// differs reports whether a link of ours is not as it was made: another MTU, or
+// not a port of its bridge.
+func (m *memory) differs(l rtnl.Info, master string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w, ok := m.links[netspec.Link{Name: l.Name}.Key()]
+	return ok && (w.MTU != 0 && w.MTU != int(l.MTU) || w.Master != master)
 }
 
 // blank is l without what w leaves to the kernel.

@@ -89,12 +89,13 @@ type watcher struct {
 
 // known is what is remembered of a link.
 type known struct {
+	name     string
 	ours, up bool
 	mtu      uint32
 }
 
 func (w *watcher) known(l rtnl.Info) known {
-	return known{w.k.mark.Ours(l.Group, l.Name), l.Up, l.MTU}
+	return known{l.Name, w.k.mark.Ours(l.Group, l.Name), l.Up, l.MTU}
 }
 
 func (w *watcher) open(protocol int, groups []int) error {
@@ -287,9 +288,9 @@ func (w *watcher) concerns(a nlmsg.Answer) (s reconcile.Scope) {
 	return s
 }
 
-// link is what a message about a link means: ours that is gone or down, or a
-// foreign one with another MTU, or whose routes have gone with it: for those of
-// IPv4 there are no messages.
+// link is what a message about a link means: ours that is gone, down or not
+// as it was made, or a foreign one with another MTU, or whose routes have gone
+// with it: for those of IPv4 there are no messages.
 func (w *watcher) link(b []byte, gone bool) (s reconcile.Scope) {
 	if len(b) == 0 || b[0] != unix.AF_UNSPEC {
 		return s
@@ -303,9 +304,9 @@ func (w *watcher) link(b []byte, gone bool) (s reconcile.Scope) {
 		w.links[l.Index] = now
 	}
 	if !now.ours {
-		s.Facts = seen && (gone && was.up || !gone && was != now)
+		s.Facts = seen && (gone && was.up || !gone && (was.mtu != now.mtu || was.up != now.up))
 		return s
 	}
-	s.Host = (gone || !l.Up) && !w.k.memory.isDying(l.Name, gone)
+	s.Host = (gone || !l.Up || w.k.memory.differs(l, w.links[l.Master].name)) && !w.k.memory.isDying(l.Name, gone)
 	return s
 }

@@ -51,7 +51,22 @@ func Diff(have, want netspec.State) []Change {
 	return append(put, del...)
 }
 
-func byKey(a, b Change) int { return compare(a.Key, b.Key) }
+// byKey orders by rank, ports after the links that they are ports of, and then by
+// name.
+func byKey(a, b Change) int {
+	return cmp.Or(cmp.Compare(a.Key.Rank, b.Key.Rank), cmp.Compare(port(a), port(b)), compare(a.Key, b.Key))
+}
+
+func port(c Change) int {
+	o := c.New
+	if o == nil {
+		o = c.Old
+	}
+	if l, ok := o.(netspec.Link); ok && l.Master != "" {
+		return 1
+	}
+	return 0
+}
 
 func compare(a, b netspec.Key) int {
 	return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.NS, b.NS), cmp.Compare(a.ID, b.ID))

@@ -175,7 +175,7 @@ func (s Lookup) do(r *run) (match, Verdict) {
 
 // within compares as the kernel does: of a concatenation every field by itself.
 func within(b []byte, e Element, fields []int) bool {
-	if e.Last == nil {
+	if len(e.Last) != len(b) {
 		return bytes.Equal(b, e.Key)
 	}
 	if len(fields) < 2 {
