@@ -102,7 +102,8 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	n := h.config.Network
 	k, err := kernel.New(kernel.Config{
 		Table: n.Table, LinkGroup: n.LinkGroup, LinkPrefix: n.LinkPrefix,
-		NSDir:  filepath.Join(h.config.RunDir, "netns"),
+		NSDir:     filepath.Join(h.config.RunDir, "netns"),
+		GuardMark: n.GuardMark, NoGuard: n.GuardMark == 0,
 		BPFDir: "/sys/fs/bpf/" + n.Table,
 		Log:    h.log.With("part", "kernel"),
 	})
@@ -181,7 +182,8 @@ func beside(name string) string {
 
 // probes puts what was found out into words for "isle info".
 func probes(f probe.Features, host spec.Host) map[string]string {
-	found := map[string]string{"cgroup": host.Cgroup.Mode.String(), "ipv6": yesNo(f.IPv6), "socket-redirect-ebpf": yesNo(f.SockAddr)}
+	found := map[string]string{"cgroup": host.Cgroup.Mode.String(), "ipv6": yesNo(f.IPv6), "socket-redirect-ebpf": yesNo(f.SockAddr),
+		"bridge-guard-ebpf": yesNo(f.Guard), "source-guard": yesNo(f.Sources)}
 	if f.SockAddrError != "" {
 		found["socket-redirect-ebpf"] = "no: " + f.SockAddrError
 	}

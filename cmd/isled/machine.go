@@ -22,7 +22,8 @@ var _ network.Machine = machine{}
 
 func (m machine) Host(ctx context.Context) (network.Host, error) {
 	f, err := m.Facts(ctx)
-	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: m.Features().SockAddr}, err
+	can := m.Features()
+	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources}, err
 }
 
 func (m machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {

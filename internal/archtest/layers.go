@@ -93,7 +93,7 @@ var forbidden = []struct {
 	{"github.com/vishvananda/netns", []string{"kernel"}, "changing namespaces is kernel/netns's business"},
 	{"github.com/mdlayher/netlink", []string{"kernel"}, "the kernel is spoken to in one place"},
 	{"github.com/google/nftables", []string{"kernel/nft", "kernel/probe"}, "the kernel is spoken to in one place"},
-	{"github.com/cilium/ebpf", []string{"kernel/bpf", "kernel/probe", "runtime/cgroup"}, "the kernel is spoken to in one place"},
+	{"github.com/cilium/ebpf", []string{"kernel/bpf", "kernel/tc", "kernel/probe", "runtime/cgroup"}, "the kernel is spoken to in one place"},
 	{"github.com/containerd/containerd/v2/", []string{"image"}, "containerd's types stay in one package"},
 	{"github.com/docker/cli/", []string{"cli"}, "the library is the CLI's"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd/isled", "docs/gen"}, "only programs have command lines"},

@@ -63,6 +63,7 @@ type Network struct {
 	Table         string   `toml:"nft-table" comment:"Name of our nftables table (family inet)."`
 	LinkPrefix    string   `toml:"link-prefix" comment:"Beginning of the names of our links; at most 5 characters."`
 	LinkGroup     int      `toml:"link-group" comment:"Group number that marks links as ours."`
+	GuardMark     uint32   `toml:"guard-mark" comment:"Bit of packets' marks by which the guards of our bridges know what the firewall has passed. 0: no guards, for hosts that forward past netfilter (IPVS, flowtables)."`
 	Bridge        string   `toml:"bridge" comment:"Name of the default network's bridge."`
 	Subnet        string   `toml:"subnet" comment:"IPv4 subnet of the default network. Empty: from the pools."`
 	Pools         []Pool   `toml:"pools" comment:"Where subnets are taken from."`
@@ -91,6 +92,7 @@ func Default() Config {
 			Table:      "isle",
 			LinkPrefix: "isle",
 			LinkGroup:  0x15e,
+			GuardMark:  1 << 27,
 			Bridge:     "isle0",
 			Pools: []Pool{
 				{netip.MustParsePrefix("172.17.0.0/16"), 16}, {netip.MustParsePrefix("172.18.0.0/16"), 16},

@@ -15,6 +15,7 @@ func (k *Kernel) Apply(ctx context.Context, changes []reconcile.Change) (done in
 	defer k.mu.Unlock()
 	k.rt.Forget()
 	ending := endingNamespaces(changes)
+	k.ending = len(ending) > 0
 	for done < len(changes) {
 		if err := ctx.Err(); err != nil {
 			return done, err
@@ -36,6 +37,9 @@ func (k *Kernel) Apply(ctx context.Context, changes []reconcile.Change) (done in
 
 // run makes the first of rest and those behind it that go with it.
 func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err error) {
+	if rest[0].Key.Rank == netspec.RankFilter {
+		return k.filter(ctx, filters(rest))
+	}
 	switch o := object(rest[0]).(type) {
 	case netspec.Namespace:
 		return one(k.namespace(rest[0]))
@@ -49,8 +53,8 @@ func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err e
 		return one(k.link(rest[0], rest))
 	case netspec.Sysctl, netspec.Addr, netspec.Route:
 		return k.attach(nil, inside(rest, rest[0].Key.NS), rest)
-	case netspec.Segment, netspec.Publish, netspec.Loopback, netspec.DNSRedirect:
-		return k.filter(ctx, filters(rest))
+	case netspec.Guard:
+		return one(k.guard(rest[0]))
 	default:
 		return 0, fmt.Errorf("kernel objects of type %T are not known", o)
 	}

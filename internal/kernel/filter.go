@@ -62,14 +62,27 @@ func (k *Kernel) redirectChange(c reconcile.Change) error {
 		if k.redirect == nil {
 			return &probe.NotSupportedError{Feature: "redirecting connections to " + o.HostIP.String(), Err: errors.New(k.features.SockAddrError)}
 		}
-		if c.New == nil {
-			return k.redirect.DelLoopback(k.cookie, o)
-		}
-		return k.redirect.SetLoopback(k.cookie, o)
+		return k.redirectLoopback(c)
 	case netspec.DNSRedirect:
 		return k.redirectDNS(o, c.New)
 	}
 	return nil
+}
+
+// redirectLoopback takes the old away first only when it is of another length:
+// else the new takes its place, and there is no moment without.
+func (k *Kernel) redirectLoopback(c reconcile.Change) error {
+	old, had := c.Old.(netspec.Loopback)
+	now, ok := c.New.(netspec.Loopback)
+	if had && (!ok || old.Count != now.Count) {
+		if err := k.redirect.DelLoopback(k.cookie, old); err != nil {
+			return err
+		}
+	}
+	if !ok {
+		return nil
+	}
+	return k.redirect.SetLoopback(k.cookie, now)
 }
 
 func (k *Kernel) redirectDNS(d netspec.DNSRedirect, now netspec.Object) error {

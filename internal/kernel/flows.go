@@ -3,6 +3,7 @@ package kernel
 import (
 	"log/slog"
 	"sync"
+	"time"
 
 	"isle/internal/kernel/conntrack"
 	"isle/internal/netspec"
@@ -32,8 +33,13 @@ func (f *forgetter) add(s conntrack.Stale) {
 	}
 }
 
+// gather is how long changes are collected: to look for flows costs the kernel
+// some 15 ms, however few there are.
+const gather = 20 * time.Millisecond
+
 func (f *forgetter) work() {
 	for {
+		time.Sleep(gather)
 		f.mu.Lock()
 		s := f.stale
 		f.stale = conntrack.Stale{}
@@ -51,11 +57,12 @@ func (f *forgetter) work() {
 // wait waits until nothing is left to do.
 func (f *forgetter) wait() { f.wg.Wait() }
 
-// forget looks after the flows of published UDP ports that changed.
+// forget looks after the flows of published ports that changed. Connections of
+// a container that ends need no looking after: nobody is left to answer them.
 func (k *Kernel) forget(cs []reconcile.Change) {
 	var s conntrack.Stale
 	for _, c := range cs {
-		if p, ok := c.Old.(netspec.Publish); ok && p.Proto == "udp" {
+		if p, ok := c.Old.(netspec.Publish); ok && (p.Proto == "udp" || !k.ending) {
 			s.Gone = append(s.Gone, p)
 		}
 		if p, ok := c.New.(netspec.Publish); ok && p.Proto == "udp" {

@@ -36,6 +36,7 @@ import (
 	"isle/internal/kernel/nft"
 	"isle/internal/kernel/probe"
 	"isle/internal/kernel/rtnl"
+	"isle/internal/kernel/tc"
 	"isle/internal/netspec"
 )
 
@@ -47,6 +48,8 @@ type Config struct {
 	NSDir      string // where namespaces are mounted; required
 	BPFDir     string // where eBPF is pinned, below a bpf file system; "" does without eBPF
 	CgroupRoot string // a cgroup v2 mount; "" finds or mounts one
+	GuardMark  uint32 // bit of packets' marks; 0: nft.DefaultMark
+	NoGuard    bool   // no guards on bridges
 	Log        *slog.Logger
 }
 
@@ -61,10 +64,12 @@ type Kernel struct {
 	ns       netns.Dir
 	table    *nft.Table
 	redirect *bpf.Redirects // nil: sockets cannot be redirected
+	guards   *tc.Guards     // nil: bridges cannot be guarded
 	features probe.Features
 
 	mu      sync.Mutex // one Apply at a time
 	rt      *rtnl.Conn // in host, used under mu
+	ending  bool       // the Apply that goes on takes namespaces away
 	flows   forgetter
 	reaper  reaper
 	memory  memory
@@ -106,13 +111,18 @@ func New(cfg Config) (k *Kernel, err error) {
 	k.flows.forget, k.flows.log = k.forgetFlows, k.log
 	k.reaper.check, k.reaper.log = k.reapLinks, k.log
 	k.watched.add(k.rt.PortID(), k.table.PortID())
-	return k, k.openRedirects()
+	k.features.IPv6 = probe.IPv6()
+	k.table.Mark = cfg.GuardMark
+	if k.features.Sources = nft.KnowsBridges(); !k.features.Sources {
+		k.table.NoBridge = true
+		k.log.Warn("containers can send with addresses of others: this kernel's nftables know no bridges")
+	}
+	return k, errors.Join(k.openRedirects(), k.openGuards())
 }
 
 // openRedirects takes eBPF where it is to be had; without it there is another
 // way for the resolver, and none for loopback ports.
 func (k *Kernel) openRedirects() (err error) {
-	k.features = probe.Features{IPv6: probe.IPv6()}
 	if k.cfg.BPFDir == "" {
 		k.features.SockAddrError = "switched off"
 		return nil
@@ -154,7 +164,7 @@ func (k *Kernel) Close() error {
 	k.reaper.close()
 	k.flows.wait()
 	var errs []error
-	for _, c := range []io.Closer{closer(k.host), closer(k.rt), closer(k.table), closer(k.redirect)} {
+	for _, c := range []io.Closer{closer(k.host), closer(k.rt), closer(k.table), closer(k.redirect), closer(k.guards)} {
 		if c != nil {
 			errs = append(errs, c.Close())
 		}

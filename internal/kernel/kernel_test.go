@@ -249,6 +249,7 @@ func everyPort(ns netspec.NS) []netspec.Object {
 		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 8080, Count: 1, To: v4, ToPort: 80},
 		netspec.Loopback{Proto: "udp", HostIP: ip("::1"), HostPort: 8080, Count: 1, To: v6, ToPort: 80},
 		netspec.Loopback{Proto: "tcp", HostIP: ip("::1"), HostPort: 8081, Count: 1, To: v4, ToPort: 80},
+		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 20001, Count: 9999, To: v4, ToPort: 1},
 		netspec.DNSRedirect{NS: ns, Port: 40053},
 	}
 }

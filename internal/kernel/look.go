@@ -61,10 +61,15 @@ func covers(scope reconcile.Scope) func(netspec.Object) bool {
 	}
 	return func(o netspec.Object) bool {
 		switch o.(type) {
-		case netspec.Segment, netspec.Entrance, netspec.Open, netspec.Publish, netspec.Allow:
-			return scope.Filter
-		case netspec.Loopback, netspec.Source, netspec.Guard: // eBPF's: nobody takes those away in passing
+		case netspec.Loopback: // in eBPF's maps: nobody takes those away in passing
 			return false
+		case netspec.DNSRedirect:
+			return visited[o.Key().NS]
+		case netspec.Guard:
+			return scope.Host
+		}
+		if o.Key().Rank == netspec.RankFilter {
+			return scope.Filter
 		}
 		return visited[o.Key().NS]
 	}

@@ -85,6 +85,9 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer) (unknown i
 		s.Add(k.memory.wished(o))
 	}
 	v.Of(k.mark).Objects(s, "")
+	if err := k.readGuards(s, c, v); err != nil {
+		return unknown, fmt.Errorf("read guards: %w", err)
+	}
 	return unknown, netns.Visit(k.host, func() error { return k.readSysctls(s, "") })
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -367,6 +368,8 @@ func TestLoopback(t *testing.T) {
 		netspec.Loopback{Proto: "tcp", HostIP: ip("::1"), HostPort: 8081, Count: 1, To: v4, ToPort: 7000},
 		netspec.Loopback{Proto: "udp", HostIP: ip("::1"), HostPort: 8081, Count: 1, To: v4, ToPort: 7000},
 		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.9"), HostPort: 8082, Count: 1, To: v4, ToPort: 7001},
+		netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 20000, Count: 10000, To: v4, ToPort: 1000},
+		netspec.Loopback{Proto: "udp", HostIP: ip("::1"), HostPort: 1001, Count: 7000, To: v6, ToPort: 2001},
 	))
 	for _, tt := range []struct{ from, network, to, want string }{
 		{"host", "tcp", "127.0.0.1:8080", "10.1.0.1 on 80"},
@@ -377,6 +380,12 @@ func TestLoopback(t *testing.T) {
 		{"host", "udp", "[::1]:8081", "10.1.0.1 on 7000"},
 		{"host", "tcp", "127.0.0.9:8082", "10.1.0.1 on 7001"},
 		{"host", "tcp", "127.0.0.1:8082", blocked},
+		{"host", "tcp", "127.0.0.1:26000", "10.1.0.1 on 7000"},
+		{"host", "tcp", "127.0.0.1:26001", "10.1.0.1 on 7001"},
+		{"host", "tcp", "127.0.0.1:29999", blocked},
+		{"host", "tcp", "127.0.0.1:19080", blocked},
+		{"host", "udp", "[::1]:6000", "fd00:1::1 on 7000"},
+		{"host", "udp", "[::1]:6002", "fd00:1::1 on 7002"},
 		{"lan", "tcp", "192.0.2.1:8082", blocked},
 		{"lan", "tcp", "127.0.0.1:8080", blocked},
 		{"c1-1", "tcp", "127.0.0.1:8080", blocked},
@@ -516,30 +525,100 @@ func TestRoutedAnswers(t *testing.T) {
 	}
 }
 
-// TestUDPFlowsFollow : a client that keeps its port and goes on sending reaches
-// the port's new container, and none when there is none.
+// TestUDPFlowsFollow : a client that goes on sending from one socket reaches
+// whoever has the port now; made before or after, and on both families
+// (moby#53384: the port outside differs from the one inside).
 func TestUDPFlowsFollow(t *testing.T) {
 	w := newWorld(t)
-	send := dialUDP(t, w.lan.File, "192.0.2.1:5000")
-	p := netspec.Publish{Proto: "udp", HostIP: ip("0.0.0.0"), HostPort: 5000, Count: 1, To: ip("10.1.0.2"), ToPort: 80, Link: "isbr1"}
-	q := p
-	q.To, q.ToPort = ip("10.1.0.3"), 7000
-	steps := []struct {
-		apply netspec.State
-		from  netspec.State
-		want  string
-	}{
-		{nil, nil, blocked},
-		{state(p), nil, "192.0.2.2 on 80"},
-		{state(q), state(p), "192.0.2.2 on 7000"},
-		{nil, state(q), blocked},
-	}
-	for i, s := range steps {
-		w.change(s.from, s.apply)
-		w.flows.wait()
-		if got := send(); got != s.want {
-			t.Errorf("step %d: %q, want %q", i, got, s.want)
+	for _, f := range []struct{ to, any, a, b, client string }{
+		{"192.0.2.1:5000", "0.0.0.0", "10.1.0.2", "10.1.0.3", "192.0.2.2"},
+		{"[2001:db8::1]:5000", "::", "fd00:1::2", "fd00:1::3", "2001:db8::2"},
+	} {
+		send := dialUDP(t, w.lan.File, f.to)
+		p := netspec.Publish{Proto: "udp", HostIP: ip(f.any), HostPort: 5000, Count: 1, To: ip(f.a), ToPort: 80, Link: "isbr1"}
+		q := p
+		q.To, q.ToPort = ip(f.b), 7000
+		for i, s := range []struct {
+			apply, from netspec.State
+			want        string
+		}{
+			{nil, nil, blocked},
+			{state(p), nil, f.client + " on 80"},
+			{state(q), state(p), f.client + " on 7000"},
+			{nil, state(q), blocked},
+		} {
+			w.change(s.from, s.apply)
+			w.flows.wait()
+			if got := send(); got != s.want {
+				t.Errorf("%s, step %d: %q, want %q", f.to, i, got, s.want)
+			}
 		}
+	}
+}
+
+// TestTCPFlowsEnd : a connection through a port that is no longer published
+// ends; one to another port goes on.
+func TestTCPFlowsEnd(t *testing.T) {
+	w := newWorld(t)
+	echo(t, w.c["c1-1"].File, 9)
+	for _, to := range []string{"192.0.2.1", "[2001:db8::1]"} {
+		p := netspec.Publish{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 5000, Count: 1, To: ip("10.1.0.2"), ToPort: 9, Link: "isbr1"}
+		if strings.HasPrefix(to, "[") {
+			p.HostIP, p.To = ip("::"), ip("fd00:1::2")
+		}
+		q := p
+		q.HostPort = 5001
+		w.apply(state(p, q))
+		gone, stays := dialTCP(t, w.lan.File, to+":5000"), dialTCP(t, w.lan.File, to+":5001")
+		if !gone() || !stays() {
+			t.Fatalf("%s: no echo", to)
+		}
+		w.change(state(p), nil)
+		w.flows.wait()
+		if gone() {
+			t.Errorf("%s: the connection goes on", to)
+		}
+		if !stays() {
+			t.Errorf("%s: the other connection ended", to)
+		}
+		w.remove(state(q))
+	}
+}
+
+// echo gives back what comes on a port of a namespace.
+func echo(t *testing.T, ns *os.File, port int) {
+	t.Helper()
+	var l net.Listener
+	if err := netns.Do(ns, func() (err error) { l, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { defer c.Close(); _, _ = io.Copy(c, c) }()
+		}
+	}()
+}
+
+// dialTCP connects; what it returns reports whether a byte comes back.
+func dialTCP(t *testing.T, ns *os.File, to string) func() bool {
+	t.Helper()
+	var c net.Conn
+	if err := netns.Do(ns, func() (err error) { c, err = net.DialTimeout("tcp", to, patience); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return func() bool {
+		_ = c.SetDeadline(time.Now().Add(patience))
+		_, err := c.Write([]byte("x"))
+		if err == nil {
+			_, err = c.Read(make([]byte, 1))
+		}
+		return err == nil
 	}
 }
 

@@ -49,7 +49,7 @@ func (p *ports) ours(id uint32) bool {
 var (
 	routeGroups = []int{
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
-		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
+		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE, unix.RTNLGRP_TC, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
 	}
 	tableGroups = []int{unix.NFNLGRP_NFTABLES}
 )
@@ -275,13 +275,15 @@ func (w *watcher) concerns(a nlmsg.Answer) (s reconcile.Scope) {
 		return w.link(a.Data, a.Type == unix.RTM_DELLINK)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		s.Host = a.Type == unix.RTM_DELADDR && rtnl.OurAddr(a.Data)
-		s.Facts = !s.Host && !w.links[rtnl.AddrLink(a.Data)].ours
+		s.Facts = !s.Host && !w.links[rtnl.LinkOf(a.Data)].ours
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		s.Host = a.Type == unix.RTM_DELROUTE && rtnl.OurRoute(a.Data)
 		link, matters := rtnl.RouteLink(a.Data)
 		s.Facts = !s.Host && matters && !w.links[link].ours
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
 		s.Facts = true
+	case unix.RTM_DELQDISC, unix.RTM_DELTFILTER: // where guards are
+		s.Host = w.links[rtnl.LinkOf(a.Data)].ours
 	case unix.RTM_NEWNETCONF:
 		s.Host = rtnl.StopsForwarding(a.Data)
 	}

@@ -129,6 +129,12 @@ type Source struct {
 
 func (s Source) Key() Key { return Key{RankFilter, "", "source " + s.Link + " " + s.Addr.String()} }
 
+// Stray is something in our firewall that no object stands for: it is there to be
+// deleted. Nobody plans one.
+type Stray struct{ ID string }
+
+func (s Stray) Key() Key { return Key{RankFilter, "", "stray " + s.ID} }
+
 // Guard stands on one of our bridges and lets in what the firewall has passed,
 // and nothing when there is no firewall. Of an internal network nothing leaves
 // either.

@@ -103,7 +103,7 @@ func TestCreateRefused(t *testing.T) {
 		"IPv6 not enabled": {api.CreateRequest{Name: "x", IPAM: config("fd00::/64")}, errdefs.IsInvalidArgument, "not enabled"},
 		"IPAM driver":      {api.CreateRequest{Name: "x", IPAM: &api.IPAM{Driver: "dhcp"}}, errdefs.IsNotFound, "dhcp"},
 		"swarm":            {api.CreateRequest{Name: "x", Scope: "swarm"}, errdefs.IsInvalidArgument, "local"},
-		"option":           {api.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}, errdefs.IsInvalidArgument, "gateway_mode_ipv4"},
+		"option":           {api.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": "isolated"}}, errdefs.IsInvalidArgument, "gateway_mode_ipv4"},
 		"device taken":     {api.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.bridge.name": "isle0"}}, errdefs.IsConflict, "belongs to network bridge"},
 		"config missing":   {api.CreateRequest{Name: "x", ConfigFrom: &api.ConfigReference{Network: "nope"}}, errdefs.IsNotFound, "network nope not found"},
 	} {

@@ -51,6 +51,7 @@ type Sandbox struct {
 	DNS     DNSConfig
 	Publish []Publish         // its ports; which endpoint carries them follows from the gateway (plan.go)
 	Sysctls map[string]string // "net.ipv4.…" of the container, in its namespace
+	Router  bool              // it may route for others: NET_ADMIN was given to it
 }
 
 // DNSConfig is what a sandbox's resolver does with names that are not ours.
@@ -73,6 +74,7 @@ type Endpoint struct {
 	// Publish is the part of the sandbox's ports that this endpoint carries. It
 	// follows from the sandbox's other endpoints and is not in the record.
 	Publish []Publish `json:"-"`
+	Router  bool      `json:"-"` // the sandbox's
 }
 
 // NS is the namespace that the endpoint's interface is in.
@@ -97,4 +99,6 @@ type Host struct {
 	// SockAddr: loopback publishes and DNS redirection can be done by eBPF at
 	// connect time. Without it Loopback objects are not planned.
 	SockAddr bool
+	Guard    bool // eBPF can stand on bridges; without it Guard objects are not planned
+	Sources  bool // nftables can look at what bridges forward; the same for Source objects
 }

@@ -60,6 +60,7 @@ func (p planner) sandbox(sb Sandbox, places []place) (netspec.State, error) {
 	}
 	s.Add(netspec.Namespace{NS: sb.NS})
 	for _, pl := range places {
+		pl.Router = sb.Router
 		if err := p.endpoint(s, pl); err != nil {
 			return nil, inNetwork(*pl.net, err)
 		}

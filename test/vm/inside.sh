@@ -13,6 +13,9 @@ run() { # NAME ARG...: a test binary in its folder
   echo "$verdict $name $(($(cut -d. -f1 /proc/uptime) - begin))s"
 }
 run cgroup
+run nft -test.run "$NFT"
+run tc
+run kernel -test.run "$KERNEL"
 export TMPDIR=/disk
 run spec -test.run 'Isolation|Privileged|Bites|Stats|Written'
 unset TMPDIR

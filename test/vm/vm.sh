@@ -10,7 +10,7 @@ set -euo pipefail
 CACHE=${CACHE:-/var/cache/isle-vm}
 MODS=${MODS:-"loop virtio_pci virtio_blk ext4 veth bridge br_netfilter macvlan ipvlan vxlan geneve dummy 8021q ifb tun wireguard overlay vrf
  nf_tables nft_ct nft_nat nft_masq nft_redir nft_chain_nat nft_fib_ipv4 nft_fib_ipv6 nft_fib_inet nft_reject_inet nft_log nft_limit nft_socket nft_tproxy nft_flow_offload
- nf_conntrack_netlink xfrm_user esp4 esp6 xfrm_interface seqiv gcm ghash_generic ctr aesni_intel
+ nft_meta_bridge nf_conntrack_netlink xfrm_user esp4 esp6 xfrm_interface seqiv gcm ghash_generic ctr aesni_intel
  sch_tbf sch_htb sch_ingress sch_netem sch_fq cls_u32 cls_bpf cls_matchall cls_flower act_mirred act_gact act_police act_bpf"}
 
 die() { echo "vm.sh: $*" >&2; exit 2; }

@@ -44,8 +44,8 @@ const (
 
 // Redirects are the programs with their maps.
 type Redirects struct {
-	dns, lo, sockets *ebpf.Map
-	links            []link.Link
+	dns, lo, rows, sockets *ebpf.Map
+	links                  []link.Link
 }
 
 // Open pins programs and maps below dir, on a bpf file system, and attaches the
@@ -88,7 +88,7 @@ func (r *Redirects) Close() error {
 	for _, l := range r.links {
 		errs = append(errs, l.Close())
 	}
-	for _, m := range []*ebpf.Map{r.dns, r.lo, r.sockets} {
+	for _, m := range []*ebpf.Map{r.dns, r.lo, r.rows, r.sockets} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}
@@ -106,10 +106,11 @@ func (r *Redirects) maps(dir string) (err error) {
 	}{
 		{&r.dns, ebpf.MapSpec{Name: "isle_dns", Type: ebpf.Hash, KeySize: 8, ValueSize: 4, MaxEntries: maxNamespaces}},
 		{&r.lo, ebpf.MapSpec{Name: "isle_lo", Type: ebpf.Hash, KeySize: 32, ValueSize: 24, MaxEntries: maxLoopback}},
+		{&r.rows, ebpf.MapSpec{Name: "isle_rows", Type: ebpf.LPMTrie, KeySize: 36, ValueSize: 40, MaxEntries: maxLoopback}},
 		{&r.sockets, ebpf.MapSpec{Name: "isle_sockets", Type: ebpf.LRUHash, KeySize: 32, ValueSize: 24, MaxEntries: maxSockets}},
 	} {
 		m.spec.Pinning = ebpf.PinByName
-		if m.spec.Type == ebpf.Hash {
+		if m.spec.Type != ebpf.LRUHash {
 			m.spec.Flags = unix.BPF_F_NO_PREALLOC // memory by what is in it
 		}
 		if *m.to, err = ebpf.NewMapWithOptions(&m.spec, ebpf.MapOptions{PinPath: dir}); err != nil {

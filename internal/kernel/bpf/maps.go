@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 
 	"github.com/cilium/ebpf"
@@ -40,6 +41,50 @@ func valueOf(l netspec.Loopback) (v loValue) {
 	return v
 }
 
+type (
+	rowKey   [36]byte
+	rowValue [40]byte
+)
+
+// rowsOf are the keys of a row of ports: blocks whose numbers begin with the
+// same bits, at most thirty.
+func rowsOf(cookie uint64, l netspec.Loopback) (keys []rowKey) {
+	base := keyOf(cookie, l)
+	for at, end := int(l.HostPort), int(l.HostPort)+int(l.Count); at < end; {
+		size := 1
+		for at%(2*size) == 0 && at+2*size <= end {
+			size *= 2
+		}
+		var k rowKey
+		binary.NativeEndian.PutUint32(k[0:], uint32(wholeKey-bits.TrailingZeros(uint(size))))
+		copy(k[4:16], base[0:12])
+		copy(k[16:32], base[16:32])
+		binary.BigEndian.PutUint16(k[32:], uint16(at))
+		keys, at = append(keys, k), at+size
+	}
+	return keys
+}
+
+func rowValueOf(l netspec.Loopback) (v rowValue) {
+	lo := valueOf(l)
+	copy(v[:], lo[:])
+	binary.NativeEndian.PutUint32(v[rowOffset:], uint32(l.ToPort-l.HostPort))
+	binary.NativeEndian.PutUint32(v[rowFirst:], uint32(l.HostPort))
+	binary.NativeEndian.PutUint32(v[rowSize:], uint32(l.Count))
+	return v
+}
+
+// rowOf is the row that one of its blocks tells of.
+func rowOf(k rowKey, v rowValue) netspec.Loopback {
+	var lk loKey
+	copy(lk[0:12], k[4:16])
+	copy(lk[16:32], k[16:32])
+	l := loopbackOf(lk, loValue(v[:24]))
+	l.HostPort = uint16(binary.NativeEndian.Uint32(v[rowFirst:]))
+	l.Count = uint16(binary.NativeEndian.Uint32(v[rowSize:]))
+	return l
+}
+
 func loopbackOf(k loKey, v loValue) netspec.Loopback {
 	l := netspec.Loopback{
 		HostIP: netip.AddrFrom16([16]byte(k[16:32])).Unmap(), HostPort: netPort(binary.NativeEndian.Uint16(k[12:])), Count: 1,
@@ -58,15 +103,32 @@ func loopbackOf(k loKey, v loValue) netspec.Loopback {
 
 // SetLoopback puts l in force for the sockets of a namespace.
 func (r *Redirects) SetLoopback(cookie uint64, l netspec.Loopback) error {
-	return note(r.lo.Put(keyOf(cookie, l), valueOf(l)), "redirect %v", l.Key())
+	if l.Count <= 1 {
+		return note(r.lo.Put(keyOf(cookie, l), valueOf(l)), "redirect %v", l.Key())
+	}
+	v := rowValueOf(l)
+	for _, k := range rowsOf(cookie, l) {
+		if err := r.rows.Put(k, v); err != nil {
+			return note(err, "redirect %v", l.Key())
+		}
+	}
+	return nil
 }
 
 // DelLoopback takes l away.
 func (r *Redirects) DelLoopback(cookie uint64, l netspec.Loopback) error {
-	return note(missing(r.lo.Delete(keyOf(cookie, l))), "end redirect of %v", l.Key())
+	if l.Count <= 1 {
+		return note(missing(r.lo.Delete(keyOf(cookie, l))), "end redirect of %v", l.Key())
+	}
+	var errs []error
+	for _, k := range rowsOf(cookie, l) {
+		errs = append(errs, note(missing(r.rows.Delete(k)), "end redirect of %v", l.Key()))
+	}
+	return errors.Join(errs...)
 }
 
-// Loopbacks reads those of a namespace.
+// Loopbacks reads those of a namespace. A row of which a part is missing is not
+// there.
 func (r *Redirects) Loopbacks(cookie uint64) ([]netspec.Loopback, error) {
 	var out []netspec.Loopback
 	var k loKey
@@ -77,7 +139,26 @@ func (r *Redirects) Loopbacks(cookie uint64) ([]netspec.Loopback, error) {
 			out = append(out, loopbackOf(k, v))
 		}
 	}
-	return out, note(it.Err(), "read redirects of loopback ports")
+	rows, err := r.readRows(cookie)
+	return append(out, rows...), errors.Join(note(it.Err(), "read redirects of loopback ports"), err)
+}
+
+func (r *Redirects) readRows(cookie uint64) (out []netspec.Loopback, err error) {
+	blocks := map[netspec.Loopback]int{}
+	var k rowKey
+	var v rowValue
+	it := r.rows.Iterate()
+	for it.Next(&k, &v) {
+		if binary.NativeEndian.Uint64(k[4:]) == cookie {
+			blocks[rowOf(k, v)]++
+		}
+	}
+	for l, n := range blocks {
+		if n == len(rowsOf(cookie, l)) {
+			out = append(out, l)
+		}
+	}
+	return out, note(it.Err(), "read redirects of rows of loopback ports")
 }
 
 // SetDNS sends 127.0.0.11:53 of a namespace to a port there.

@@ -39,16 +39,25 @@ const (
 //	         first word is the key of dns
 //	socket   socket cookie, address, port: the key of sockets
 //	meant    address, port: the value of sockets
+//	row      the length of a prefix, then as asked, but the port last: the key of rows
+//	target   the port that was found
 const (
-	askedCookie, askedProto, askedPort, askedAddr = -32, -24, -20, -16
-	socketCookie, socketAddr, socketPort          = -64, -56, -40
-	meantAddr, meantPort                          = -88, -72
+	askedCookie, askedProto, askedPort, askedAddr  = -32, -24, -20, -16
+	socketCookie, socketAddr, socketPort           = -64, -56, -40
+	meantAddr, meantPort                           = -88, -72
+	rowBits, rowCookie, rowProto, rowAddr, rowPort = -124, -120, -112, -108, -92
+	targetPort                                     = -128
 )
 
-// Offsets in a value of lo, and of sockets without the family.
+// Offsets in a value of lo and of rows, and of sockets without the family. The
+// last three are of rows: what is added to a port of the host, and which row it is.
 const (
-	toFamily, toAddr, toPort = 20, 0, 16
+	toFamily, toAddr, toPort     = 20, 0, 16
+	rowOffset, rowFirst, rowSize = 24, 28, 32
 )
+
+// wholeKey is the length of a key of rows with all of its port.
+const wholeKey = 8 * (8 + 4 + 16 + 2)
 
 var (
 	mapped   = word(0, 0, 0xff, 0xff)
@@ -152,10 +161,40 @@ func (r *Redirects) forward(h hook) asm.Instructions {
 		asm.JNE.Imm32(asm.R2, ipprotoMPTCP, "proto"),
 		asm.Mov.Imm(asm.R2, unix.IPPROTO_TCP),
 		asm.StoreMem(asm.RFP, askedProto, asm.R2, asm.Word).WithSymbol("proto"))
-	ins = append(ins, lookup(r.lo, askedCookie, "out")...)
-	ins = append(ins, r.refuse(h)...)
+	ins = append(ins, lookup(r.lo, askedCookie, "row")...)
+	ins = append(ins,
+		asm.LoadMem(asm.R2, found, toPort, asm.Word), asm.StoreMem(asm.RFP, targetPort, asm.R2, asm.Word),
+		asm.Ja.Label("hit"))
+	ins = append(ins, r.row()...)
+	ins = append(ins, named("hit", r.refuse(h))...)
 	ins = append(ins, r.remember()...)
-	return append(ins, rewrite(h)...)
+	return append(ins, rewrite(h, asm.RFP, targetPort)...)
+}
+
+func named(label string, ins asm.Instructions) asm.Instructions {
+	ins[0] = ins[0].WithSymbol(label)
+	return ins
+}
+
+// row finds the row of ports that the asked one is in, and the one that
+// corresponds to it.
+func (r *Redirects) row() (ins asm.Instructions) {
+	cp := func(from, to int16, size asm.Size) {
+		ins = append(ins, asm.LoadMem(asm.R2, asm.RFP, from, size), asm.StoreMem(asm.RFP, to, asm.R2, size))
+	}
+	cp(askedCookie, rowCookie, asm.DWord)
+	cp(askedProto, rowProto, asm.Word)
+	cp(askedPort, rowPort, asm.Word)
+	for i := range int16(4) {
+		cp(askedAddr+4*i, rowAddr+4*i, asm.Word)
+	}
+	ins = append(named("row", ins), asm.StoreImm(asm.RFP, rowBits, wholeKey, asm.Word))
+	ins = append(ins, lookup(r.rows, rowBits, "out")...)
+	return append(ins,
+		asm.LoadMem(asm.R2, asm.RFP, askedPort, asm.Word), asm.HostTo(asm.BE, asm.R2, asm.Half),
+		asm.LoadMem(asm.R3, found, rowOffset, asm.Word), asm.Add.Reg(asm.R2, asm.R3),
+		asm.And.Imm32(asm.R2, 0xffff), asm.HostTo(asm.BE, asm.R2, asm.Half),
+		asm.StoreMem(asm.RFP, targetPort, asm.R2, asm.Word))
 }
 
 // refuse goes to out for what the kernel cannot do: a socket of IPv4 to an
@@ -168,7 +207,7 @@ func (r *Redirects) refuse(h hook) asm.Instructions {
 	case h.send:
 		return asm.Instructions{family, asm.JNE.Imm32(asm.R2, unix.AF_INET6, "out")}
 	}
-	return nil
+	return asm.Instructions{family}
 }
 
 // remember notes for the socket which address was meant by the one it gets.
@@ -181,7 +220,7 @@ func (r *Redirects) remember() asm.Instructions {
 		cp(found, toAddr+4*i, socketAddr+4*i)
 		cp(asm.RFP, askedAddr+4*i, meantAddr+4*i)
 	}
-	cp(found, toPort, socketPort)
+	cp(asm.RFP, targetPort, socketPort)
 	cp(asm.RFP, askedPort, meantPort)
 	return append(ins,
 		asm.StoreImm(asm.RFP, socketPort+4, 0, asm.Word),
@@ -196,19 +235,19 @@ func (r *Redirects) remember() asm.Instructions {
 		asm.FnMapUpdateElem.Call())
 }
 
-// rewrite gives the call the address and port found.
-func rewrite(h hook) (ins asm.Instructions) {
-	set := func(from, to int16) {
-		ins = append(ins, asm.LoadMem(asm.R2, found, from, asm.Word), asm.StoreMem(ctx, to, asm.R2, asm.Word))
+// rewrite gives the call the address found, and a port.
+func rewrite(h hook, base asm.Register, port int16) (ins asm.Instructions) {
+	set := func(base asm.Register, from, to int16) {
+		ins = append(ins, asm.LoadMem(asm.R2, base, from, asm.Word), asm.StoreMem(ctx, to, asm.R2, asm.Word))
 	}
 	if h.v6 {
 		for i := range int16(4) {
-			set(toAddr+4*i, ctxIP6+4*i)
+			set(found, toAddr+4*i, ctxIP6+4*i)
 		}
 	} else {
-		set(toAddr+12, ctxIP4)
+		set(found, toAddr+12, ctxIP4)
 	}
-	set(toPort, ctxPort)
+	set(base, port, ctxPort)
 	return ins
 }
 
@@ -233,5 +272,5 @@ func (r *Redirects) back(h hook) asm.Instructions {
 		asm.Mov.Reg(asm.R1, ctx), asm.FnGetSocketCookie.Call(),
 		asm.StoreMem(asm.RFP, socketCookie, asm.R0, asm.DWord))
 	ins = append(ins, lookup(r.sockets, socketCookie, "out")...)
-	return append(ins, rewrite(h)...)
+	return append(ins, rewrite(h, found, toPort)...)
 }

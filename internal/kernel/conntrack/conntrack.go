@@ -1,6 +1,7 @@
 // Package conntrack forgets flows that a change of published ports made wrong.
-// UDP has no end: without this, datagrams of a client that goes on sending would
-// go to a container that is gone, or past one that has just come.
+// Where a flow goes is settled by its first packet: without this, a client that
+// goes on sending would reach a container whose port is no longer published, or
+// that is gone, and its datagrams would pass one that has just come.
 package conntrack
 
 import (
@@ -19,7 +20,7 @@ import (
 // Stale are the published ports whose flows are looked at.
 type Stale struct {
 	Gone  []netspec.Publish // flows to their containers end
-	Come  []netspec.Publish // flows that passed them by end
+	Come  []netspec.Publish // flows that passed them by end; of UDP, which has no end of its own
 	Local []netip.Addr      // addresses of the host: only what was sent there passed by
 }
 
@@ -31,7 +32,7 @@ func Forget(ns *os.File, s Stale) error {
 		return fmt.Errorf("open conntrack: %w", err)
 	}
 	defer c.Close()
-	flows, err := c.Dump(nil)
+	flows, err := s.dump(c)
 	if err != nil {
 		return fmt.Errorf("read conntrack: %w", err)
 	}
@@ -47,11 +48,17 @@ func Forget(ns *os.File, s Stale) error {
 	return errors.Join(errs...)
 }
 
+// dump lets the kernel leave out flows that were not redirected, when only such
+// are wanted.
+func (s Stale) dump(c *ct.Conn) ([]ct.Flow, error) {
+	if len(s.Come) > 0 {
+		return c.Dump(nil)
+	}
+	return c.DumpFilter(ct.NewFilter().Status(ct.StatusDstNAT), nil)
+}
+
 func (s Stale) stale(f ct.Flow) bool {
 	to, by := f.TupleOrig, f.TupleReply.IP.SourceAddress
-	if to.Proto.Protocol != unix.IPPROTO_UDP {
-		return false
-	}
 	for _, p := range s.Gone {
 		if covers(p, to) && by == p.To {
 			return true
@@ -65,6 +72,8 @@ func (s Stale) stale(f ct.Flow) bool {
 	return false
 }
 
+var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
+
 func (s Stale) local(a netip.Addr) bool {
 	for _, l := range s.Local {
 		if l == a {
@@ -77,6 +86,6 @@ func (s Stale) local(a netip.Addr) bool {
 func covers(p netspec.Publish, to ct.Tuple) bool {
 	a := to.IP.DestinationAddress
 	offset := int(to.Proto.DestinationPort) - int(p.HostPort)
-	return p.Proto == "udp" && offset >= 0 && offset < int(max(p.Count, 1)) &&
+	return protocols[p.Proto] == to.Proto.Protocol && offset >= 0 && offset < int(max(p.Count, 1)) &&
 		a.Is4() == p.HostIP.Is4() && (p.HostIP.IsUnspecified() || p.HostIP == a)
 }

@@ -116,6 +116,14 @@ func needs(o netspec.Object) []netspec.Key {
 		keys = append(keys, link("", o.Link))
 	case netspec.Segment:
 		keys = append(keys, link("", o.Link))
+	case netspec.Entrance:
+		keys = append(keys, link("", o.Link))
+	case netspec.Open:
+		keys = append(keys, link("", o.Link))
+	case netspec.Source:
+		keys = append(keys, link("", o.Link))
+	case netspec.Guard:
+		keys = append(keys, link("", o.Link))
 	}
 	return keys
 }

@@ -184,6 +184,17 @@ func throwAway(fn func() error) error {
 	return <-done
 }
 
+// Scratch runs fn in a new namespace that ends with it, on a thread that is
+// thrown away. Its loopback device is down.
+func Scratch(fn func() error) error {
+	return throwAway(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a namespace for a trial: %w", err)
+		}
+		return fn()
+	})
+}
+
 // Do runs fn in the namespace, on a thread that is thrown away.
 func Do(ns *os.File, fn func() error) error {
 	return throwAway(func() error {

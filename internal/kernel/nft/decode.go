@@ -20,29 +20,55 @@ func (es elements) hold(want []element) bool {
 	return true
 }
 
+// decoders read the object that an element of a set stands for, from the rest
+// of the set's name ("4", "6") and the element.
+var decoders = map[string]func(es elements, e element, f string) (netspec.Object, bool){
+	"segments":   segmentOf,
+	"entrances":  entranceOf,
+	"openports":  openOf,
+	"openranges": openOf,
+	"ports":      publishOf,
+	"anyports":   publishOf,
+	"ifports":    publishOf,
+	"ranges":     publishOf,
+	"anyranges":  publishOf,
+	"ifranges":   publishOf,
+	"allowed":    allowOf,
+	"ifallowed":  allowOf,
+	"sources":    sourceOf,
+	"prefixes":   sourceOf,
+	"routers":    sourceOf,
+}
+
 // objects turns elements into what they were made from. An object of which an
-// element is missing is not there.
-func objects(es elements) (segs []netspec.Segment, pubs []netspec.Publish) {
-	parts := map[netspec.Publish]int{}
+// element is missing is not there. Elements that belong to none are stray.
+func (t *Table) objects(es elements) (objs []netspec.Object, stray []element) {
+	found := map[netspec.Object]struct{}{}
 	for e := range es {
 		kind, f := e.set[:len(e.set)-1], e.set[len(e.set)-1:]
-		switch kind {
-		case "segments":
-			if s := segmentOf(es, e, f); es.hold(segmentElements(s)) {
-				segs = append(segs, s)
-			}
-		case "ports", "anyports", "ranges", "anyranges":
-			if p, ok := publishOf(e, kind, f); ok {
-				parts[p]++
+		decode, ok := decoders[kind]
+		if !ok || len(e.key) != keyLen[e.set] || e.end != "" && len(e.end) != len(e.key) {
+			continue
+		}
+		if o, ok := decode(es, e, f); ok {
+			found[o] = struct{}{}
+		}
+	}
+	explained := elements{}
+	for o := range found {
+		if mine := t.elementsOf(o); es.hold(mine) {
+			objs = append(objs, o)
+			for _, e := range mine {
+				explained[e] = struct{}{}
 			}
 		}
 	}
-	for p, n := range parts {
-		if n == len(publishElements(p)) {
-			pubs = append(pubs, p)
+	for e := range es {
+		if _, ok := explained[e]; !ok {
+			stray = append(stray, e)
 		}
 	}
-	return segs, pubs
+	return objs, stray
 }
 
 func addrLen(f string) int {
@@ -52,13 +78,50 @@ func addrLen(f string) int {
 	return 16
 }
 
-func segmentOf(es elements, e element, f string) netspec.Segment {
+// cut takes n bytes off the front of s.
+func cut(s *string, n int) string {
+	n = min(n, len(*s))
+	head := (*s)[:n]
+	*s = (*s)[n:]
+	return head
+}
+
+func addrOf(s string) netip.Addr {
+	a, _ := netip.AddrFromSlice([]byte(s))
+	return a
+}
+
+func nameOf(s string) string { return strings.TrimRight(s, "\x00") }
+
+func segmentOf(es elements, e element, f string) (netspec.Object, bool) {
 	n := addrLen(f)
-	first, _ := netip.AddrFromSlice([]byte(e.key[:n]))
-	s := netspec.Segment{Link: strings.TrimRight(e.key[n:], "\x00"), Subnet: prefix(first, e.end[:min(n, len(e.end))])}
-	_, s.Masquerade = es[element{set: "masquerade" + f, key: e.key[:n]}]
-	_, s.Internal = es[element{set: "internal", key: e.key[n:]}]
-	return s
+	k := e.key
+	first := cut(&k, n)
+	s := netspec.Segment{Link: nameOf(k), Subnet: prefix(addrOf(first), e.end[:min(n, len(e.end))])}
+	_, s.Masquerade = es[element{set: "masquerade" + f, key: first}]
+	_, s.Internal = es[element{set: "internal", key: k}]
+	for access, set := range accessSets {
+		if _, ok := es[element{set: set + f, key: first}]; ok {
+			s.Access = access
+		}
+	}
+	return s, true
+}
+
+func entranceOf(_ elements, e element, f string) (netspec.Object, bool) {
+	n, k := addrLen(f), e.key
+	first := cut(&k, n)
+	return netspec.Entrance{Link: e.comment, Subnet: prefix(addrOf(first), e.end[:min(n, len(e.end))]), From: nameOf(k)}, true
+}
+
+func openOf(_ elements, e element, f string) (netspec.Object, bool) {
+	k := e.key
+	o := netspec.Open{Link: e.comment, To: addrOf(cut(&k, addrLen(f))), Count: 1}
+	o.Proto, o.Port = protoName(cut(&k, 4)), be(k)
+	if e.end != "" {
+		o.Count = lastPort(e.end) - o.Port + 1
+	}
+	return o, true
 }
 
 // prefix is the subnet from first to last.
@@ -78,26 +141,34 @@ func prefix(first netip.Addr, last string) netip.Prefix {
 	return netip.PrefixFrom(first, bits)
 }
 
-// publishOf is the published port, or row of ports, that e belongs to.
-func publishOf(e element, kind, f string) (p netspec.Publish, ok bool) {
-	key, n := e.key, addrLen(f)
-	p.HostIP = netip.IPv4Unspecified()
+func unspecified(f string) netip.Addr {
 	if f == "6" {
-		p.HostIP = netip.IPv6Unspecified()
+		return netip.IPv6Unspecified()
 	}
-	if !strings.HasPrefix(kind, "any") {
-		p.HostIP, _ = netip.AddrFromSlice([]byte(key[:n]))
-		key = key[n:]
+	return netip.IPv4Unspecified()
+}
+
+// publishOf is the published port, or row of ports, that e belongs to.
+func publishOf(_ elements, e element, f string) (netspec.Object, bool) {
+	k, n := e.key, addrLen(f)
+	p := netspec.Publish{HostIP: unspecified(f), Count: 1}
+	switch {
+	case strings.HasPrefix(e.set, "if"):
+		p.Iface = nameOf(cut(&k, 16))
+	case !strings.HasPrefix(e.set, "any"):
+		p.HostIP = addrOf(cut(&k, n))
 	}
-	if len(key) < 6 || len(e.data) < n {
-		return p, false
+	if len(e.data) < n {
+		return nil, false
 	}
-	p.Proto, p.HostPort, p.Count = protoName(key), be(key[4:]), 1
-	p.To, _ = netip.AddrFromSlice([]byte(e.data[:n]))
-	if strings.HasSuffix(kind, "ranges") {
-		p.Link, p.ToPort = e.comment, p.HostPort
-		p.Count = be(e.end[len(e.end)-4:]) - p.HostPort + 1
+	p.Proto, p.HostPort = protoName(cut(&k, 4)), be(k)
+	p.To = addrOf(e.data[:n])
+	if e.end != "" {
+		p.Link, p.ToPort, p.Count = e.comment, p.HostPort, lastPort(e.end)-p.HostPort+1
 		return p, true
+	}
+	if len(e.data) < n+2 {
+		return nil, false
 	}
 	p.ToPort = be(e.data[n:])
 	return whole(p, e.comment), true
@@ -114,4 +185,43 @@ func whole(p netspec.Publish, comment string) netspec.Publish {
 	return p
 }
 
-func be(s string) uint16 { return binary.BigEndian.Uint16([]byte(s[:2])) }
+func allowOf(_ elements, e element, f string) (netspec.Object, bool) {
+	k, end, n := e.key, e.end, addrLen(f)
+	a := netspec.Allow{HostIP: unspecified(f)}
+	if strings.HasPrefix(e.set, "if") {
+		a.Iface = nameOf(cut(&k, 16))
+		cut(&end, 16)
+	} else if first, last := addrOf(cut(&k, n)), addrOf(cut(&end, n)); first == last {
+		a.HostIP = first
+	}
+	a.Proto = protoName(cut(&k, 4))
+	a.HostPort = be(cut(&k, 4))
+	cut(&end, 4)
+	a.Count = be(cut(&end, 4)) - a.HostPort + 1
+	a.From = prefix(addrOf(k), end)
+	return a, true
+}
+
+func sourceOf(_ elements, e element, f string) (netspec.Object, bool) {
+	k := e.key
+	s := netspec.Source{Link: nameOf(cut(&k, 16)), MAC: netspec.MAC([]byte(cut(&k, 8))[:6])}
+	switch {
+	case k == "": // a router
+		s.Addr = netip.PrefixFrom(unspecified(f), 0)
+	case e.end == "":
+		s.Addr = netip.PrefixFrom(addrOf(k), len(k)*8)
+	default:
+		s.Addr = prefix(addrOf(k), e.end[24:])
+	}
+	return s, true
+}
+
+func lastPort(end string) uint16 { return be(end[len(end)-4:]) }
+
+// be is the number that s begins with; 0 when s is too short.
+func be(s string) uint16 {
+	if len(s) < 2 {
+		return 0
+	}
+	return binary.BigEndian.Uint16([]byte(s))
+}

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 
@@ -18,11 +17,11 @@ const dnsNote = "isle resolver on port "
 // SetDNS makes the table in ns, or replaces it.
 func SetDNS(ns *os.File, name string, port uint16) error {
 	return withTable(ns, name, func(t *Table) error {
-		c := chain{"output", "nat", output, dstnat, nil}
+		c := chain{inet, "output", "nat", output, dstnat, nil}
 		msgs := append(t.removal(), t.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE,
-			t.attrs(unix.NFTA_TABLE_NAME).Put(nftaTableUserdata, udata(fmt.Sprint(dnsNote, port)))), t.chainMessage(c))
+			t.attrs(inet, unix.NFTA_TABLE_NAME).Put(nftaTableUserdata, udata(fmt.Sprint(dnsNote, port)))), t.chainMessage(c))
 		for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-			msgs = append(msgs, t.ruleMessage(c.name, rule{"", resolverRule(p, port)}))
+			msgs = append(msgs, t.ruleMessage(c, rule{"", resolverRule(p, port)}))
 		}
 		return t.all(msgs)
 	})
@@ -46,7 +45,7 @@ func DelDNS(ns *os.File, name string) error {
 // DNS is the port that the table in ns leads to; 0: there is none.
 func DNS(ns *os.File, name string) (port uint16, err error) {
 	err = withTable(ns, name, func(t *Table) error {
-		_, note, err := t.table()
+		_, note, err := t.table(inet)
 		if err != nil || note == "" {
 			return err
 		}
@@ -61,15 +60,17 @@ func DNS(ns *os.File, name string) (port uint16, err error) {
 // removal deletes the table whether it is there or not.
 func (t *Table) removal() []message {
 	return []message{
-		t.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, t.attrs(unix.NFTA_TABLE_NAME)),
-		t.message(unix.NFT_MSG_DELTABLE, 0, t.attrs(unix.NFTA_TABLE_NAME)),
+		t.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, t.attrs(inet, unix.NFTA_TABLE_NAME)),
+		t.message(unix.NFT_MSG_DELTABLE, 0, t.attrs(inet, unix.NFTA_TABLE_NAME)),
 	}
 }
 
 func (t *Table) all(msgs []message) error {
 	errs, err := t.batch(0, msgs)
-	for _, e := range errs {
-		err = errors.Join(err, e)
+	for i := range msgs { // the first is the cause of most others
+		if errs[i] != nil {
+			return fmt.Errorf("%s: %w", describe(msgs[i]), errs[i])
+		}
 	}
 	return err
 }

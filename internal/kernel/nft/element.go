@@ -75,14 +75,46 @@ func interval(set string, p netip.Prefix) []element {
 	return es
 }
 
-// segmentElements are those of one segment. Segments share some of them.
+// elementsOf are the elements that o is made of. Those of one kind of object
+// may share some.
+func elementsOf(o netspec.Object) []element {
+	switch o := o.(type) {
+	case netspec.Segment:
+		return segmentElements(o)
+	case netspec.Entrance:
+		return []element{entranceElement(o)}
+	case netspec.Open:
+		return []element{openElement(o)}
+	case netspec.Publish:
+		return publishElements(o)
+	case netspec.Allow:
+		return allowElements(o)
+	case netspec.Source:
+		return sourceElements(o)
+	}
+	return nil
+}
+
+// shares reports whether objects like o may have elements in common.
+func shares(o netspec.Object) bool {
+	switch o.(type) {
+	case netspec.Segment, netspec.Allow, netspec.Source:
+		return true
+	}
+	return false
+}
+
+// accessSets are where a segment's subnet is, by its access.
+var accessSets = map[netspec.Access]string{netspec.AccessNone: "nets", netspec.AccessOpen: "open", netspec.AccessDirect: "direct"}
+
 func segmentElements(s netspec.Segment) []element {
 	f := suffix(s.Subnet.Addr())
 	l := ifname(s.Link)
-	es := append(interval("nets"+f, s.Subnet),
+	es := append(interval(accessSets[s.Access]+f, s.Subnet),
 		element{set: "segments" + f, key: addr(s.Subnet.Masked().Addr()) + l, end: addr(last(s.Subnet)) + l},
 		element{set: "links", key: l},
 		element{set: "same", key: l + l})
+	es = append(es, interval("subnets"+f, s.Subnet)...)
 	if s.Masquerade {
 		es = append(es, interval("masquerade"+f, s.Subnet)...)
 	}
@@ -90,6 +122,55 @@ func segmentElements(s netspec.Segment) []element {
 		es = append(es, element{set: "internal", key: l})
 	}
 	return es
+}
+
+func entranceElement(e netspec.Entrance) element {
+	f, from := suffix(e.Subnet.Addr()), ifname(e.From)
+	return element{set: "entrances" + f, key: addr(e.Subnet.Masked().Addr()) + from, end: addr(last(e.Subnet)) + from, comment: e.Link}
+}
+
+func openElement(o netspec.Open) element {
+	a := addr(o.To) + proto(o.Proto)
+	if o.Count > 1 {
+		return element{set: "openranges" + suffix(o.To), key: a + port(o.Port), end: a + port(o.Port+o.Count-1), comment: o.Link}
+	}
+	return element{set: "openports" + suffix(o.To), key: a + port(o.Port), comment: o.Link}
+}
+
+// allowElements are that a port is limited, and one prefix that it is not for.
+func allowElements(a netspec.Allow) []element {
+	f := suffix(a.HostIP)
+	first, end := proto(a.Proto)+port(a.HostPort), proto(a.Proto)+port(a.HostPort+max(a.Count, 1)-1)
+	kind := ""
+	if a.Iface != "" {
+		kind, first, end = "if", ifname(a.Iface)+first, ifname(a.Iface)+end
+	} else {
+		lowest, highest := a.HostIP, a.HostIP
+		if a.HostIP.IsUnspecified() {
+			highest = last(netip.PrefixFrom(a.HostIP, 0))
+		}
+		first, end = addr(lowest)+first, addr(highest)+end
+	}
+	return []element{
+		{set: kind + "limited" + f, key: first, end: end},
+		{set: kind + "allowed" + f, key: first + addr(a.From.Masked().Addr()), end: end + addr(last(a.From))},
+	}
+}
+
+// mac is an Ethernet address, padded to registers.
+func mac(m netspec.MAC) string { return string(m[:]) + "\x00\x00" }
+
+func sourceElements(s netspec.Source) []element {
+	l, f := ifname(s.Link), suffix(s.Addr.Addr())
+	es := []element{{set: "guarded", key: l}, {set: "macs", key: l + mac(s.MAC)}}
+	k, a := l+mac(s.MAC), s.Addr.Masked().Addr()
+	switch {
+	case s.Addr.Bits() == 0:
+		return append(es, element{set: "routers" + f, key: k})
+	case s.Addr.IsSingleIP():
+		return append(es, element{set: "sources" + f, key: k + addr(a)})
+	}
+	return append(es, element{set: "prefixes" + f, key: k + addr(a), end: k + addr(last(s.Addr))})
 }
 
 // publishElements are those of one published port: one, or one for each port
@@ -101,7 +182,7 @@ func publishElements(p netspec.Publish) []element {
 	n := max(p.Count, 1)
 	es := make([]element, n)
 	for i := range n {
-		e := single(p.HostIP, p.Proto, p.HostPort+i)
+		e := single(p, p.HostPort+i)
 		e.data, e.comment = addr(p.To)+port(p.ToPort+i), p.Link
 		if n > 1 {
 			e.comment = fmt.Sprintf("%s %d/%d", p.Link, i+1, n)
@@ -111,19 +192,25 @@ func publishElements(p netspec.Publish) []element {
 	return es
 }
 
-func single(host netip.Addr, pr string, po uint16) element {
-	if host.IsUnspecified() {
-		return element{set: "anyports" + suffix(host), key: proto(pr) + port(po)}
+func single(p netspec.Publish, po uint16) element {
+	f, k := suffix(p.HostIP), proto(p.Proto)+port(po)
+	switch {
+	case p.Iface != "":
+		return element{set: "ifports" + f, key: ifname(p.Iface) + k}
+	case p.HostIP.IsUnspecified():
+		return element{set: "anyports" + f, key: k}
 	}
-	return element{set: "ports" + suffix(host), key: addr(host) + proto(pr) + port(po)}
+	return element{set: "ports" + f, key: addr(p.HostIP) + k}
 }
 
 func portRange(p netspec.Publish) element {
 	first, end := proto(p.Proto)+port(p.HostPort), proto(p.Proto)+port(p.HostPort+p.Count-1)
 	e := element{set: "anyranges" + suffix(p.HostIP), key: first, end: end}
-	if !p.HostIP.IsUnspecified() {
-		h := addr(p.HostIP)
+	if h := addr(p.HostIP); !p.HostIP.IsUnspecified() {
 		e = element{set: "ranges" + suffix(p.HostIP), key: h + first, end: h + end}
+	}
+	if l := ifname(p.Iface); p.Iface != "" {
+		e = element{set: "ifranges" + suffix(p.HostIP), key: l + first, end: l + end}
 	}
 	e.data, e.comment = addr(p.To), p.Link
 	return e

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { kerneltest.Main(m) }
 
-var update = flag.Bool("update", false, "write the listing into table.nft, to be commented by hand")
+var update = flag.Bool("update", false, "write the listing into table.nft; its remarks stay")
 
 func open(t testing.TB) (*Table, kerneltest.NS) {
 	t.Helper()
@@ -54,24 +54,48 @@ func state(objs ...netspec.Object) netspec.State {
 
 var remark = regexp.MustCompile(`(?m)^[ \t]*#.*\n`)
 
+// nftLists is both our tables as nft prints them.
+func nftLists(ns kerneltest.NS) string {
+	return ns.Run("nft", "list", "table", "inet", "isle") + ns.Run("nft", "list", "table", "bridge", "isle")
+}
+
 // TestTable holds table.nft and the rules in Go together; nft is the witness.
 func TestTable(t *testing.T) {
 	table, ns := open(t)
 	apply(t, table, nil, state(netspec.Segment{Link: "isle0", Subnet: netip.MustParsePrefix("10.1.0.0/24")}))
 	apply(t, table, state(netspec.Segment{Link: "isle0", Subnet: netip.MustParsePrefix("10.1.0.0/24")}), nil)
-	got := regexp.MustCompile(`(?m)^\tcomment .*\n`).ReplaceAllString(ns.Run("nft", "list", "table", "inet", "isle"), "")
-	if *update {
-		if err := os.WriteFile("table.nft", []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	got := regexp.MustCompile(`(?m)^\tcomment .*\n`).ReplaceAllString(nftLists(ns), "")
 	b, err := os.ReadFile("table.nft")
 	if err != nil {
 		t.Fatal(err)
 	}
+	if *update {
+		b = annotate(string(b), got)
+		if err := os.WriteFile("table.nft", b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if want := remark.ReplaceAllString(string(b), ""); got != want {
 		t.Errorf("nft lists\n%s\ntable.nft has\n%s", got, want)
 	}
+}
+
+// annotate puts the remarks of old before the same lines in listing.
+func annotate(old, listing string) []byte {
+	remarks, block := map[string]string{}, ""
+	for l := range strings.Lines(old) {
+		if strings.HasPrefix(strings.TrimSpace(l), "#") {
+			block += l
+			continue
+		}
+		remarks[l], block = remarks[l]+block, ""
+	}
+	var b []byte
+	for l := range strings.Lines(listing) {
+		b = append(b, remarks[l]+l...)
+		delete(remarks, l)
+	}
+	return b
 }
 
 func ports(n int) netspec.State {
@@ -246,5 +270,89 @@ func BenchmarkPublish(b *testing.B) {
 				apply(b, table, state(one), nil)
 			}
 		})
+	}
+}
+
+// everyKind are objects of all kinds that the table holds, in all their forms.
+func everyKind() []netspec.Object {
+	ip, px := netip.MustParseAddr, netip.MustParsePrefix
+	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	return []netspec.Object{
+		netspec.Segment{Link: "isle0", Subnet: px("10.1.0.0/24"), Masquerade: true},
+		netspec.Segment{Link: "isle1", Subnet: px("10.1.1.0/24"), Access: netspec.AccessOpen},
+		netspec.Segment{Link: "isle1", Subnet: px("fd01::/64"), Access: netspec.AccessDirect},
+		netspec.Segment{Link: "isle2", Subnet: px("10.1.2.0/24"), Internal: true},
+		netspec.Entrance{Link: "isle0", Subnet: px("10.1.0.0/24"), From: "eth0"},
+		netspec.Entrance{Link: "isle1", Subnet: px("fd01::/64"), From: "eth0"},
+		netspec.Open{Link: "isle1", To: ip("10.1.1.2"), Proto: "tcp", Port: 80, Count: 1},
+		netspec.Open{Link: "isle1", To: ip("fd01::2"), Proto: "sctp", Port: 1000, Count: 9000},
+		netspec.Publish{Proto: "tcp", HostIP: any4, HostPort: 80, Count: 1, To: ip("10.1.0.2"), ToPort: 8080, Link: "isle0"},
+		netspec.Publish{Proto: "udp", HostIP: ip("192.0.2.1"), HostPort: 80, Count: 3, To: ip("10.1.0.2"), ToPort: 8080, Link: "isle0"},
+		netspec.Publish{Proto: "tcp", HostIP: any6, HostPort: 20000, Count: 10000, To: ip("fd01::2"), ToPort: 20000, Link: "isle1"},
+		netspec.Publish{Proto: "tcp", HostIP: any4, Iface: "eth0", HostPort: 80, Count: 1, To: ip("10.1.0.3"), ToPort: 80, Link: "isle0"},
+		netspec.Publish{Proto: "tcp", HostIP: any6, Iface: "eth0", HostPort: 100, Count: 10, To: ip("fd01::3"), ToPort: 100, Link: "isle1"},
+		netspec.Allow{Proto: "tcp", HostIP: any4, HostPort: 80, Count: 1, From: px("10.0.0.0/8")},
+		netspec.Allow{Proto: "tcp", HostIP: any4, HostPort: 80, Count: 1, From: px("192.168.0.7/32")},
+		netspec.Allow{Proto: "udp", HostIP: ip("192.0.2.1"), HostPort: 80, Count: 3, From: px("0.0.0.0/0")},
+		netspec.Allow{Proto: "tcp", HostIP: any6, Iface: "eth0", HostPort: 100, Count: 10, From: px("2001:db8::/32")},
+		netspec.Source{Link: "v1", MAC: netspec.MAC{2, 1}, Addr: px("10.1.0.2/32")},
+		netspec.Source{Link: "v1", MAC: netspec.MAC{2, 1}, Addr: px("fd01::2/128")},
+		netspec.Source{Link: "v1", MAC: netspec.MAC{2, 1}, Addr: px("10.8.0.0/24")},
+		netspec.Source{Link: "v2", MAC: netspec.MAC{2, 2}, Addr: px("0.0.0.0/0")},
+		netspec.Source{Link: "v2", MAC: netspec.MAC{2, 2}, Addr: px("::/0")},
+	}
+}
+
+// TestEveryKind : whatever goes in comes back as it was, and goes away without
+// taking along what others need.
+func TestEveryKind(t *testing.T) {
+	table, ns := open(t)
+	objs := everyKind()
+	all := state(objs...)
+	apply(t, table, nil, all)
+	if got := read(t, table); !got.Equal(all) {
+		t.Fatalf("read:\n%s\nwritten:\n%s\n%s", reconcile.Dump(got.Without(all)), reconcile.Dump(all.Without(got)), nftLists(ns))
+	}
+	for _, o := range objs {
+		left := all.Without(state(o))
+		apply(t, table, all, left)
+		if got := read(t, table); !got.Equal(left) {
+			t.Fatalf("without %v:\n%s\nmissing:\n%s", o.Key(), reconcile.Dump(got.Without(left)), reconcile.Dump(left.Without(got)))
+		}
+		all = left
+	}
+}
+
+// TestStray : what somebody puts into our sets is found and taken out.
+func TestStray(t *testing.T) {
+	table, ns := open(t)
+	want := state(everyKind()...)
+	apply(t, table, nil, want)
+	ns.Run("nft", "add", "element", "inet", "isle", "direct4", "{ 10.1.0.0/16 }")
+	ns.Run("nft", "add", "element", "bridge", "isle", "routers4", "{ \"v1\" . 02:00:00:00:00:09 }")
+	have := read(t, table)
+	if n := len(have) - len(want); n < 2 {
+		t.Errorf("%d found", n)
+	}
+	apply(t, table, have, want)
+	if got := read(t, table); !got.Equal(want) {
+		t.Errorf("left:\n%s", reconcile.Dump(got.Without(want)))
+	}
+}
+
+// TestAlteredRule : a rule with our words and another meaning is not ours.
+func TestAlteredRule(t *testing.T) {
+	table, ns := open(t)
+	want := ports(1)
+	apply(t, table, nil, want)
+	ns.Run("nft", "flush", "chain", "inet", "isle", "passed")
+	ns.Run("nft", "add", "rule", "inet", "isle", "passed", "oifname", "@links", "accept", "comment", `"nobody asks for the mark elsewhere"`)
+	ns.Run("nft", "add", "rule", "inet", "isle", "passed", "accept", "comment", `"the guard of the bridge asks for it"`)
+	if got := read(t, table); len(got) > 0 {
+		t.Error("it is taken for ours")
+	}
+	apply(t, table, nil, want)
+	if got := read(t, table); !got.Equal(want) {
+		t.Errorf("repaired:\n%s", reconcile.Dump(got))
 	}
 }

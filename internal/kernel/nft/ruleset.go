@@ -1,8 +1,6 @@
 package nft
 
 import (
-	"encoding/binary"
-
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -10,12 +8,13 @@ import (
 	"isle/internal/kernel/nlmsg"
 )
 
-// The fixed part of our table. table.nft is the same as text, in the words of
-// nft, with the reasons; a test holds the two together.
+// The fixed part of our two tables. table.nft is the same as text, in the words
+// of nft, with the reasons; a test holds the two together.
 
 type message = nlmsg.Message
 
 type set struct {
+	table    uint8 // NFPROTO_INET, NFPROTO_BRIDGE
 	name     string
 	key      []nftables.SetDatatype
 	data     []nftables.SetDatatype // of a map
@@ -23,6 +22,7 @@ type set struct {
 }
 
 type chain struct {
+	table    uint8
 	name     string
 	kind     string // "" of a chain that is only jumped to
 	hook     uint32
@@ -35,9 +35,11 @@ type rule struct {
 	exprs   []expr.Any
 }
 
+const inet, bridge = unix.NFPROTO_INET, unix.NFPROTO_BRIDGE
+
 var (
 	ip4, ip6   = nftables.TypeIPAddr, nftables.TypeIP6Addr
-	dev        = nftables.TypeIFName
+	dev, ether = nftables.TypeIFName, nftables.TypeEtherAddr
 	l4, number = nftables.TypeInetProto, nftables.TypeInetService
 )
 
@@ -45,42 +47,110 @@ func types(t ...nftables.SetDatatype) []nftables.SetDatatype { return t }
 
 func sets() []set {
 	out := []set{
-		{name: "links", key: types(dev)},
-		{name: "internal", key: types(dev)},
-		{name: "same", key: types(dev, dev)},
+		{table: inet, name: "links", key: types(dev)},
+		{table: inet, name: "internal", key: types(dev)},
+		{table: inet, name: "same", key: types(dev, dev)},
 	}
 	for i, ip := range []nftables.SetDatatype{ip4, ip6} {
-		f := []string{"4", "6"}[i]
-		out = append(out,
-			set{name: "nets" + f, key: types(ip), interval: true},
-			set{name: "segments" + f, key: types(ip, dev), interval: true},
-			set{name: "masquerade" + f, key: types(ip), interval: true},
-			set{name: "ports" + f, key: types(ip, l4, number), data: types(ip, number)},
-			set{name: "anyports" + f, key: types(l4, number), data: types(ip, number)},
-			set{name: "ranges" + f, key: types(ip, l4, number), data: types(ip), interval: true},
-			set{name: "anyranges" + f, key: types(l4, number), data: types(ip), interval: true},
-		)
+		out = append(out, routedSets([]string{"4", "6"}[i], ip)...)
+	}
+	out = append(out,
+		set{table: bridge, name: "guarded", key: types(dev)},
+		set{table: bridge, name: "macs", key: types(dev, ether)})
+	for i, ip := range []nftables.SetDatatype{ip4, ip6} {
+		out = append(out, bridgedSets([]string{"4", "6"}[i], ip)...)
 	}
 	return out
 }
 
-// Hook numbers and priorities of linux/netfilter.h and netfilter_ipv4.h.
+func routedSets(f string, ip nftables.SetDatatype) []set {
+	return []set{
+		{table: inet, name: "nets" + f, key: types(ip), interval: true},
+		{table: inet, name: "segments" + f, key: types(ip, dev), interval: true},
+		{table: inet, name: "entrances" + f, key: types(ip, dev), interval: true},
+		{table: inet, name: "open" + f, key: types(ip), interval: true},
+		{table: inet, name: "direct" + f, key: types(ip), interval: true},
+		{table: inet, name: "masquerade" + f, key: types(ip), interval: true},
+		{table: inet, name: "ports" + f, key: types(ip, l4, number), data: types(ip, number)},
+		{table: inet, name: "anyports" + f, key: types(l4, number), data: types(ip, number)},
+		{table: inet, name: "ifports" + f, key: types(dev, l4, number), data: types(ip, number)},
+		{table: inet, name: "ranges" + f, key: types(ip, l4, number), data: types(ip), interval: true},
+		{table: inet, name: "anyranges" + f, key: types(l4, number), data: types(ip), interval: true},
+		{table: inet, name: "ifranges" + f, key: types(dev, l4, number), data: types(ip), interval: true},
+		{table: inet, name: "limited" + f, key: types(ip, l4, number), interval: true},
+		{table: inet, name: "allowed" + f, key: types(ip, l4, number, ip), interval: true},
+		{table: inet, name: "iflimited" + f, key: types(dev, l4, number), interval: true},
+		{table: inet, name: "ifallowed" + f, key: types(dev, l4, number, ip), interval: true},
+		{table: inet, name: "openports" + f, key: types(ip, l4, number)},
+		{table: inet, name: "openranges" + f, key: types(ip, l4, number), interval: true},
+	}
+}
+
+func bridgedSets(f string, ip nftables.SetDatatype) []set {
+	return []set{
+		{table: bridge, name: "sources" + f, key: types(dev, ether, ip)},
+		{table: bridge, name: "prefixes" + f, key: types(dev, ether, ip), interval: true},
+		{table: bridge, name: "routers" + f, key: types(dev, ether)},
+		{table: bridge, name: "subnets" + f, key: types(ip), interval: true},
+	}
+}
+
+// tableOf is the table that a set is in.
+var tableOf = func() map[string]uint8 {
+	m := map[string]uint8{}
+	for _, s := range sets() {
+		m[s.name] = s.table
+	}
+	return m
+}()
+
+// keyLen is how long the key of a set's element is, in registers.
+var keyLen = func() map[string]int {
+	m := map[string]int{}
+	for _, s := range sets() {
+		m[s.name] = int(nftables.MustConcatSetType(s.key...).Bytes)
+	}
+	return m
+}()
+
+// Hook numbers and priorities of linux/netfilter.h, netfilter_ipv4.h and
+// netfilter_bridge.h.
 const (
 	prerouting, forward, output, postrouting = 0, 2, 3, 4
 	mangle, dstnat, filter, srcnat           = -150, -100, 0, 100
+	bridgeDstnat                             = -300
 )
 
-func chains() []chain {
+// chains are all chains; mark is the bit that tells the guards of our bridges
+// that a packet was passed here.
+func chains(mark uint32) []chain {
 	return []chain{
-		{"ingress", "filter", prerouting, mangle, ingress()},
-		{"prerouting", "nat", prerouting, dstnat, []rule{
-			{"CVE-2025-67499: only what is for this host", join(local(), jump("publish"))}}},
-		{"output", "nat", output, dstnat, []rule{
+		{inet, "ingress", "filter", prerouting, mangle, ingress()},
+		{inet, "prerouting", "nat", prerouting, dstnat, arriving()},
+		{inet, "output", "nat", output, dstnat, []rule{
 			{"the host's own packets to its own addresses", join(local(), jump("publish"))}}},
-		{"publish", "", 0, 0, publish()},
-		{"forward", "filter", forward, filter, forwarded()},
-		{"postrouting", "nat", postrouting, srcnat, masquerade()},
+		{inet, "publish", "", 0, 0, publish()},
+		{inet, "mss", "filter", forward, mangle, clamp()},
+		{inet, "forward", "filter", forward, filter, forwarded()},
+		{inet, "passed", "", 0, 0, passed(mark)},
+		{inet, "postrouting", "nat", postrouting, srcnat, masquerade()},
+		{bridge, "source", "filter", prerouting, bridgeDstnat, source()},
+		{bridge, "arp", "", 0, 0, sourceARP()},
+		{bridge, "ip4", "", 0, 0, sourceIP("4", ipv4, saddr4, sourceDHCP())},
+		{bridge, "ip6", "", 0, 0, sourceIP("6", ipv6, saddr6, sourceND())},
 	}
+}
+
+// ipFamily is what the rules of one family are written with.
+type ipFamily struct {
+	n            uint32
+	s            string
+	saddr, daddr field
+}
+
+var families = []ipFamily{
+	{unix.NFPROTO_IPV4, "4", saddr4, daddr4},
+	{unix.NFPROTO_IPV6, "6", saddr6, daddr6},
 }
 
 func ingress() []rule {
@@ -89,35 +159,56 @@ func ingress() []rule {
 		if in4 {
 			return join(family(unix.NFPROTO_IPV4), at.masked([]byte{255, 0, 0, 0}, []byte{127, 0, 0, 0}), notLo, drop())
 		}
-		return join(family(unix.NFPROTO_IPV6), at.is(append(make([]byte, 15), 1)), notLo, drop())
+		return join(family(unix.NFPROTO_IPV6), at.is(loopback6), notLo, drop())
 	}
-	return []rule{
+	rules := []rule{
 		{"CVE-2020-8558: loopback addresses stay on lo", outside(true, daddr4)},
 		{"nobody else has a loopback address", outside(true, saddr4)},
 		{"CVE-2020-8558: loopback addresses stay on lo", outside(false, daddr6)},
 		{"nobody else has a loopback address", outside(false, saddr6)},
 		{"answers to what began inside", join(direction.is([]byte{1}), accept())},
-		{"in by its own bridge only", join(family(unix.NFPROTO_IPV4), in("nets4", daddr4), notLo, notIn("segments4", daddr4, iif), drop())},
-		{"in by its own bridge only", join(family(unix.NFPROTO_IPV6), in("nets6", daddr6), notLo, notIn("segments6", daddr6, iif), drop())},
 	}
+	for _, f := range families {
+		rules = append(rules,
+			rule{"in by its own bridge, or by an interface that is trusted", join(family(f.n), in("nets"+f.s, f.daddr), notLo,
+				notIn("segments"+f.s, f.daddr, iif), notIn("entrances"+f.s, f.daddr, iif), drop())},
+			rule{"a published port with an allow-list", join(family(f.n), in("limited"+f.s, f.daddr, l4proto, dport), local(),
+				notIn("allowed"+f.s, f.daddr, l4proto, dport, f.saddr), notLo, drop())},
+			rule{"a port of an interface with an allow-list", join(family(f.n), in("iflimited"+f.s, iif, l4proto, dport), localHere(),
+				notIn("ifallowed"+f.s, iif, l4proto, dport, f.saddr), drop())},
+		)
+	}
+	return rules
+}
+
+// linkLocal6 goes back for addresses of fe80::/10.
+func linkLocal6() rule {
+	ll, mask := append([]byte{0xfe, 0x80}, make([]byte, 14)...), append([]byte{0xff, 0xc0}, make([]byte, 14)...)
+	return rule{"a link-local client cannot be answered from another link", join(family(unix.NFPROTO_IPV6), daddr6.masked(mask, ll), goBack())}
+}
+
+// arriving sends what comes in to containers.
+func arriving() []rule {
+	rules := []rule{linkLocal6()}
+	for _, f := range families {
+		rules = append(rules,
+			rule{"a port of an interface's addresses", join(family(f.n), localHere(), dnat(f.n, true, "ifports"+f.s, iif, l4proto, dport))},
+			rule{"a range of an interface's addresses, numbers kept", join(family(f.n), localHere(), dnat(f.n, false, "ifranges"+f.s, iif, l4proto, dport))},
+		)
+	}
+	return append(rules, rule{"CVE-2025-67499: only what is for this host", join(local(), jump("publish"))})
 }
 
 func publish() []rule {
-	back := func(f uint32, m []expr.Any) []expr.Any { return join(family(f), m, goBack()) }
-	ll, llMask := append([]byte{0xfe, 0x80}, make([]byte, 14)...), append([]byte{0xff, 0xc0}, make([]byte, 14)...)
 	rules := []rule{
-		{"loopback is redirected at connect", back(unix.NFPROTO_IPV4, daddr4.masked([]byte{255, 0, 0, 0}, []byte{127, 0, 0, 0}))},
-		{"loopback is redirected at connect", back(unix.NFPROTO_IPV6, daddr6.is(append(make([]byte, 15), 1)))},
-		{"a link-local client cannot be answered from another link", back(unix.NFPROTO_IPV6, daddr6.masked(llMask, ll))},
+		{"loopback is redirected at connect", join(family(unix.NFPROTO_IPV4), daddr4.masked([]byte{255, 0, 0, 0}, []byte{127, 0, 0, 0}), goBack())},
+		{"loopback is redirected at connect", join(family(unix.NFPROTO_IPV6), daddr6.is(loopback6), goBack())},
+		linkLocal6(),
 	}
-	for _, f := range []struct {
-		n  uint32
-		s  string
-		at field
-	}{{unix.NFPROTO_IPV4, "4", daddr4}, {unix.NFPROTO_IPV6, "6", daddr6}} {
+	for _, f := range families {
 		rules = append(rules,
-			rule{"a port of one address", join(family(f.n), dnat(f.n, true, "ports"+f.s, f.at, l4proto, dport))},
-			rule{"a range of one address, numbers kept", join(family(f.n), dnat(f.n, false, "ranges"+f.s, f.at, l4proto, dport))},
+			rule{"a port of one address", join(family(f.n), dnat(f.n, true, "ports"+f.s, f.daddr, l4proto, dport))},
+			rule{"a range of one address, numbers kept", join(family(f.n), dnat(f.n, false, "ranges"+f.s, f.daddr, l4proto, dport))},
 			rule{"a port of every address", join(family(f.n), dnat(f.n, true, "anyports"+f.s, l4proto, dport))},
 			rule{"a range of every address, numbers kept", join(family(f.n), dnat(f.n, false, "anyranges"+f.s, l4proto, dport))},
 		)
@@ -125,138 +216,108 @@ func publish() []rule {
 	return rules
 }
 
-func forwarded() []rule {
+// clamp keeps TCP from filling packets that do not fit the way they take.
+func clamp() []rule {
+	syn := join(l4proto.is([]byte{unix.IPPROTO_TCP}), tcpFlags.masked([]byte{synFlag | rstFlag}, []byte{synFlag}), mssOfRoute())
 	return []rule{
+		{"from a container: as large as the route allows", join(in("links", iif), syn)},
+		{"to a container: as large as the route allows", join(in("links", oif), syn)},
+	}
+}
+
+func forwarded() []rule {
+	rules := []rule{
 		{"not ours: not decided here", join(notIn("links", iif), notIn("links", oif), accept())},
-		{"within one network", join(in("same", iif, oif), accept())},
+		{"within one network", join(in("same", iif, oif), goTo("passed"))},
 		{"nothing enters an internal network", join(in("internal", oif), drop())},
 		{"nothing leaves an internal network", join(in("internal", iif), drop())},
-		{"", join(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())},
+		{"", join(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), goTo("passed"))},
 		{"would leave with an inside address", join(ctState(expr.CtStateBitINVALID), drop())},
-		{"a published port", join(in("links", oif), bits(expr.CtKeySTATUS, ctStatusDNAT), accept())},
-		{"everything else that would enter", join(in("links", oif), drop())},
+		{"a published port", join(in("links", oif), bits(expr.CtKeySTATUS, ctStatusDNAT), goTo("passed"))},
+	}
+	for _, f := range families {
+		ping := map[string]byte{"4": unix.IPPROTO_ICMP, "6": unix.IPPROTO_ICMPV6}[f.s]
+		rules = append(rules,
+			rule{"a network that is open to everybody", join(family(f.n), in("links", oif), in("direct"+f.s, f.daddr), goTo("passed"))},
+			rule{"a port that is open", join(family(f.n), in("openports"+f.s, f.daddr, l4proto, dport), goTo("passed"))},
+			rule{"a row of ports that is open", join(family(f.n), in("openranges"+f.s, f.daddr, l4proto, dport), goTo("passed"))},
+			rule{"a network that is routed to", join(family(f.n), in("open"+f.s, f.daddr), l4proto.is([]byte{ping}), goTo("passed"))},
+		)
+	}
+	return append(rules, rule{"everything else that would enter", join(in("links", oif), drop())})
+}
+
+func passed(mark uint32) []rule {
+	return []rule{
+		{"nobody asks for the mark elsewhere", join(notIn("links", oif), accept())},
+		{"the guard of the bridge asks for it", join(setMark(mark), accept())},
 	}
 }
 
 func masquerade() []rule {
 	var rules []rule
-	for _, f := range []struct {
-		n  uint32
-		s  string
-		at field
-	}{{unix.NFPROTO_IPV4, "4", saddr4}, {unix.NFPROTO_IPV6, "6", saddr6}} {
+	for _, f := range families {
 		rules = append(rules,
-			rule{"hairpin: answers must come back through us", join(family(f.n), in("segments"+f.s, f.at, oif), bits(expr.CtKeySTATUS, ctStatusDNAT), masq())},
-			rule{"stays within its network", join(family(f.n), in("segments"+f.s, f.at, oif), accept())},
-			rule{"leaves: with the address of this host", join(family(f.n), in("masquerade"+f.s, f.at), masq())},
+			rule{"hairpin: answers must come back through us", join(family(f.n), in("segments"+f.s, f.saddr, oif), bits(expr.CtKeySTATUS, ctStatusDNAT), masq())},
+			rule{"stays within its network", join(family(f.n), in("segments"+f.s, f.saddr, oif), accept())},
+			rule{"leaves: with the address of this host", join(family(f.n), in("masquerade"+f.s, f.saddr), masq())},
 		)
 	}
 	return rules
 }
 
-// What follows are words for expressions. Fields are loaded into 4-byte
-// registers from reg on, one behind the other.
-
-const reg = unix.NFT_REG32_00
-
-const ctStatusDNAT = 1 << 5
-
-type field struct {
-	size int
-	load func(reg uint32) expr.Any
+// source looks at the frames of containers as they come out of their links,
+// also those that stay within a bridge.
+func source() []rule {
+	return []rule{
+		{"not a container's, or one that may send anything", join(notIn("guarded", iif), accept())},
+		{"another's MAC address", join(notIn("macs", iif, etherSaddr), drop())},
+		{"", join(arp, goTo("arp"))},
+		{"", join(ipv4, goTo("ip4"))},
+		{"", join(ipv6, goTo("ip6"))},
+	}
 }
 
-func payload(base expr.PayloadBase, offset, size uint32) field {
-	return field{int(size), func(r uint32) expr.Any {
-		return &expr.Payload{OperationType: expr.PayloadLoad, DestRegister: r, Base: base, Offset: offset, Len: size}
-	}}
+// The protocols are said again in the chains of each, so that nft can print the
+// rules in words.
+var arp, ipv4, ipv6 = protocol.is([]byte{0x08, 0x06}), protocol.is([]byte{0x08, 0x00}), protocol.is([]byte{0x86, 0xdd})
+
+func sourceARP() []rule {
+	return []rule{
+		{"speaks of another's MAC address", join(arp, notIn("macs", iif, arpSHA), drop())},
+		{"", join(arp, in("sources4", iif, arpSHA, arpSPA), accept())},
+		{"", join(arp, in("prefixes4", iif, arpSHA, arpSPA), accept())},
+		{"asks whether an address is free", join(arp, arpSPA.is(make([]byte, 4)), accept())},
+		{"speaks of another's address", drop()},
+	}
 }
 
-func meta(k expr.MetaKey, size int) field {
-	return field{size, func(r uint32) expr.Any { return &expr.Meta{Key: k, Register: r} }}
+func sourceDHCP() []rule {
+	return []rule{{"a DHCP client", join(ipv4, saddr4.is(make([]byte, 4)), l4proto.is([]byte{unix.IPPROTO_UDP}), dport.is([]byte{0, 67}), accept())}}
 }
 
-var (
-	saddr4, daddr4 = payload(expr.PayloadBaseNetworkHeader, 12, 4), payload(expr.PayloadBaseNetworkHeader, 16, 4)
-	saddr6, daddr6 = payload(expr.PayloadBaseNetworkHeader, 8, 16), payload(expr.PayloadBaseNetworkHeader, 24, 16)
-	dport          = payload(expr.PayloadBaseTransportHeader, 2, 2)
-	l4proto        = meta(expr.MetaKeyL4PROTO, 1)
-	iif, oif       = meta(expr.MetaKeyIIFNAME, 16), meta(expr.MetaKeyOIFNAME, 16)
-	direction      = field{1, func(r uint32) expr.Any { return &expr.Ct{Key: expr.CtKeyDIRECTION, Register: r} }}
+const (
+	routerAdvert, neighborAdvert, redirect = 134, 136, 137
+	synFlag, rstFlag                       = 2, 4
 )
 
-func (f field) is(v []byte) []expr.Any {
-	return []expr.Any{f.load(reg), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: v}}
-}
-
-func (f field) masked(mask, v []byte) []expr.Any {
-	return []expr.Any{f.load(reg),
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: uint32(f.size), Mask: mask, Xor: make([]byte, f.size)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: v}}
-}
-
-func join(parts ...[]expr.Any) (out []expr.Any) {
-	for _, p := range parts {
-		out = append(out, p...)
+func sourceND() []rule {
+	icmp := join(ipv6, l4proto.is([]byte{unix.IPPROTO_ICMPV6}))
+	return []rule{
+		{"CVE-2020-13401: a container is no router", join(icmp, icmpType.is([]byte{routerAdvert}), drop())},
+		{"nor does it know a better way", join(icmp, icmpType.is([]byte{redirect}), drop())},
+		{"speaks of another's address", join(icmp, icmpType.is([]byte{neighborAdvert}), notIn("sources6", iif, etherSaddr, ndTarget), drop())},
+		{"asks whether an address is free", join(icmp, saddr6.is(make([]byte, 16)), accept())},
 	}
-	return out
 }
 
-func family(f uint32) []expr.Any { return meta(expr.MetaKeyNFPROTO, 1).is([]byte{byte(f)}) }
-
-func named(k expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: k, Register: reg}, &expr.Cmp{Op: op, Register: reg, Data: []byte(ifname(name))}}
+// sourceIP is what both families have in common; first are the rules that only
+// one of them has.
+func sourceIP(f string, is []expr.Any, saddr field, first []rule) []rule {
+	return append(first,
+		rule{"", join(is, in("sources"+f, iif, etherSaddr, saddr), accept())},
+		rule{"", join(is, in("prefixes"+f, iif, etherSaddr, saddr), accept())},
+		rule{"routes, but for nobody here", join(is, in("routers"+f, iif, etherSaddr), notIn("subnets"+f, saddr), accept())},
+		rule{"another's address", drop()},
+	)
 }
-
-func lookup(invert bool, name string, fields ...field) []expr.Any {
-	var out []expr.Any
-	r := uint32(reg)
-	for _, f := range fields {
-		out = append(out, f.load(r))
-		r += uint32(f.size+3) / 4
-	}
-	return append(out, &expr.Lookup{SourceRegister: reg, SetName: name, Invert: invert})
-}
-
-func in(name string, fields ...field) []expr.Any    { return lookup(false, name, fields...) }
-func notIn(name string, fields ...field) []expr.Any { return lookup(true, name, fields...) }
-
-// dnat sends to what a map holds for fields: an address, or an address and a port.
-func dnat(f uint32, withPort bool, name string, fields ...field) []expr.Any {
-	out := lookup(false, name, fields...)
-	l := out[len(out)-1].(*expr.Lookup)
-	l.DestRegister, l.IsDestRegSet = reg, true
-	nat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: f, RegAddrMin: reg}
-	if withPort {
-		nat.RegProtoMin = reg + 1
-		if f == unix.NFPROTO_IPV6 {
-			nat.RegProtoMin = reg + 4
-		}
-	}
-	return append(out, nat)
-}
-
-func local() []expr.Any {
-	return []expr.Any{
-		&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: native(unix.RTN_LOCAL)}}
-}
-
-func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
-
-// bits matches when one of mask is set.
-func bits(k expr.CtKey, mask uint32) []expr.Any {
-	return []expr.Any{
-		&expr.Ct{Key: k, Register: reg},
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(mask), Xor: native(0)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: native(0)}}
-}
-
-func ctState(mask uint32) []expr.Any { return bits(expr.CtKeySTATE, mask) }
-
-func verdict(k expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: k}} }
-func accept() []expr.Any                    { return verdict(expr.VerdictAccept) }
-func drop() []expr.Any                      { return verdict(expr.VerdictDrop) }
-func goBack() []expr.Any                    { return verdict(expr.VerdictReturn) }
-func masq() []expr.Any                      { return []expr.Any{&expr.Masq{}} }
-func jump(to string) []expr.Any             { return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: to}} }

@@ -1,6 +1,8 @@
-// Package nft holds our one nftables table: which traffic may pass, and where
+// Package nft holds our nftables table: which traffic may pass, and where
 // published ports go. README.md draws the way of a packet, table.nft is the
-// fixed part of the table.
+// fixed part of the table. To the kernel it is two tables of one name: of the
+// family "inet" for packets that are routed, and of "bridge" for what containers
+// send, also to each other.
 //
 // The chains are fixed; what changes at run time are elements of sets and maps.
 // So a change costs the same whatever the table holds, and all changes of a
@@ -22,7 +24,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -33,18 +34,26 @@ import (
 	"isle/internal/reconcile"
 )
 
-// Table is our table in one namespace. Its methods may be called by several
-// goroutines.
-type Table struct {
-	Name string
+// DefaultMark is the bit of a packet's mark that says to the guards of our
+// bridges that our chains have passed it.
+const DefaultMark = 1 << 27
 
-	mu    sync.Mutex
-	conn  *nlmsg.Conn
-	ready bool // the fixed part was seen to be right
+// Table is our table in one namespace. Its methods may be called by several
+// goroutines. The exported fields are to be set before the first use.
+type Table struct {
+	Name     string
+	Mark     uint32 // 0: DefaultMark
+	NoBridge bool   // the kernel's nftables know no bridges: there are no Sources
+
+	mu        sync.Mutex
+	conn      *nlmsg.Conn
+	ready     bool // the fixed part was seen to be right
+	reference listing
 	// written: a batch under the generation that was read before it went
 	// through, so nobody else can have come between.
 	written bool
-	segs    map[netspec.Segment]struct{} // they share elements, so the others must be known when one goes
+	refs    map[element]int    // how many objects need an element that objects may share
+	stray   map[string]element // what was found and belongs to no object
 }
 
 // Open opens the table of ns; nil is the calling thread's. Nothing is made
@@ -56,6 +65,44 @@ func Open(ns *os.File, name string) (*Table, error) {
 		return t, netns.Visit(ns, open)
 	}
 	return t, open()
+}
+
+// KnowsBridges reports whether nftables can look at what bridges forward.
+func KnowsBridges() bool {
+	err := netns.Scratch(func() error {
+		t, err := Open(nil, "probe")
+		if err != nil {
+			return err
+		}
+		defer t.Close()
+		c := chain{bridge, "probe", "filter", prerouting, bridgeDstnat, nil}
+		return t.all([]message{
+			t.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, t.attrs(bridge, unix.NFTA_TABLE_NAME)),
+			t.chainMessage(c),
+			t.ruleMessage(c, rule{"", arp}), // "meta" is a module of its own for bridges
+		})
+	})
+	return err == nil
+}
+
+// GuardMark is the bit that says that our chains have passed a packet.
+func (t *Table) GuardMark() uint32 { return cmp.Or(t.Mark, DefaultMark) }
+
+func (t *Table) families() []uint8 {
+	if t.NoBridge {
+		return []uint8{inet}
+	}
+	return []uint8{inet, bridge}
+}
+
+func (t *Table) has(family uint8) bool { return slices.Contains(t.families(), family) }
+
+// elementsOf are those of o, without what this kernel has no set for.
+func (t *Table) elementsOf(o netspec.Object) []element {
+	if s, ok := o.(netspec.Stray); ok {
+		return []element{t.stray[s.ID]}
+	}
+	return slices.DeleteFunc(elementsOf(o), func(e element) bool { return !t.has(tableOf[e.set]) })
 }
 
 // PortID is how notifications name our socket.
@@ -71,8 +118,8 @@ type op struct {
 	e      element
 }
 
-// Apply makes changes of Segments and Publishes, all or none. When err is not
-// nil, changes[failed] is the first to blame.
+// Apply makes changes of the objects that elements are made of, all or none.
+// When err is not nil, changes[failed] is the first to blame.
 func (t *Table) Apply(ctx context.Context, changes []reconcile.Change) (failed int, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -83,9 +130,9 @@ func (t *Table) Apply(ctx context.Context, changes []reconcile.Change) (failed i
 		if err := t.ensure(); err != nil {
 			return 0, err
 		}
-		ops, segs := t.ops(changes)
+		ops, delta := t.ops(changes)
 		if failed, err = t.write(ops); err == nil {
-			t.segs = segs
+			t.count(delta)
 			return 0, nil
 		}
 		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ERESTART) {
@@ -97,27 +144,51 @@ func (t *Table) Apply(ctx context.Context, changes []reconcile.Change) (failed i
 }
 
 // ops are the elements to delete, then those to add: a range may be given up
-// and taken by another in one batch.
-func (t *Table) ops(changes []reconcile.Change) ([]op, map[netspec.Segment]struct{}) {
-	var ops []op
-	segs := map[netspec.Segment]struct{}{}
-	for s := range t.segs {
-		segs[s] = struct{}{}
+// and taken by another in one batch. An element that objects share is deleted
+// when none needs it any more; delta is how the need changes.
+func (t *Table) ops(changes []reconcile.Change) (ops []op, delta map[element]int) {
+	delta = map[element]int{}
+	for _, c := range changes {
+		for _, e := range t.shared(c.Old) {
+			delta[e]--
+		}
+		for _, e := range t.shared(c.New) {
+			delta[e]++
+		}
 	}
+	gone := elements{}
 	for i, c := range changes {
-		if _, ok := cmp.Or(c.New, c.Old).(netspec.Segment); ok {
-			ops = append(ops, segmentOps(segs, i, c)...)
-			continue
+		for _, e := range t.elementsOf(c.Old) {
+			if _, twice := gone[e]; !twice && t.refs[e]+delta[e] <= 0 {
+				gone[e] = struct{}{}
+				ops = append(ops, op{i, true, e})
+			}
 		}
-		if p, ok := c.Old.(netspec.Publish); ok {
-			ops = appendOps(ops, i, true, publishElements(p))
-		}
-		if p, ok := c.New.(netspec.Publish); ok {
-			ops = appendOps(ops, i, false, publishElements(p))
+		for _, e := range t.elementsOf(c.New) {
+			ops = append(ops, op{i, false, e})
 		}
 	}
 	slices.SortStableFunc(ops, func(a, b op) int { return order(a) - order(b) })
-	return ops, segs
+	return ops, delta
+}
+
+// shared are the elements of o, if other objects may have some of them too.
+func (t *Table) shared(o netspec.Object) []element {
+	if !shares(o) {
+		return nil
+	}
+	return t.elementsOf(o)
+}
+
+func (t *Table) count(delta map[element]int) {
+	if t.refs == nil {
+		t.refs = map[element]int{}
+	}
+	for e, n := range delta {
+		if t.refs[e] += n; t.refs[e] <= 0 {
+			delete(t.refs, e)
+		}
+	}
 }
 
 func order(o op) int {
@@ -125,43 +196,6 @@ func order(o op) int {
 		return 0
 	}
 	return 1
-}
-
-func appendOps(ops []op, i int, del bool, es []element) []op {
-	for _, e := range es {
-		ops = append(ops, op{i, del, e})
-	}
-	return ops
-}
-
-// segmentOps moves segs over c. Elements that another segment needs stay.
-func segmentOps(segs map[netspec.Segment]struct{}, i int, c reconcile.Change) (ops []op) {
-	if s, ok := c.Old.(netspec.Segment); ok {
-		delete(segs, s)
-	}
-	if s, ok := c.New.(netspec.Segment); ok {
-		segs[s] = struct{}{}
-		ops = appendOps(ops, i, false, segmentElements(s))
-	}
-	if s, ok := c.Old.(netspec.Segment); ok {
-		need := needed(segs)
-		for _, e := range segmentElements(s) {
-			if _, ok := need[e]; !ok {
-				ops = append(ops, op{i, true, e})
-			}
-		}
-	}
-	return ops
-}
-
-func needed(segs map[netspec.Segment]struct{}) elements {
-	es := elements{}
-	for s := range segs {
-		for _, e := range segmentElements(s) {
-			es[e] = struct{}{}
-		}
-	}
-	return es
 }
 
 // write sends ops as one batch. What stands in the way of idempotence is taken
@@ -231,8 +265,8 @@ func (t *Table) differs(e element, err error) bool {
 	return false
 }
 
-// Read returns the Segments and Publishes in force. When the fixed part of the
-// table is not as it should be there are none, and the next Apply makes it anew.
+// Read returns what is in force. When the fixed part of the table is not as it
+// should be nothing is, and the next Apply makes it anew.
 func (t *Table) Read() (netspec.State, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -244,34 +278,43 @@ func (t *Table) Read() (netspec.State, error) {
 		if err != nil || !ok {
 			return err
 		}
-		es, err := t.elements()
+		objs, err := t.learn()
 		if err != nil {
 			return err
 		}
 		t.ready = true
-		segs, pubs := objects(es)
-		t.remember(segs)
-		for _, x := range segs {
-			s.Add(x)
-		}
-		for _, x := range pubs {
-			s.Add(x)
+		s.Add(objs...)
+		for id := range t.stray {
+			s.Add(netspec.Stray{ID: id})
 		}
 		return nil
 	})
 	return s, err
 }
 
-func (t *Table) remember(segs []netspec.Segment) {
-	t.segs = map[netspec.Segment]struct{}{}
-	for _, x := range segs {
-		t.segs[x] = struct{}{}
+// learn reads the objects in force, and notes what they share and what is
+// nobody's.
+func (t *Table) learn() ([]netspec.Object, error) {
+	es, err := t.elements()
+	if err != nil {
+		return nil, err
 	}
+	objs, stray := t.objects(es)
+	t.refs, t.stray = map[element]int{}, map[string]element{}
+	for _, o := range objs {
+		for _, e := range t.shared(o) {
+			t.refs[e]++
+		}
+	}
+	for _, e := range stray {
+		t.stray[fmt.Sprintf("%s %x %x", e.set, e.key, e.end)] = e
+	}
+	return objs, nil
 }
 
-// ensure makes the fixed part of the table what it should be. A table of
-// another version, or one that somebody changed, is replaced in one batch with
-// all elements that can be understood: no connection notices.
+// ensure makes the fixed part of the table what it should be. One that somebody
+// changed, or that another version made, is replaced in one batch with all
+// elements that can be understood: no connection notices.
 func (t *Table) ensure() error {
 	if t.ready {
 		return nil
@@ -281,16 +324,11 @@ func (t *Table) ensure() error {
 		if err != nil {
 			return err
 		}
-		es, err := t.elements()
-		if err != nil {
+		objs, err := t.learn()
+		if err != nil || ok {
 			return err
 		}
-		segs, pubs := objects(es)
-		t.remember(segs)
-		if ok {
-			return nil
-		}
-		return t.replace(gen, segs, pubs)
+		return t.replace(gen, objs)
 	})
 	if err != nil {
 		return fmt.Errorf("set up nftables table %s: %w", t.Name, err)
@@ -299,40 +337,45 @@ func (t *Table) ensure() error {
 	return nil
 }
 
-func (t *Table) replace(gen uint32, segs []netspec.Segment, pubs []netspec.Publish) error {
-	exists, _, err := t.table()
+func (t *Table) replace(gen uint32, objs []netspec.Object) error {
+	msgs, err := t.removals()
 	if err != nil {
 		return err
 	}
-	var msgs []nlmsg.Message
-	if exists {
-		msgs = append(msgs, t.message(unix.NFT_MSG_DELTABLE, 0, t.attrs(unix.NFTA_TABLE_NAME)))
-	}
 	msgs = append(msgs, t.fixed()...)
-	for e := range needed(setOf(segs)) {
-		msgs = append(msgs, t.elementMessage(op{e: e}))
-	}
-	for _, p := range pubs {
-		for _, e := range publishElements(p) {
-			msgs = append(msgs, t.elementMessage(op{e: e}))
+	es := elements{}
+	for _, o := range objs {
+		for _, e := range t.elementsOf(o) {
+			es[e] = struct{}{}
 		}
 	}
+	for e := range es {
+		msgs = append(msgs, t.elementMessage(op{e: e}))
+	}
 	errs, err := t.batch(gen, msgs)
-	t.written = err == nil && len(errs) == 0
+	if t.written = err == nil && len(errs) == 0; t.written {
+		t.stray = nil
+	}
 	for i := range msgs {
 		if errs[i] != nil {
-			return fmt.Errorf("message %d (type %#x): %w", i, msgs[i].Type, errs[i])
+			return fmt.Errorf("%s: %w", describe(msgs[i]), errs[i])
 		}
 	}
 	return err
 }
 
-func setOf(segs []netspec.Segment) map[netspec.Segment]struct{} {
-	m := map[netspec.Segment]struct{}{}
-	for _, s := range segs {
-		m[s] = struct{}{}
+// removals delete what there is of the table.
+func (t *Table) removals() (msgs []message, err error) {
+	for _, f := range t.families() {
+		exists, _, err := t.table(f)
+		if err != nil {
+			return nil, err
+		}
+		if exists {
+			msgs = append(msgs, t.message(unix.NFT_MSG_DELTABLE, 0, t.attrs(f, unix.NFTA_TABLE_NAME)))
+		}
 	}
-	return m
+	return msgs, nil
 }
 
 // atOneTime runs fn, which reads several things, again until nobody changed
@@ -366,22 +409,13 @@ func (t *Table) atOneTime(fn func(gen uint32) error) error {
 func (t *Table) Delete() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ready, t.segs = false, nil
-	errs, err := t.batch(0, []nlmsg.Message{t.message(unix.NFT_MSG_DELTABLE, 0, t.attrs(unix.NFTA_TABLE_NAME))})
-	if err != nil {
+	t.ready, t.refs, t.stray = false, nil, nil
+	msgs, err := t.removals()
+	if err != nil || len(msgs) == 0 {
 		return err
 	}
-	if err := errs[0]; err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := t.all(msgs); err != nil {
 		return fmt.Errorf("delete nftables table %s: %w", t.Name, err)
 	}
 	return nil
-}
-
-// comments are those of a chain's rules, by which it is known again.
-func comments(c chain) string {
-	var b strings.Builder
-	for _, r := range c.rules {
-		b.WriteString(r.comment + "\n")
-	}
-	return b.String()
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"slices"
 
 	"github.com/google/nftables"
@@ -26,10 +25,10 @@ const (
 	subsystem         = unix.NFNL_SUBSYS_NFTABLES << 8
 )
 
-func (t *Table) header() *nlmsg.Attrs { return nlmsg.Header(unix.NFPROTO_INET, 0, 0, 0) }
-
-// attrs begins a message that names the table.
-func (t *Table) attrs(typ uint16) *nlmsg.Attrs { return t.header().Str(typ, t.Name) }
+// attrs begins a message that names the table of a family.
+func (t *Table) attrs(family uint8, typ uint16) *nlmsg.Attrs {
+	return nlmsg.Header(family, 0, 0, 0).Str(typ, t.Name)
+}
 
 func (t *Table) message(typ, flags uint16, a *nlmsg.Attrs) nlmsg.Message {
 	return nlmsg.Message{Type: subsystem | typ, Flags: flags, Data: a.Data()}
@@ -91,25 +90,6 @@ func (t *Table) generation() (uint32, error) {
 	return nlmsg.B32(nlmsg.Find(b[4:], unix.NFTA_GEN_ID)), nil
 }
 
-// version names the fixed part: tables of another version are replaced.
-func version() string {
-	h := fnv.New32a()
-	for _, c := range chains() {
-		fmt.Fprintln(h, c.name, c.kind, c.hook, c.priority, len(c.rules))
-		for _, r := range c.rules {
-			fmt.Fprint(h, r.comment)
-			for _, e := range r.exprs {
-				b, _ := expr.Marshal(unix.NFPROTO_INET, e) // fixed reports the error
-				h.Write(b)
-			}
-		}
-	}
-	for _, s := range sets() {
-		fmt.Fprint(h, s)
-	}
-	return fmt.Sprintf("isle, rules %08x", h.Sum32())
-}
-
 func udata(comment string) []byte {
 	if comment == "" {
 		return nil
@@ -122,19 +102,27 @@ func comment(b []byte) string {
 	return s
 }
 
-// fixed makes the table with its sets, chains and rules.
-func (t *Table) fixed() []nlmsg.Message {
-	msgs := []nlmsg.Message{t.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
-		t.attrs(unix.NFTA_TABLE_NAME).Put(nftaTableUserdata, udata(version())))}
-	for i, s := range sets() {
-		msgs = append(msgs, t.setMessage(uint32(i+1), s))
+// note is what people see in a listing.
+const note = "kept by isled: what others change here is put right"
+
+// fixed makes the tables with their sets, chains and rules.
+func (t *Table) fixed() (msgs []nlmsg.Message) {
+	for _, f := range t.families() {
+		msgs = append(msgs, t.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+			t.attrs(f, unix.NFTA_TABLE_NAME).Put(nftaTableUserdata, udata(note))))
 	}
-	for _, c := range chains() {
+	for i, s := range sets() {
+		if t.has(s.table) {
+			msgs = append(msgs, t.setMessage(uint32(i+1), s))
+		}
+	}
+	chains := slices.DeleteFunc(chains(t.GuardMark()), func(c chain) bool { return !t.has(c.table) })
+	for _, c := range chains {
 		msgs = append(msgs, t.chainMessage(c))
 	}
-	for _, c := range chains() {
+	for _, c := range chains {
 		for _, r := range c.rules {
-			msgs = append(msgs, t.ruleMessage(c.name, r))
+			msgs = append(msgs, t.ruleMessage(c, r))
 		}
 	}
 	return msgs
@@ -152,7 +140,7 @@ func (t *Table) setMessage(id uint32, s set) nlmsg.Message {
 	if s.data != nil {
 		flags |= unix.NFT_SET_MAP
 	}
-	a := t.attrs(unix.NFTA_SET_TABLE).Str(unix.NFTA_SET_NAME, s.name).B32(unix.NFTA_SET_FLAGS, flags).
+	a := t.attrs(s.table, unix.NFTA_SET_TABLE).Str(unix.NFTA_SET_NAME, s.name).B32(unix.NFTA_SET_FLAGS, flags).
 		B32(unix.NFTA_SET_KEY_TYPE, key.GetNFTMagic()).B32(unix.NFTA_SET_KEY_LEN, key.Bytes).B32(unix.NFTA_SET_ID, id)
 	if s.data != nil {
 		data := nftables.MustConcatSetType(s.data...)
@@ -181,7 +169,7 @@ func fields(a *nlmsg.Attrs, key []nftables.SetDatatype) {
 }
 
 func (t *Table) chainMessage(c chain) nlmsg.Message {
-	a := t.attrs(unix.NFTA_CHAIN_TABLE).Str(unix.NFTA_CHAIN_NAME, c.name)
+	a := t.attrs(c.table, unix.NFTA_CHAIN_TABLE).Str(unix.NFTA_CHAIN_NAME, c.name)
 	if c.kind != "" {
 		a.Nest(unix.NFTA_CHAIN_HOOK, func(a *nlmsg.Attrs) {
 			a.B32(unix.NFTA_HOOK_HOOKNUM, c.hook).B32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
@@ -191,11 +179,11 @@ func (t *Table) chainMessage(c chain) nlmsg.Message {
 	return t.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, a)
 }
 
-func (t *Table) ruleMessage(chain string, r rule) nlmsg.Message {
-	a := t.attrs(unix.NFTA_RULE_TABLE).Str(unix.NFTA_RULE_CHAIN, chain)
+func (t *Table) ruleMessage(c chain, r rule) nlmsg.Message {
+	a := t.attrs(c.table, unix.NFTA_RULE_TABLE).Str(unix.NFTA_RULE_CHAIN, c.name)
 	a.Nest(unix.NFTA_RULE_EXPRESSIONS, func(a *nlmsg.Attrs) {
 		for _, e := range r.exprs {
-			b, err := expr.Marshal(unix.NFPROTO_INET, e)
+			b, err := expr.Marshal(c.table, e)
 			if err != nil {
 				panic(fmt.Sprintf("nft: rule %q cannot be encoded: %v", r.comment, err)) // rules are constants
 			}
@@ -208,8 +196,25 @@ func (t *Table) ruleMessage(chain string, r rule) nlmsg.Message {
 	return t.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, a)
 }
 
+// describe names what a message is about, for errors.
+func describe(m nlmsg.Message) string {
+	name := func(typ uint16) string { return nlmsg.Str(nlmsg.Find(m.Data[4:], typ)) }
+	family := map[byte]string{inet: "inet", bridge: "bridge"}[m.Data[0]]
+	switch m.Type &^ subsystem {
+	case unix.NFT_MSG_NEWSET:
+		return family + " set " + name(unix.NFTA_SET_NAME)
+	case unix.NFT_MSG_NEWCHAIN:
+		return family + " chain " + name(unix.NFTA_CHAIN_NAME)
+	case unix.NFT_MSG_NEWRULE:
+		return fmt.Sprintf("%s rule %q of chain %s", family, comment(nlmsg.Find(m.Data[4:], unix.NFTA_RULE_USERDATA)), name(unix.NFTA_RULE_CHAIN))
+	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
+		return family + " element of set " + name(unix.NFTA_SET_ELEM_LIST_SET)
+	}
+	return family + " table"
+}
+
 func (t *Table) elementMessage(o op) nlmsg.Message {
-	a := t.attrs(unix.NFTA_SET_ELEM_LIST_TABLE).Str(unix.NFTA_SET_ELEM_LIST_SET, o.e.set)
+	a := t.attrs(tableOf[o.e.set], unix.NFTA_SET_ELEM_LIST_TABLE).Str(unix.NFTA_SET_ELEM_LIST_SET, o.e.set)
 	a.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(a *nlmsg.Attrs) {
 		a.Nest(unix.NFTA_LIST_ELEM, func(a *nlmsg.Attrs) { elementAttrs(a, o) })
 	})
@@ -238,9 +243,9 @@ func elementAttrs(a *nlmsg.Attrs, o op) {
 	}
 }
 
-// table reports whether the table is there, and its comment.
-func (t *Table) table() (exists bool, note string, err error) {
-	b, err := t.conn.Get(t.message(unix.NFT_MSG_GETTABLE, 0, t.attrs(unix.NFTA_TABLE_NAME)))
+// table reports whether the table of a family is there, and its comment.
+func (t *Table) table(family uint8) (exists bool, note string, err error) {
+	b, err := t.conn.Get(t.message(unix.NFT_MSG_GETTABLE, 0, t.attrs(family, unix.NFTA_TABLE_NAME)))
 	if errors.Is(err, unix.ENOENT) {
 		return false, "", nil
 	}
@@ -250,41 +255,14 @@ func (t *Table) table() (exists bool, note string, err error) {
 	return true, comment(nlmsg.Find(b[4:], nftaTableUserdata)), nil
 }
 
-// check reports whether the fixed part is there, whole and of this version.
-func (t *Table) check() (bool, error) {
-	exists, note, err := t.table()
-	if err != nil || !exists || note != version() {
-		return false, err
-	}
-	have, err := t.chainComments()
-	if err != nil {
-		return false, err
-	}
-	for _, c := range chains() {
-		if have[c.name] != comments(c) {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-func (t *Table) chainComments() (map[string]string, error) {
-	bs, err := t.conn.Dump(t.message(unix.NFT_MSG_GETRULE, 0, t.attrs(unix.NFTA_RULE_TABLE)))
-	have := map[string]string{}
-	for _, b := range bs {
-		have[nlmsg.Str(nlmsg.Find(b[4:], unix.NFTA_RULE_CHAIN))] += comment(nlmsg.Find(b[4:], unix.NFTA_RULE_USERDATA)) + "\n"
-	}
-	return have, err
-}
-
 // elements reads what is in our sets. Sets that are not there are empty.
 func (t *Table) elements() (elements, error) {
 	es := elements{}
-	if exists, _, err := t.table(); err != nil || !exists {
-		return es, err
-	}
 	for _, s := range sets() {
-		a := t.attrs(unix.NFTA_SET_ELEM_LIST_TABLE).Str(unix.NFTA_SET_ELEM_LIST_SET, s.name)
+		if !t.has(s.table) {
+			continue
+		}
+		a := t.attrs(s.table, unix.NFTA_SET_ELEM_LIST_TABLE).Str(unix.NFTA_SET_ELEM_LIST_SET, s.name)
 		bs, err := t.conn.Dump(t.message(unix.NFT_MSG_GETSETELEM, 0, a))
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return nil, fmt.Errorf("read nftables set %s: %w", s.name, err)

@@ -15,6 +15,8 @@ import (
 type Features struct {
 	SockAddr bool // cgroup eBPF programs at connect, sendmsg, recvmsg and getpeername
 	IPv6     bool // the kernel has IPv6
+	Sources  bool // nftables can look at what bridges forward
+	Guard    bool // eBPF programs can stand on bridges
 	// SockAddrError says why SockAddr is false, for people.
 	SockAddrError string
 }

@@ -90,8 +90,9 @@ func OurAddr(b []byte) bool {
 	return len(b) >= unix.SizeofIfAddrmsg && parseAddr(b).Proto == Proto
 }
 
-// AddrLink is the number of the link that a message about an address is about.
-func AddrLink(b []byte) int32 {
+// LinkOf is the number of the link that a message about an address, or about a
+// queue or a filter of tc, is about: both have it at one place.
+func LinkOf(b []byte) int32 {
 	if len(b) < unix.SizeofIfAddrmsg {
 		return 0
 	}

@@ -37,7 +37,8 @@ type machine struct{ *kernel.Kernel }
 
 func (m machine) Host(ctx context.Context) (network.Host, error) {
 	f, err := m.Facts(ctx)
-	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: m.Features().SockAddr}, err
+	can := m.Features()
+	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources}, err
 }
 
 func (m machine) Foreign(context.Context) ([]ipam.Foreign, error) { return nil, nil }

@@ -139,6 +139,7 @@ var harms = []struct{ name, command string }{
 	{"bridge down", "ip link set BRIDGE down"},
 	{"another MTU", "ip link set VETH mtu 1300"},
 	{"port taken out of its bridge", "ip link set VETH nomaster"},
+	{"guard taken off", "tc qdisc del dev BRIDGE clsact"},
 	{"bridge deleted", "ip link del BRIDGE"},
 	{"veth deleted", "ip link del VETH"},
 	{"forwarding switched off", "sysctl -q -w net.ipv4.ip_forward=0"},

@@ -23,6 +23,19 @@ const (
 	optTrusted    = "com.docker.network.bridge.trusted_host_interfaces"
 	optMTU        = "com.docker.network.driver.mtu"
 	optSysctls    = "com.docker.network.endpoint.sysctls"
+	optGuard      = "isle.bridge.source_guard"
+	optMode       = "isle.bridge.mode"
+	optSources    = "isle.endpoint.sources"
+)
+
+// mode is how a family of a network is joined to the world outside.
+type mode string
+
+const (
+	nat         mode = "nat"             // published ports of the host; what leaves gets the host's address
+	unprotected mode = "nat-unprotected" // as nat, and everybody who routes here reaches all ports of containers
+	routed      mode = "routed"          // no translation: published ports are open at the containers' own addresses
+	isolated    mode = "isolated"        // the host has no address there; internal networks only
 )
 
 // options are a network's, read.
@@ -32,12 +45,23 @@ type options struct {
 	Masquerade  bool
 	InhibitIPv4 bool // the bridge gets no IPv4 address
 	MTU         int  // 0: the host's
+	Mode4       mode
+	Mode6       mode
+	Trusted     []string // interfaces of the host from which published ports are reached at the containers' addresses
+	Guard       bool     // containers send with their own addresses only
+}
+
+func (o options) mode(v4 bool) mode {
+	if v4 {
+		return o.Mode4
+	}
+	return o.Mode6
 }
 
 // parse reads the options of a network. Options that are not ours are left
 // alone, as Docker does; ours with a meaning that we do not have are refused.
 func parse(opts map[string]string) (options, error) {
-	o := options{ICC: true, Masquerade: true}
+	o := options{ICC: true, Masquerade: true, Mode4: nat, Mode6: nat, Guard: true}
 	for _, k := range slices.Sorted(maps.Keys(opts)) {
 		if err := o.set(k, opts[k]); err != nil {
 			return o, fmt.Errorf("option %s=%s: %w: %w", k, opts[k], err, errdefs.ErrInvalidArgument)
@@ -62,13 +86,17 @@ func (o *options) set(k, v string) (err error) {
 		if o.MTU, err = strconv.Atoi(v); err == nil && (o.MTU < 68 || o.MTU > 65535) && o.MTU != 0 {
 			err = fmt.Errorf("must be from 68 to 65535")
 		}
-	case optMode4, optMode6:
-		if v != "" && v != "nat" {
-			err = fmt.Errorf("only the gateway mode \"nat\" is known to this version")
-		}
+	case optMode4:
+		o.Mode4, err = parseMode(v)
+	case optMode6:
+		o.Mode6, err = parseMode(v)
 	case optTrusted:
-		if v != "" {
-			err = fmt.Errorf("not known to this version")
+		o.Trusted, err = parseTrusted(v)
+	case optGuard:
+		o.Guard, err = parseBool(v)
+	case optMode:
+		if v != "" && v != "bridge" {
+			err = fmt.Errorf("there is only one (hint: leave it out; a network grows beyond 1,023 containers by itself)")
 		}
 	case network.OptHostBinding:
 		if v != "" {
@@ -80,6 +108,49 @@ func (o *options) set(k, v string) (err error) {
 		}
 	}
 	return err
+}
+
+func parseMode(v string) (mode, error) {
+	switch m := mode(v); m {
+	case "":
+		return nat, nil
+	case nat, unprotected, routed, isolated:
+		return m, nil
+	}
+	return "", fmt.Errorf("must be nat, nat-unprotected, routed or isolated")
+}
+
+func parseTrusted(v string) (names []string, err error) {
+	for name := range strings.SplitSeq(v, ":") {
+		if name == "" {
+			continue
+		}
+		if err := network.CheckInterface(name); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// sources reads what an endpoint may send from besides its own addresses:
+// prefixes with commas between them, or "any" for everything.
+func sources(v string) (prefixes []netip.Prefix, all bool, err error) {
+	for s := range strings.SplitSeq(v, ",") {
+		switch s = strings.TrimSpace(s); s {
+		case "":
+		case "any":
+			all = true
+		default:
+			p, err := netip.ParsePrefix(s)
+			if err != nil {
+				return nil, false, fmt.Errorf("option %s: %q is neither a prefix nor \"any\": %w", optSources, s, errdefs.ErrInvalidArgument)
+			}
+			prefixes = append(prefixes, p.Masked())
+		}
+	}
+	return prefixes, all, nil
 }
 
 func parseBool(s string) (bool, error) {

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -24,8 +25,14 @@ func (Driver) Caps() network.Caps { return network.Caps{IPAM: true, Publish: tru
 
 // Validate implements network.Driver.
 func (Driver) Validate(n network.Network) error {
-	if _, err := parse(n.Options); err != nil {
+	o, err := parse(n.Options)
+	if err != nil {
 		return err
+	}
+	for k, m := range map[string]mode{optMode4: o.Mode4, optMode6: o.Mode6} {
+		if m == isolated && !n.Internal {
+			return fmt.Errorf("option %s=isolated: only an internal network can do without a gateway (hint: add --internal): %w", k, errdefs.ErrInvalidArgument)
+		}
 	}
 	for _, p := range n.Pools {
 		if p.Gateway.IsValid() && !p.Subnet.Contains(p.Gateway) {
@@ -74,15 +81,37 @@ func bridgeName(prefix, id string) string {
 
 func (p plan) bridge(s netspec.State) {
 	s.Add(netspec.Link{Name: p.link, Kind: netspec.Bridge, MTU: p.mtu, MAC: mac(p.ID)})
-	var subnets []netip.Prefix
+	if p.host.Guard {
+		s.Add(netspec.Guard{Link: p.link, Internal: p.Internal})
+	}
 	for _, pool := range p.Pools {
-		subnets = append(subnets, pool.Subnet)
-		if pool.Gateway.IsValid() && !(p.o.InhibitIPv4 && pool.Gateway.Is4()) {
+		if p.hasAddress(pool) {
 			s.Add(netspec.Addr{Link: p.link, Prefix: netip.PrefixFrom(pool.Gateway, pool.Subnet.Bits())})
 		}
+		s.Add(firewall.Segment(p.link, pool.Subnet, p.policy(pool))...)
 	}
-	s.Add(firewall.Segments(p.link, subnets, firewall.Policy{Masquerade: p.o.Masquerade, Internal: p.Internal})...)
 	p.ipv6(s, "", p.link)
+}
+
+// hasAddress reports whether the bridge has the pool's gateway for its own.
+func (p plan) hasAddress(pool network.Pool) bool {
+	v4 := pool.Gateway.Is4()
+	return pool.Gateway.IsValid() && p.o.mode(v4) != isolated && !(p.o.InhibitIPv4 && v4)
+}
+
+func (p plan) policy(pool network.Pool) firewall.Policy {
+	m := p.o.mode(pool.Subnet.Addr().Is4())
+	f := firewall.Policy{Masquerade: p.o.Masquerade && m != routed, Internal: p.Internal}
+	switch {
+	case p.Internal:
+	case m == unprotected:
+		f.Access = netspec.AccessDirect
+	case m == routed:
+		f.Access = netspec.AccessOpen
+	default:
+		f.Trusted = p.o.Trusted
+	}
+	return f
 }
 
 // ipv6 sets how an interface is to take IPv6: not at all on a network without
@@ -113,17 +142,30 @@ func (p plan) endpoint(s netspec.State, ep network.Endpoint) error {
 	for _, a := range ep.LinkLocal {
 		s.Add(netspec.Addr{NS: ns, Link: ep.Interface, Prefix: a})
 	}
-	if err := p.sysctls(s, ep); err != nil {
+	if err := errors.Join(p.sysctls(s, ep), p.sources(s, ep)); err != nil {
 		return err
 	}
-	if p.Internal {
-		return nil
-	}
-	t := publish.Target{V4: ep.Addr(true), V6: ep.Addr(false), Link: p.link}
-	for _, m := range ep.Publish {
-		s.Add(publish.Plan(publish.Mapping(m), t, p.host.SockAddr)...)
+	if !p.Internal {
+		p.publish(s, ep)
 	}
 	return nil
+}
+
+// publish gives the endpoint its ports of the host, and opens its own where
+// others are let in to them.
+func (p plan) publish(s netspec.State, ep network.Endpoint) {
+	t := publish.Target{V4: ep.Addr(true), V6: ep.Addr(false), Link: p.link}
+	var open []firewall.Ports
+	for _, m := range ep.Publish {
+		to, mode := t.For(m.HostIP), p.o.mode(m.HostIP.Is4())
+		if mode != routed {
+			s.Add(publish.Plan(publish.Mapping(m), t, p.host.SockAddr)...)
+		}
+		if to.IsValid() && (mode == routed || mode == nat && len(p.o.Trusted) > 0) && !m.HostIP.IsLoopback() {
+			open = append(open, firewall.Ports{To: to, Proto: m.Proto, First: m.ContainerPort, Count: m.Count})
+		}
+	}
+	s.Add(firewall.Open(p.link, open)...)
 }
 
 // sysctls are the interface's: the user's go before ours.

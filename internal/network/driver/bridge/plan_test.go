@@ -25,6 +25,8 @@ func TestConformance(t *testing.T) {
 		map[string]string{"com.docker.network.bridge.name": "br0"},
 		map[string]string{"com.docker.network.bridge.enable_icc": "false", "com.docker.network.bridge.enable_ip_masquerade": "false"},
 		map[string]string{"com.docker.network.bridge.inhibit_ipv4": "true", "com.docker.network.driver.mtu": "9000"},
+		map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": "routed", "com.docker.network.bridge.gateway_mode_ipv6": "nat-unprotected"},
+		map[string]string{"com.docker.network.bridge.trusted_host_interfaces": "eth1:eth2", "isle.bridge.source_guard": "false"},
 	)
 }
 
@@ -61,10 +63,11 @@ func golden(t *testing.T, file string) {
 		default:
 			var in struct {
 				network.Endpoint
-				Ports []network.Publish
+				Ports  []network.Publish
+				Router bool
 			}
 			read(t, f.Data, &in)
-			in.Publish = in.Ports
+			in.Publish, in.Endpoint.Router = in.Ports, in.Router
 			eps = append(eps, in.Endpoint)
 		}
 	}
@@ -99,9 +102,11 @@ func TestOptionsRefused(t *testing.T) {
 		"com.docker.network.bridge.enable_ip_masquerade":    "2",
 		"com.docker.network.bridge.inhibit_ipv4":            "x",
 		"com.docker.network.driver.mtu":                     "12",
-		"com.docker.network.bridge.gateway_mode_ipv4":       "routed",
-		"com.docker.network.bridge.gateway_mode_ipv6":       "isolated",
-		"com.docker.network.bridge.trusted_host_interfaces": "eth1",
+		"com.docker.network.bridge.gateway_mode_ipv4":       "bridged",
+		"com.docker.network.bridge.gateway_mode_ipv6":       "isolated", // and the network is not internal
+		"com.docker.network.bridge.trusted_host_interfaces": "eth1:a/b",
+		"isle.bridge.source_guard":                          "perhaps",
+		"isle.bridge.mode":                                  "routed",
 		"com.docker.network.bridge.host_binding_ipv4":       "localhost",
 		"com.docker.network.container_iface_prefix":         "a/b",
 	} {
@@ -109,6 +114,19 @@ func TestOptionsRefused(t *testing.T) {
 		err := bridge.Driver{}.Validate(n)
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), k) {
 			t.Errorf("%s=%s: err = %v, want InvalidArgument that names the option", k, v, err)
+		}
+	}
+}
+
+// TestSourcesRefused : what a container may send from is a prefix or "any".
+func TestSourcesRefused(t *testing.T) {
+	n := drivertest.Network(bridge.Driver{}, nil, false, false)
+	for _, v := range []string{"10.0.0.1", "10.0.0.0/33", "10.0.0.0/8;fd00::/8", "all"} {
+		ep := drivertest.Endpoint(n, 0)
+		ep.Options = map[string]string{"isle.endpoint.sources": v}
+		err := bridge.Driver{}.Plan(netspec.State{}, n, []network.Endpoint{ep}, drivertest.Host)
+		if !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: err = %v, want InvalidArgument", v, err)
 		}
 	}
 }

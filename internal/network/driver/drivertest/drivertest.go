@@ -17,7 +17,7 @@ import (
 )
 
 // Host is a machine that can do everything.
-var Host = network.Host{LinkPrefix: "isle", MTU: 1450, IPv6: true, SockAddr: true}
+var Host = network.Host{LinkPrefix: "isle", MTU: 1450, IPv6: true, SockAddr: true, Guard: true, Sources: true}
 
 // Run checks d on networks that differ in their options.
 func Run(t *testing.T, d network.Driver, options ...map[string]string) {

@@ -1,0 +1,14 @@
+// Package tc puts guards on our bridges: two small eBPF programs, by tc
+// (clsact), which do not depend on the firewall.
+//
+// The one at the bridge's egress lets to the containers what the host itself
+// sends, and what carries the mark that chain "passed" of our nftables table
+// sets. When somebody flushes the rules nothing is marked any more, so until they
+// are repaired nothing is forwarded to a container: fail closed. The other one,
+// at the ingress of an internal network's bridge, stops what would be routed on.
+//
+// Traps. "What the host itself sends" is a packet that came in by no interface
+// (skb_iif is 0). What others forward past netfilter's forward hook (IPVS,
+// flowtables of others, XDP) carries no mark and is stopped. Filters die with
+// their link; their programs live as long as a filter holds them.
+package tc

@@ -1,0 +1,48 @@
+package bridge
+
+import (
+	"net/netip"
+
+	"isle/internal/netspec"
+	"isle/internal/network"
+)
+
+// sources hold an endpoint to its own addresses. One that routes for others
+// (NET_ADMIN was given to it) may send on what comes from elsewhere, but from no
+// address of a network of ours that is not its own.
+func (p plan) sources(s netspec.State, ep network.Endpoint) error {
+	more, all, err := sources(ep.Options[optSources])
+	if err != nil || all || !p.o.Guard || !p.host.Sources {
+		return err
+	}
+	for _, a := range p.own(ep) {
+		more = append(more, netip.PrefixFrom(a, a.BitLen()))
+	}
+	if ep.Router {
+		more = append(more, netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+	}
+	for _, from := range more {
+		s.Add(netspec.Source{Link: ep.HostInterface, MAC: ep.MAC, Addr: from})
+	}
+	return nil
+}
+
+// own are all addresses of the endpoint's interface, with the one that the
+// kernel gives it by itself.
+func (p plan) own(ep network.Endpoint) (out []netip.Addr) {
+	for _, a := range ep.Addrs {
+		out = append(out, a.Addr())
+	}
+	for _, a := range ep.LinkLocal {
+		out = append(out, a.Addr())
+	}
+	if p.IPv6 && p.host.IPv6 {
+		out = append(out, linkLocal(ep.MAC))
+	}
+	return out
+}
+
+// linkLocal is fe80:: and the modified EUI-64 of m (RFC 4291, appendix A).
+func linkLocal(m netspec.MAC) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
+}
