@@ -21,6 +21,7 @@ import (
 	"isle/internal/image"
 	"isle/internal/kernel"
 	"isle/internal/kernel/probe"
+	"isle/internal/kernel/sockdiag"
 	"isle/internal/network"
 	"isle/internal/network/dns"
 	"isle/internal/network/driver/builtin"
@@ -112,7 +113,7 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	}
 	h.kernel = k
 	h.closers = append(h.closers, k.Close)
-	conf := network.Config{LinkPrefix: n.LinkPrefix, Bridge: n.Bridge, Resync: time.Duration(n.ResyncSeconds) * time.Second}
+	conf := network.Config{LinkPrefix: n.LinkPrefix, Bridge: n.Bridge, IPv6: n.IPv6, Resync: time.Duration(n.ResyncSeconds) * time.Second}
 	if conf.Subnet, err = prefix(n.Subnet); err != nil {
 		return fmt.Errorf("configuration: network.subnet: %w", err)
 	}
@@ -130,7 +131,7 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	host := machine{k, resolver}
 	h.networks = &network.Manager{
 		Store: records, Kernel: k, Drivers: builtin.Drivers(), IPAM: &ipam.Allocator{Sources: sources},
-		Machine: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log}},
+		Machine: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
 		Bridges: h.zones, Surroundings: host.surroundings,
 	}

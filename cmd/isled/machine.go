@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 
 	"isle/internal/kernel"
 	"isle/internal/netspec"
@@ -23,7 +24,7 @@ var _ network.Machine = machine{}
 func (m machine) Host(ctx context.Context) (network.Host, error) {
 	f, err := m.Facts(ctx)
 	can := m.Features()
-	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources}, err
+	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources, Advertised: strings.Join(f.Advertised, "/")}, err
 }
 
 func (m machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {

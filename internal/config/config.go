@@ -67,6 +67,7 @@ type Network struct {
 	Bridge        string   `toml:"bridge" comment:"Name of the default network's bridge."`
 	Subnet        string   `toml:"subnet" comment:"IPv4 subnet of the default network. Empty: from the pools."`
 	Pools         []Pool   `toml:"pools" comment:"Where subnets are taken from."`
+	IPv6          bool     `toml:"ipv6" comment:"Networks have IPv6 besides IPv4 when neither --ipv6 nor --ipv6=false is given and this host has it."`
 	PoolV6        string   `toml:"pool-v6" comment:"IPv6 prefix that /64 subnets are taken from. Empty: a stable ULA made from the machine id."`
 	HostBinding   string   `toml:"host-binding" comment:"Address that ports are published on when none is named. Empty: all of both families."`
 	DNS           []string `toml:"dns" comment:"Name servers for containers. Empty: those of the host's resolv.conf."`
@@ -100,6 +101,7 @@ func Default() Config {
 				{netip.MustParsePrefix("172.24.0.0/14"), 16}, {netip.MustParsePrefix("172.28.0.0/14"), 16},
 				{netip.MustParsePrefix("192.168.0.0/16"), 20},
 			},
+			IPv6:          true,
 			ResyncSeconds: 300,
 		},
 		ShutdownTimeout: 10,

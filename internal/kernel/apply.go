@@ -51,7 +51,7 @@ func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err e
 			return k.moveEnds(moved)
 		}
 		return one(k.link(rest[0], rest))
-	case netspec.Sysctl, netspec.Addr, netspec.Route:
+	case netspec.Sysctl, netspec.Addr, netspec.Rule, netspec.Route, netspec.Announce:
 		return k.attach(nil, inside(rest, rest[0].Key.NS), rest)
 	case netspec.Guard:
 		return one(k.guard(rest[0]))
@@ -94,7 +94,7 @@ func newVeths(cs []reconcile.Change) (n int) {
 func inside(cs []reconcile.Change, ns netspec.NS) []reconcile.Change {
 	for i, c := range cs {
 		switch object(c).(type) {
-		case netspec.Sysctl, netspec.Addr, netspec.Route:
+		case netspec.Sysctl, netspec.Addr, netspec.Rule, netspec.Route, netspec.Announce:
 			if c.Key.NS == ns {
 				continue
 			}
@@ -138,7 +138,7 @@ func (k *Kernel) diesWithNamespace(c reconcile.Change, ending map[netspec.NS]boo
 			return true
 		}
 		return ending[o.NS]
-	case netspec.Sysctl, netspec.Addr, netspec.Route:
+	case netspec.Sysctl, netspec.Addr, netspec.Rule, netspec.Route, netspec.Announce:
 		return ending[c.Key.NS]
 	}
 	return false

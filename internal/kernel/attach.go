@@ -39,10 +39,23 @@ func (k *Kernel) attach(veths, in, later []reconcile.Change) (done int, err erro
 	}
 	v := visit{ns: f, links: links, in: in, ipv6: ipv6Links(later)}
 	n, err := v.run()
+	k.announce(in[:max(n-len(links), 0)], later)
 	if n < len(links) { // a peer could not be finished: the link is not what it should be
 		return n, errors.Join(err, k.deleteLinks(links[n:]))
 	}
 	return n, err
+}
+
+// finish are the messages that make a veth's peer what it should be, on a socket
+// of its namespace.
+func finish(c *rtnl.Conn, l netspec.Link) ([]nlmsg.Message, error) {
+	index, err := c.Index(l.Peer)
+	if err != nil || l.PeerMaster == "" {
+		return []nlmsg.Message{rtnl.UpPeer(index, 0, l)}, err
+	}
+	master, err := c.Index(l.PeerMaster)
+	end := netspec.Link{Name: l.Peer, Isolated: l.PeerIsolated}
+	return []nlmsg.Message{rtnl.UpPeer(index, master, l), rtnl.SetPort(end)}, err
 }
 
 func allDeleted(cs []reconcile.Change) bool {
@@ -81,6 +94,7 @@ type visit struct {
 type visitOp struct {
 	index int // in links and in
 	del   bool
+	rule  bool   // the kernel does not replace these
 	v6    string // the link that gets an IPv6 address
 	msg   nlmsg.Message
 }
@@ -98,11 +112,13 @@ func (v *visit) run() (done int, err error) {
 	}
 	defer v.conn.Close()
 	for i, l := range v.links {
-		index, err := v.conn.Index(l.Peer)
+		msgs, err := finish(v.conn, l)
 		if err != nil {
 			return i, err
 		}
-		v.ops = append(v.ops, visitOp{index: i, msg: rtnl.UpPeer(index, l)})
+		for _, m := range msgs {
+			v.ops = append(v.ops, visitOp{index: i, msg: m})
+		}
 	}
 	for i, c := range v.in {
 		ops, err := v.change(len(v.links)+i, c)
@@ -182,6 +198,8 @@ func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
 			op.v6 = o.Link
 		}
 		ops = append(ops, op)
+	case netspec.Rule:
+		ops = append(ops, visitOp{index: i, rule: true, msg: rtnl.AddRule(o)})
 	case netspec.Route:
 		if o.Dev != "" {
 			if index, err = v.conn.Index(o.Dev); err != nil {
@@ -206,6 +224,8 @@ func (v *visit) remove(o netspec.Object) (m nlmsg.Message, ok bool, err error) {
 	case netspec.Addr:
 		index, err := v.conn.Index(o.Link)
 		return rtnl.DelAddr(index, o.Prefix), err == nil, rtnl.Gone(err)
+	case netspec.Rule:
+		return rtnl.DelRule(o), true, nil
 	case netspec.Route:
 		index, err := v.conn.Index(o.Dev)
 		return rtnl.DelRoute(index, o), err == nil, rtnl.Gone(err)
@@ -227,6 +247,9 @@ func (v *visit) send(again bool) (done int, err error) {
 	for i, o := range v.ops {
 		if o.del {
 			errs[i] = rtnl.Gone(errs[i])
+		}
+		if o.rule && errors.Is(errs[i], unix.EEXIST) {
+			errs[i] = nil
 		}
 		if again && o.v6 != "" && errs[i] != nil {
 			if err := v.enableIPv6(o.v6); err == nil {

@@ -21,6 +21,8 @@ type Facts struct {
 	Routes []Used   // destinations of the main table, default routes and ours left out
 	Links  []Link   // of the host, ours too
 	IPv6   bool     // the kernel has IPv6
+	// Advertised are the uplinks that take router advertisements.
+	Advertised []string
 }
 
 // Way is how packets to far away leave. The zero value is no way.
@@ -74,8 +76,11 @@ func (k *Kernel) Facts(ctx context.Context) (Facts, error) {
 	if f.Way4, err = way(c, v, far4); err != nil {
 		return f, err
 	}
-	f.Way6, err = way(c, v, far6)
+	if f.Way6, err = way(c, v, far6); err != nil {
+		return f, err
+	}
 	f.MTU = cmp.Or(f.Way4.MTU, f.Way6.MTU, defaultMTU)
+	f.Advertised, err = k.advertised(v)
 	return f, err
 }
 
@@ -107,7 +112,7 @@ func ways(v rtnl.View) (names []string) {
 }
 
 func (k *Kernel) used(v rtnl.View) (addrs, routes []Used) {
-	ours := func(l rtnl.Info) bool { return k.mark.Ours(l.Group, l.Name) }
+	ours := k.ours
 	for _, a := range v.Addrs {
 		if l := v.Links[a.Index]; !ours(l) {
 			addrs = append(addrs, Used{a.Prefix, l.Name})
@@ -128,7 +133,7 @@ func (k *Kernel) links(v rtnl.View) []Link {
 	}
 	out := make([]Link, 0, len(v.Links))
 	for i, l := range v.Links {
-		out = append(out, Link{l.Name, int(l.MTU), l.Up, l.Loopback, k.mark.Ours(l.Group, l.Name), of[i]})
+		out = append(out, Link{l.Name, int(l.MTU), l.Up, l.Loopback, k.ours(l), of[i]})
 	}
 	slices.SortFunc(out, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
 	return out

@@ -17,7 +17,8 @@
 //
 // What Observe cannot read back: sysctls (only those that were set through this
 // Kernel are known) and whether a MAC or an MTU was chosen by the kernel. To set
-// again what is there already writes nothing.
+// again what is there already writes nothing. An Announce is no state of the
+// kernel's at all: it says what is to happen when a link gets addresses.
 package kernel
 
 import (
@@ -67,13 +68,14 @@ type Kernel struct {
 	guards   *tc.Guards     // nil: bridges cannot be guarded
 	features probe.Features
 
-	mu      sync.Mutex // one Apply at a time
-	rt      *rtnl.Conn // in host, used under mu
-	ending  bool       // the Apply that goes on takes namespaces away
-	flows   forgetter
-	reaper  reaper
-	memory  memory
-	watched ports
+	mu        sync.Mutex // one Apply at a time
+	rt        *rtnl.Conn // in host, used under mu
+	ending    bool       // the Apply that goes on takes namespaces away
+	flows     forgetter
+	reaper    reaper
+	announcer announcer
+	memory    memory
+	watched   ports
 }
 
 // New opens the kernel as the calling thread's network namespace shows it.
@@ -83,7 +85,7 @@ func New(cfg Config) (k *Kernel, err error) {
 	if cfg.Table == "" || cfg.LinkGroup == 0 || cfg.NSDir == "" {
 		return nil, errors.New("open kernel: table, link group and namespace directory are required")
 	}
-	k = &Kernel{cfg: cfg, log: cfg.Log, mark: rtnl.Mark{Group: uint32(cfg.LinkGroup), Prefix: cfg.LinkPrefix}, memory: newMemory(), reaper: reaper{stop: make(chan struct{})}}
+	k = &Kernel{cfg: cfg, log: cfg.Log, mark: rtnl.Mark{Group: uint32(cfg.LinkGroup), Prefix: cfg.LinkPrefix}, memory: newMemory(), reaper: reaper{stop: make(chan struct{})}, announcer: announcer{stop: make(chan struct{})}}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -110,6 +112,7 @@ func New(cfg Config) (k *Kernel, err error) {
 	}
 	k.flows.forget, k.flows.log = k.forgetFlows, k.log
 	k.reaper.check, k.reaper.log = k.reapLinks, k.log
+	k.announcer.log = k.log
 	k.watched.add(k.rt.PortID(), k.table.PortID())
 	k.features.IPv6 = probe.IPv6()
 	k.table.Mark = cfg.GuardMark
@@ -162,6 +165,7 @@ func (k *Kernel) sweep() {
 // network stays as it is.
 func (k *Kernel) Close() error {
 	k.reaper.close()
+	k.announcer.close()
 	k.flows.wait()
 	var errs []error
 	for _, c := range []io.Closer{closer(k.host), closer(k.rt), closer(k.table), closer(k.redirect), closer(k.guards)} {

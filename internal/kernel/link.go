@@ -53,7 +53,7 @@ func (k *Kernel) makeBridge(l netspec.Link, ipv6 bool) error {
 	}
 	if errors.Is(err, unix.EEXIST) {
 		have, ferr := k.rt.Link(l.Name)
-		if ferr != nil || !k.mark.Ours(have.Group, have.Name) || have.Kind != l.Kind {
+		if ferr != nil || have.Group != k.mark.Group || have.Kind != l.Kind {
 			return foreign(l.Name, ferr)
 		}
 		err = k.setLink(l)
@@ -62,6 +62,12 @@ func (k *Kernel) makeBridge(l netspec.Link, ipv6 bool) error {
 		return fmt.Errorf("make link %s: %w", l.Name, err)
 	}
 	return netns.Visit(k.host, func() error { return quiet(l.Name, ipv6) })
+}
+
+// ours reports whether a link that was found is ours: it has our group, and our
+// prefix or a name that the user chose for it.
+func (k *Kernel) ours(l rtnl.Info) bool {
+	return k.mark.Ours(l.Group, l.Name) || l.Group == k.mark.Group && k.memory.named(l.Name)
 }
 
 // foreign is a link of somebody else that has the name of one of ours.
@@ -146,7 +152,7 @@ func (k *Kernel) moveEnds(cs []reconcile.Change) (done int, err error) {
 
 // farEnd is what of a link is not the host's end alone.
 func farEnd(l netspec.Link) netspec.Link {
-	return netspec.Link{Kind: l.Kind, MTU: l.MTU, PeerNS: l.PeerNS, Peer: l.Peer, PeerMAC: l.PeerMAC}
+	return joined(netspec.Link{Kind: l.Kind, MTU: l.MTU}, l)
 }
 
 func (k *Kernel) setPeer(l netspec.Link) error {
@@ -160,11 +166,12 @@ func (k *Kernel) setPeer(l netspec.Link) error {
 		return err
 	}
 	defer c.Close()
-	i, err := c.Index(l.Peer)
+	msgs, err := finish(c, l)
 	if err != nil {
 		return err
 	}
-	if err := c.Do(rtnl.UpPeer(i, l)); err != nil {
+	errs, err := c.Execute(msgs...)
+	if err = errors.Join(append(errs, err)...); err != nil {
 		return fmt.Errorf("set peer %s of link %s: %w", l.Peer, l.Name, err)
 	}
 	return nil
@@ -176,7 +183,7 @@ func (k *Kernel) deleteLinks(links []netspec.Link) error {
 	var errs []error
 	for _, l := range links {
 		have, err := k.rt.Link(l.Name)
-		if err == nil && !k.mark.Ours(have.Group, have.Name) {
+		if err == nil && have.Group != k.mark.Group {
 			continue // not ours: ours is not there
 		}
 		if err == nil {
@@ -238,8 +245,11 @@ func (k *Kernel) setIf(same bool, l netspec.Link) error {
 
 // leadsTo reports whether have is a veth whose peer is the one of l.
 func (k *Kernel) leadsTo(have rtnl.Info, l netspec.Link, peer *os.File) (bool, error) {
-	id, err := k.rt.NSID(int(peer.Fd()))
-	if err != nil || id < 0 || id != have.PeerNS || have.Kind != l.Kind {
+	id, err := int32(-1), error(nil) // both ends in one namespace
+	if l.PeerNS != "" {
+		id, err = k.rt.NSID(int(peer.Fd()))
+	}
+	if err != nil || id < 0 && l.PeerNS != "" || id != have.PeerNS || have.Kind != l.Kind {
 		return false, err
 	}
 	c, err := rtnl.Open(peer)

@@ -42,7 +42,7 @@ func (k *Kernel) ObserveSome(ctx context.Context, scope reconcile.Scope) (netspe
 // lookAtHost adds the host's namespace to s. Where nobody remembers what is at the
 // far end of a veth, the far ends must be looked at.
 func (k *Kernel) lookAtHost(ctx context.Context, scope reconcile.Scope, s netspec.State, peers map[int32]rtnl.Peer) (netspec.State, func(netspec.Object) bool, error) {
-	unknown, err := k.readHost(s, peers)
+	unknown, err := k.readHost(s, peers, false)
 	if err != nil {
 		return nil, nil, err
 	}

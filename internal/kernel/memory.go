@@ -8,12 +8,13 @@ import (
 )
 
 // memory is what the kernel cannot tell: which sysctls are ours, what was left
-// to its choice, and which links it has yet to reap.
+// to its choice, what is to be announced, and which links it has yet to reap.
 type memory struct {
 	mu      sync.Mutex
 	sysctls map[netspec.Key]netspec.Sysctl
 	links   map[netspec.Key]netspec.Link
-	ends    map[string]end      // where the veths lead, by the names of their host ends
+	ends    map[string]end // where the veths lead, by the names of their host ends
+	tell    map[netspec.Key]netspec.Announce
 	dying   map[string]struct{} // names of host ends
 	cookies map[netspec.NS]uint64
 }
@@ -21,7 +22,8 @@ type memory struct {
 func newMemory() memory {
 	return memory{
 		sysctls: map[netspec.Key]netspec.Sysctl{}, links: map[netspec.Key]netspec.Link{},
-		ends: map[string]end{}, dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{},
+		ends: map[string]end{}, tell: map[netspec.Key]netspec.Announce{},
+		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{},
 	}
 }
 
@@ -35,12 +37,15 @@ func (m *memory) note(key netspec.Key, o netspec.Object) {
 	case netspec.Link:
 		m.links[key] = o
 		delete(m.dying, o.Name)
+	case netspec.Announce:
+		m.tell[key] = o
 	case nil:
 		delete(m.sysctls, key)
 		delete(m.links, key)
 		if key.Rank == netspec.RankLink {
 			delete(m.ends, key.ID)
 		}
+		delete(m.tell, key)
 	}
 }
 
@@ -52,6 +57,11 @@ func (m *memory) forget(ns netspec.NS) {
 	for k := range m.sysctls {
 		if k.NS == ns {
 			delete(m.sysctls, k)
+		}
+	}
+	for k := range m.tell {
+		if k.NS == ns {
+			delete(m.tell, k)
 		}
 	}
 }
@@ -95,6 +105,14 @@ func (m *memory) differs(l rtnl.Info, master string) bool {
 	return ok && (w.MTU != 0 && w.MTU != int(l.MTU) || w.Master != master)
 }
 
+// named reports whether a link of that name on the host was made by us.
+func (m *memory) named(link string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.links[netspec.Link{Name: link}.Key()]
+	return ok
+}
+
 // blank is l without what w leaves to the kernel.
 func blank(l, w netspec.Link) netspec.Link {
 	if w.MTU == 0 {
@@ -109,35 +127,38 @@ func blank(l, w netspec.Link) netspec.Link {
 	return l
 }
 
-// end is the far end of the veth that had this number when it was seen.
+// end is the veth that had this number when it was seen, with its far end.
 type end struct {
 	index int32
-	ns    netspec.NS
-	name  string
-	mac   netspec.MAC
+	netspec.Link
+}
+
+// saw notes where the veth with this number leads.
+func (m *memory) saw(index int32, l netspec.Link) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ends[l.Name] = end{index, l}
 }
 
 // behind is l, the veth with this number, with where it leads: as it was seen
-// now, or seen before, or made by us. A far end cannot leave without its veth but
-// by somebody who moves it, and then the next look at everything shows it.
-// known is false when nothing says.
+// before, or made by us. A far end cannot leave without its veth but by somebody
+// who moves it, and then the next look at everything shows it. known is false when
+// nothing says.
 func (m *memory) behind(index int32, l netspec.Link) (_ netspec.Link, known bool) {
-	if l.Kind != netspec.Veth {
-		return l, true
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if l.PeerNS != "" {
-		m.ends[l.Name] = end{index, l.PeerNS, l.Peer, l.PeerMAC}
-		return l, true
-	}
 	if e, ok := m.ends[l.Name]; ok && e.index == index {
-		l.PeerNS, l.Peer, l.PeerMAC = e.ns, e.name, e.mac
-		return l, true
+		return joined(l, e.Link), true
 	}
 	made, ok := m.links[l.Key()]
-	l.PeerNS, l.Peer, l.PeerMAC = made.PeerNS, made.Peer, made.PeerMAC
-	return l, ok
+	return joined(l, made), ok
+}
+
+// joined is the near end of one and the far end of another.
+func joined(near, far netspec.Link) netspec.Link {
+	near.PeerNS, near.Peer, near.PeerMAC = far.PeerNS, far.Peer, far.PeerMAC
+	near.PeerMaster, near.PeerIsolated = far.PeerMaster, far.PeerIsolated
+	return near
 }
 
 func (m *memory) ourSysctls(ns netspec.NS) (out []netspec.Sysctl) {
@@ -146,6 +167,25 @@ func (m *memory) ourSysctls(ns netspec.NS) (out []netspec.Sysctl) {
 	for k, s := range m.sysctls {
 		if k.NS == ns {
 			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (m *memory) announcement(k netspec.Key) (netspec.Announce, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, ok := m.tell[k]
+	return a, ok
+}
+
+// announcements are those of the links of a namespace.
+func (m *memory) announcements(ns netspec.NS) (out []netspec.Announce) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k, a := range m.tell {
+		if k.NS == ns {
+			out = append(out, a)
 		}
 	}
 	return out

@@ -36,7 +36,7 @@ func (k *Kernel) observe(ctx context.Context) (netspec.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := k.readHost(s, peers); err != nil {
+	if _, err := k.readHost(s, peers, true); err != nil {
 		return nil, err
 	}
 	if err := k.readTable(s); err != nil || k.redirect == nil {
@@ -60,9 +60,10 @@ func (k *Kernel) readTable(s netspec.State) error {
 	return nil
 }
 
-// readHost adds what is in the host's namespace. It returns how many of our
-// veths lead where neither peers nor the memory knows.
-func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer) (unknown int, err error) {
+// readHost adds what is in the host's namespace. When peers are not all that there
+// are, where veths lead is remembered; unknown is how many of them lead where nobody
+// knows.
+func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) (unknown int, err error) {
 	c, err := rtnl.Open(k.host)
 	if err != nil {
 		return 0, err
@@ -75,16 +76,22 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer) (unknown i
 	for _, l := range v.Links {
 		// A link that is down is not what anybody wants: to Sync it is
 		// missing, and making it again brings it up.
-		if !k.mark.Ours(l.Group, l.Name) || !l.Up {
+		if !k.ours(l) || !l.Up {
 			continue
 		}
-		o, known := k.memory.behind(l.Index, v.Object(l, "", peers))
-		if !known {
-			unknown++
+		o := v.Object(l, "", peers)
+		switch {
+		case o.Peer != "":
+			k.memory.saw(l.Index, o)
+		case !all && o.Kind == netspec.Veth && l.PeerNS >= 0:
+			known := false
+			if o, known = k.memory.behind(l.Index, o); !known {
+				unknown++
+			}
 		}
 		s.Add(k.memory.wished(o))
 	}
-	v.Of(k.mark).Objects(s, "")
+	v.Of(k.ours).Objects(s, "")
 	if err := k.readGuards(s, c, v); err != nil {
 		return unknown, fmt.Errorf("read guards: %w", err)
 	}
@@ -150,6 +157,9 @@ func (k *Kernel) readNamespace(ns netspec.NS) (s netspec.State, id int32, v rtnl
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
 	}
 	v.Objects(s, ns)
+	for _, a := range k.memory.announcements(ns) {
+		s.Add(a)
+	}
 	port, err := k.dnsPort(ns, f, cookie)
 	if err != nil {
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)

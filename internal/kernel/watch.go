@@ -95,7 +95,7 @@ type known struct {
 }
 
 func (w *watcher) known(l rtnl.Info) known {
-	return known{l.Name, w.k.mark.Ours(l.Group, l.Name), l.Up, l.MTU}
+	return known{l.Name, w.k.ours(l), l.Up, l.MTU}
 }
 
 func (w *watcher) open(protocol int, groups []int) error {

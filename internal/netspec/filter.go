@@ -14,6 +14,7 @@ type Segment struct {
 	Masquerade bool         // source NAT for what leaves by another interface
 	Internal   bool         // nothing leaves, nothing enters
 	Access     Access
+	Leaf       bool // frames only pass on Link: what is routed is routed on another bridge of the network
 }
 
 // Access is who may come to the addresses of a segment themselves. Published

@@ -1,6 +1,10 @@
 package netspec
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
 
 // Namespace is a network namespace with its loopback device up.
 type Namespace struct{ NS NS }
@@ -18,7 +22,7 @@ const (
 
 // Link is a network device, administratively up. A veth is one object with both
 // its ends: the peer is made inside PeerNS (never moved there, that costs 19 ms)
-// and vanishes with it.
+// and vanishes with it. A trunk between two bridges has both ends on the host.
 type Link struct {
 	NS       NS
 	Name     string
@@ -31,6 +35,9 @@ type Link struct {
 	PeerNS   NS     // veth only, as all Peer fields
 	Peer     string
 	PeerMAC  MAC
+
+	PeerMaster   string // name of the bridge in PeerNS that the peer is a port of
+	PeerIsolated bool   // as Isolated, of the peer
 }
 
 func (l Link) Key() Key { return Key{RankLink, l.NS, l.Name} }
@@ -44,7 +51,21 @@ type Addr struct {
 
 func (a Addr) Key() Key { return Key{RankAddr, a.NS, a.Link + " " + a.Prefix.String()} }
 
-// Route is a unicast route in the main table. Without Via, Dst is on the link.
+// Rule sends what has a source address in From to a routing table of its own.
+// Of several that match the one with the lowest priority comes first; the main
+// table has 32766.
+type Rule struct {
+	NS       NS
+	From     netip.Prefix
+	Table    int
+	Priority int
+}
+
+func (r Rule) Key() Key {
+	return Key{RankRule, r.NS, fmt.Sprintf("from %s table %d priority %d", r.From, r.Table, r.Priority)}
+}
+
+// Route is a unicast route. Without Via, Dst is on the link.
 type Route struct {
 	NS     NS
 	Dst    netip.Prefix
@@ -52,9 +73,15 @@ type Route struct {
 	Dev    string
 	Src    netip.Addr // preferred source, may be zero
 	Metric int
+	Table  int // 0: the main table
 }
 
-func (r Route) Key() Key { return Key{RankRoute, r.NS, r.Dst.String()} }
+func (r Route) Key() Key {
+	if r.Table == 0 {
+		return Key{RankRoute, r.NS, r.Dst.String()}
+	}
+	return Key{RankRoute, r.NS, fmt.Sprintf("%s table %d", r.Dst, r.Table)}
+}
 
 // Sysctl is one value below /proc/sys of a namespace. Name is with slashes,
 // below "net/" ("ipv4/conf/eth0/rp_filter").
@@ -64,4 +91,11 @@ type Sysctl struct {
 	Value string
 }
 
-func (s Sysctl) Key() Key { return Key{RankSysctl, s.NS, s.Name} }
+// Key : forwarding is switched on last, because it changes what the other settings
+// of a link mean.
+func (s Sysctl) Key() Key {
+	if s.Name == "ipv4/ip_forward" || strings.HasSuffix(s.Name, "/forwarding") {
+		return Key{RankForwarding, s.NS, s.Name}
+	}
+	return Key{RankSysctl, s.NS, s.Name}
+}

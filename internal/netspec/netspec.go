@@ -46,15 +46,17 @@ const (
 	RankLink
 	RankGuard
 	RankSysctl
+	RankForwarding
 	RankAddr
+	RankRule // before the routes: they are found by it
 	RankRoute
 	RankNeigh
 	RankFilter
 )
 
 var rankNames = map[Rank]string{
-	RankNamespace: "namespace", RankLink: "link", RankGuard: "guard", RankSysctl: "sysctl", RankAddr: "address",
-	RankRoute: "route", RankNeigh: "neighbour", RankFilter: "filter",
+	RankNamespace: "namespace", RankLink: "link", RankGuard: "guard", RankSysctl: "sysctl", RankForwarding: "sysctl", RankAddr: "address",
+	RankRule: "rule", RankRoute: "route", RankNeigh: "neighbour", RankFilter: "filter",
 }
 
 func (r Rank) String() string { return rankNames[r] }

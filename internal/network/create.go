@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -75,7 +76,16 @@ func (m *Manager) draftNetwork(req network.CreateRequest) (Network, error) {
 	if n.IPAMDriver != "default" && n.IPAMDriver != "null" {
 		return n, fmt.Errorf("network %s: ipam driver %q not found: %w", n.Name, n.IPAMDriver, errdefs.ErrNotFound)
 	}
+	if req.EnableIPv6 == nil {
+		n.IPv6 = m.dualStack(n)
+	}
 	return m.configFrom(n, req)
+}
+
+// dualStack reports whether a network gets IPv6 though nobody has asked for it.
+func (m *Manager) dualStack(n Network) bool {
+	d, ok := m.Drivers[n.Driver]
+	return ok && d.Caps().IPAM && m.Config.IPv6 && m.host.IPv6 && !n.ConfigOnly && n.IPAMDriver != "null"
 }
 
 // configFrom takes over what a configuration-only network says.
@@ -132,7 +142,7 @@ func (m *Manager) commitNetwork(ctx context.Context, n Network) error {
 		if s, err = m.planner().network(n); err != nil {
 			return nil, err
 		}
-		if err := m.x.clash(s); err != nil {
+		if err := m.x.clash(s, n.ID); err != nil {
 			return nil, inNetwork(n, err)
 		}
 		units := map[string]netspec.State{networkUnit(n.ID): s, machineUnit: m.planner().machine(m.x.ipv6 > 0 || n.IPv6)}
@@ -227,8 +237,9 @@ func familyOf(c network.IPAMConfig) (v6 bool) {
 // the unspecified address asks for a size only.
 func (m *Manager) settlePool(c network.IPAMConfig, v6 bool, foreign []ipam.Foreign) (Pool, error) {
 	p := Pool{Subnet: c.Subnet.Masked(), Range: c.IPRange.Masked(), Gateway: c.Gateway, Aux: c.AuxAddress}
-	var err error
+	err := usable(c)
 	switch {
+	case err != nil:
 	case !c.Subnet.IsValid() || c.Subnet.Addr().IsUnspecified():
 		if c.IPRange.IsValid() || c.Gateway.IsValid() || len(c.AuxAddress) > 0 {
 			return p, errdefs.ErrInvalidArgument.WithMessage("no matching subnet for range, gateway or aux-address: give --subnet too")
@@ -246,6 +257,39 @@ func (m *Manager) settlePool(c network.IPAMConfig, v6 bool, foreign []ipam.Forei
 	return p, p.complete()
 }
 
+// usable reports what kind of address a network cannot have.
+func usable(c network.IPAMConfig) error {
+	all := append(slices.Collect(maps.Values(c.AuxAddress)), c.Subnet.Addr(), c.IPRange.Addr(), c.Gateway)
+	for _, a := range all {
+		what := ""
+		switch {
+		case a.Is4In6():
+			what = "an IPv4 address written as IPv6"
+		case a.Zone() != "":
+			what = "an address of one interface"
+		case a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+			what = "an address of a group"
+		case a.IsLoopback():
+			what = "a loopback address"
+		case a.IsLinkLocalUnicast():
+			what = "a link-local address"
+		}
+		if what != "" {
+			return fmt.Errorf("invalid address %s: a network cannot have %s (hint: take a private one, such as 10.5.0.0/24 or fd00:5::/64): %w", a, what, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+// reserved reports whether a is the subnet's own address or the broadcast address.
+func (p *Pool) reserved(a netip.Addr) bool {
+	if p.Subnet.Addr().BitLen()-p.Subnet.Bits() < 2 {
+		return false // RFC 3021
+	}
+	next := a.Next()
+	return a == p.Subnet.Addr() || a.Is4() && (!next.IsValid() || !p.Subnet.Contains(next))
+}
+
 // complete checks the parts of p against its subnet and chooses a gateway.
 func (p *Pool) complete() error {
 	bad := func(what string, v any) error {
@@ -259,11 +303,16 @@ func (p *Pool) complete() error {
 		return bad("range", p.Range)
 	case p.Gateway.IsValid() && !p.Subnet.Contains(p.Gateway):
 		return bad("gateway", p.Gateway)
+	case p.Gateway.IsValid() && p.reserved(p.Gateway):
+		return fmt.Errorf("invalid gateway %s: it is the network's or the broadcast address of %s: %w", p.Gateway, p.Subnet, errdefs.ErrInvalidArgument)
 	}
 	taken := map[netip.Addr]bool{}
 	for name, a := range p.Aux {
 		if !p.Subnet.Contains(a) || (a == p.Gateway && a.IsValid()) {
 			return bad("aux-address", name+"="+a.String())
+		}
+		if taken[a] {
+			return fmt.Errorf("aux-address %s=%s is given twice: %w", name, a, errdefs.ErrInvalidArgument)
 		}
 		taken[a] = true
 	}
@@ -314,6 +363,7 @@ func (m *Manager) predefine(ctx context.Context) error {
 			n.Driver = DriverNone
 		default:
 			n.Driver = DriverBridge
+			n.IPv6 = m.dualStack(n)
 			n.Options = map[string]string{
 				"com.docker.network.bridge.default_bridge":       "true",
 				"com.docker.network.bridge.enable_icc":           "true",

@@ -26,4 +26,6 @@ type Caps struct {
 	Publish   bool // host ports can be published on it
 	Singleton bool // there is exactly one network of it, made by Isle
 	Gateway   bool // its endpoints can be the way out of a sandbox
+	Room      int  // endpoints on one of its devices, after which Plan needs another leaf; 0: any number
+	Leaves    int  // how many more such devices a network can have
 }

@@ -21,7 +21,14 @@ var (
 	holds     = store.NewTable[string]("publish")
 )
 
-func holdKey(p Publish) string { return fmt.Sprintf("%s/%s/%d", p.Proto, p.HostIP, p.HostPort) }
+// holdKey is of a whole row: that no two rows overlap is the Table's to see to.
+func holdKey(p Publish) string {
+	where := p.HostIP.String()
+	if p.Iface != "" {
+		where += "%" + p.Iface
+	}
+	return fmt.Sprintf("%s/%s/%d", p.Proto, where, p.HostPort)
+}
 
 // index is the records in memory, so that no operation reads more of the store
 // than it changes. It is rebuilt from the store at start.
@@ -36,6 +43,7 @@ type index struct {
 	users     map[string]map[string]place // network id → endpoint id
 	sandboxes map[string]*sandbox         // by the container's id
 	hostIfs   map[string]struct{}         // the veths' names
+	leaves    map[string][]int            // network id → how many endpoints each leaf has
 }
 
 // sandbox is a Sandbox and its endpoints, in the order of sorted, with the
@@ -49,7 +57,7 @@ func newIndex() index {
 	return index{
 		networks: map[string]*Network{}, names: map[string]string{}, numbers: map[int]struct{}{}, free: 1,
 		devices: map[netspec.Key]string{}, users: map[string]map[string]place{},
-		sandboxes: map[string]*sandbox{}, hostIfs: map[string]struct{}{},
+		sandboxes: map[string]*sandbox{}, hostIfs: map[string]struct{}{}, leaves: map[string][]int{},
 	}
 }
 
@@ -80,15 +88,17 @@ func (x *index) dropNetwork(n *Network, s netspec.State) {
 	if n.IPv6 {
 		x.ipv6--
 	}
+	delete(x.leaves, n.ID)
 	for k := range s {
 		delete(x.devices, k)
 	}
 }
 
-// clash reports whether another network has one of the objects of s.
-func (x *index) clash(s netspec.State) error {
+// clash reports whether another network than the one with that id has one of the
+// objects of s.
+func (x *index) clash(s netspec.State, of string) error {
 	for k := range s {
-		if id, ok := x.devices[k]; ok {
+		if id, ok := x.devices[k]; ok && id != of {
 			return fmt.Errorf("%v belongs to network %s already: %w", k, x.networks[id].Name, errdefs.ErrConflict)
 		}
 	}
@@ -101,6 +111,7 @@ func (x *index) setSandbox(id string, sb *sandbox) {
 		for _, pl := range old.places {
 			delete(x.users[pl.net.ID], pl.ID)
 			delete(x.hostIfs, pl.HostInterface)
+			x.sit(pl, -1)
 		}
 	}
 	if sb == nil {
@@ -114,6 +125,33 @@ func (x *index) setSandbox(id string, sb *sandbox) {
 		}
 		x.users[pl.net.ID][pl.ID] = pl
 		x.hostIfs[pl.HostInterface] = struct{}{}
+		x.sit(pl, 1)
+	}
+}
+
+// leaf is the first leaf of a network with fewer endpoints than room: that many
+// fit on each, so it is found after few.
+func (x *index) leaf(id string, room int) int {
+	for i, n := range x.leaves[id] {
+		if n < room || room == 0 {
+			return i
+		}
+	}
+	return len(x.leaves[id])
+}
+
+// sit counts an endpoint in or out. A leaf that the network did not have was
+// committed together with the endpoint.
+func (x *index) sit(pl place, by int) {
+	id := pl.net.ID
+	for len(x.leaves[id]) <= pl.Leaf {
+		x.leaves[id] = append(x.leaves[id], 0)
+	}
+	x.leaves[id][pl.Leaf] += by
+	if n := x.networks[id]; n != nil && n.Leaves < pl.Leaf {
+		grown := *n
+		grown.Leaves = pl.Leaf
+		x.networks[id] = &grown
 	}
 }
 

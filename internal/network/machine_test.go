@@ -14,6 +14,7 @@ import (
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/netspec"
 	"isle/internal/network"
+	"isle/internal/network/driver/bridge"
 	"isle/internal/network/driver/builtin"
 	"isle/internal/network/ipam"
 	"isle/internal/network/publish"
@@ -48,16 +49,33 @@ type world struct {
 	kernel  *kerneltest.Fake
 	machine *machine
 	events  *event.Bus
+	room    int // endpoints on one bridge; 0: as many as the driver says
+}
+
+// narrow is a bridge with few ports.
+type narrow struct {
+	bridge.Driver
+	room int
+}
+
+func (n narrow) Caps() network.Caps {
+	c := n.Driver.Caps()
+	if n.room > 0 {
+		c.Room, c.Leaves = n.room, 2
+	}
+	return c
 }
 
 func newWorld() *world {
-	return &world{&storetest.Mem{}, &kerneltest.Fake{}, &machine{host: network.Host{MTU: 1500, IPv6: true, SockAddr: true}}, &event.Bus{}}
+	return &world{&storetest.Mem{}, &kerneltest.Fake{}, &machine{host: network.Host{MTU: 1500, IPv6: true, SockAddr: true}}, &event.Bus{}, 0}
 }
 
 // manager is a new process on the world.
 func (w *world) manager() *network.Manager {
+	drivers := builtin.Drivers()
+	drivers[network.DriverBridge] = narrow{room: w.room}
 	return &network.Manager{
-		Store: w.store, Kernel: w.kernel, Machine: w.machine, Drivers: builtin.Drivers(), Events: w.events,
+		Store: w.store, Kernel: w.kernel, Machine: w.machine, Drivers: drivers, Events: w.events,
 		IPAM: &ipam.Allocator{Sources: []ipam.Source{
 			{Base: netip.MustParsePrefix("172.16.0.0/12"), Size: 16}, {Base: ipam.ULA("test"), Size: 64},
 		}},

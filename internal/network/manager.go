@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"isle/internal/event"
 	"isle/internal/netspec"
 	"isle/internal/network/dns"
@@ -28,6 +30,7 @@ type Config struct {
 	LinkPrefix  string        // begins the names of our devices, at most 5 characters
 	Bridge      string        // device of the default network
 	Subnet      netip.Prefix  // of the default network; invalid: one that is free
+	IPv6        bool          // networks have IPv6 when nobody says whether they should
 	HostBinding netip.Addr    // where ports are published when no address is named; invalid: everywhere
 	Resync      time.Duration // how often the machine is compared with the records; 0: never
 }
@@ -155,6 +158,21 @@ func (m *Manager) Endpoints(context.Context) ([]Endpoint, error) {
 		for _, pl := range sb.places {
 			out = append(out, pl.Endpoint)
 		}
+	}
+	return out, nil
+}
+
+// Usage is how full each subnet of a network is.
+func (m *Manager) Usage(_ context.Context, networkID string) (map[netip.Prefix]ipam.Usage, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	n, ok := m.x.networks[networkID]
+	if !ok {
+		return nil, fmt.Errorf("network %s: %w", networkID, errdefs.ErrNotFound)
+	}
+	out := map[netip.Prefix]ipam.Usage{}
+	for _, p := range n.Pools {
+		out[p.Subnet] = m.IPAM.Usage(p.Subnet)
 	}
 	return out, nil
 }

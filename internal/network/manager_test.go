@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -302,7 +303,7 @@ func TestDefaultRoute(t *testing.T) {
 	create(t, m, api.CreateRequest{Name: "inside", Internal: true})
 	via := func() (v4, v6 string) {
 		for _, o := range w.kernel.State {
-			if r, ok := o.(netspec.Route); ok && r.NS == "c1" {
+			if r, ok := o.(netspec.Route); ok && r.NS == "c1" && r.Table == 0 {
 				if r.Dst.Addr().Is4() {
 					v4 = r.Via.String() + " " + r.Dev
 				} else {
@@ -593,5 +594,52 @@ func TestHostChanges(t *testing.T) {
 	}
 	if !w.kernel.State.Equal(w.want(t)) {
 		t.Error("the kernel is not what a fresh process wants")
+	}
+}
+
+// TestReplyTables: with several ways out there is a table for each, found by the
+// container's addresses; with one, or for a family that has one, there is none.
+func TestReplyTables(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	yes, no := true, false
+	a := create(t, m, api.CreateRequest{Name: "a", EnableIPv6: &no})
+	b := create(t, m, api.CreateRequest{Name: "b", EnableIPv6: &yes})
+	create(t, m, api.CreateRequest{Name: "inside", Internal: true})
+	tables := func() (out []string) {
+		for _, o := range w.kernel.State {
+			switch o := o.(type) {
+			case netspec.Rule:
+				out = append(out, fmt.Sprintf("%s: %d", o.From, o.Table))
+			case netspec.Route:
+				if o.Table != 0 {
+					out = append(out, fmt.Sprintf("%d: %s by %s", o.Table, o.Dst, o.Dev))
+				}
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	c1 := open(t, m, "c1", "a", "inside")
+	if got := tables(); len(got) > 0 {
+		t.Errorf("with one way out: %v", got)
+	}
+	ep, err := m.Connect(t.Context(), "c1", network.ConnectRequest{Network: b.ID, ContainerName: "c1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ta, tb := 73000+a.Index, 73000+b.Index
+	want := []string{
+		fmt.Sprintf("%s/32: %d", c1.Endpoints[0].Addr(true), ta), fmt.Sprintf("%d: 0.0.0.0/0 by eth0", ta), fmt.Sprintf("%d: %s by eth0", ta, a.Pools[0].Subnet),
+		fmt.Sprintf("%s/32: %d", ep.Addr(true), tb), fmt.Sprintf("%d: 0.0.0.0/0 by eth2", tb), fmt.Sprintf("%d: %s by eth2", tb, b.Pools[0].Subnet),
+	}
+	if slices.Sort(want); !slices.Equal(tables(), want) {
+		t.Errorf("%v, want %v", tables(), want)
+	}
+	if err := m.Disconnect(t.Context(), "c1", a.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := tables(); len(got) > 0 {
+		t.Errorf("with one way out again: %v", got)
 	}
 }

@@ -31,6 +31,7 @@ type Network struct {
 	ConfigFrom       string
 	Scope            string // "local"
 	Index            int    // small number, unique on this host, never reused while the network lives: for device names
+	Leaves           int    // how far it has grown beyond its first bridge (Caps.Room); it does not shrink
 }
 
 // Pool is one subnet of a network. Gateway may be invalid (internal, inhibited).
@@ -70,6 +71,7 @@ type Endpoint struct {
 	MAC                  netspec.MAC
 	Names                []string // DNS names on this network: container name, aliases, short id. The first gives the PTR record
 	GwPriority           int
+	Leaf                 int               // which of the network's bridges it is a port of; 0 is the first
 	Options              map[string]string // driver options as given
 	// Publish is the part of the sandbox's ports that this endpoint carries. It
 	// follows from the sandbox's other endpoints and is not in the record.
@@ -85,9 +87,11 @@ func (e Endpoint) NS() netspec.NS { return netspec.NS(e.Sandbox) }
 type Publish struct {
 	Proto         string // tcp, udp, sctp
 	HostIP        netip.Addr
+	Iface         string // on this interface's addresses; HostIP says the family
 	HostPort      uint16
 	Count         uint16
 	ContainerPort uint16
+	From          string // who may connect, as publish.Sources writes it; "": everybody
 }
 
 // Host is what a driver may know of the machine it plans for. It is a fact
@@ -101,4 +105,7 @@ type Host struct {
 	SockAddr bool
 	Guard    bool // eBPF can stand on bridges; without it Guard objects are not planned
 	Sources  bool // nftables can look at what bridges forward; the same for Source objects
+	// Advertised are the uplinks that take router advertisements, with "/" between
+	// them, which no name has: a Host is compared.
+	Advertised string
 }

@@ -42,6 +42,10 @@ func (p planner) machine(v6 bool) netspec.State {
 	s.Add(netspec.Sysctl{Name: "ipv4/ip_forward", Value: "1"})
 	if v6 && p.host.IPv6 {
 		s.Add(netspec.Sysctl{Name: "ipv6/conf/all/forwarding", Value: "1"})
+		// Else the host would lose its own addresses and its default route.
+		for link := range strings.FieldsFuncSeq(p.host.Advertised, func(r rune) bool { return r == '/' }) {
+			s.Add(netspec.Sysctl{Name: "ipv6/conf/" + link + "/accept_ra", Value: "2"})
+		}
 	}
 	return s
 }
@@ -82,18 +86,20 @@ func (p planner) endpoint(s netspec.State, pl place) error {
 	if err != nil {
 		return err
 	}
+	n := *pl.net
+	n.Leaves = 0 // they are the network's; what an endpoint costs does not grow with them
 	alone, both := netspec.State{}, netspec.State{}
-	if err := d.Plan(alone, *pl.net, nil, p.host); err != nil {
+	if err := d.Plan(alone, n, nil, p.host); err != nil {
 		return err
 	}
-	if err := d.Plan(both, *pl.net, []Endpoint{pl.Endpoint}, p.host); err != nil {
+	if err := d.Plan(both, n, []Endpoint{pl.Endpoint}, p.host); err != nil {
 		return err
 	}
 	return merge(s, both.Without(alone))
 }
 
 // routes are the default routes: for each family by the endpoint of the
-// highest priority, then of the first network by name.
+// highest priority, then of the first network by name; and the ways of replies.
 func (p planner) routes(sb Sandbox, places []place) (netspec.State, error) {
 	s := netspec.State{}
 	for _, all := range []netip.Prefix{allV4, allV6} {
@@ -105,7 +111,9 @@ func (p planner) routes(sb Sandbox, places []place) (netspec.State, error) {
 			s.Add(netspec.Route{NS: sb.NS, Dst: all, Via: gw, Dev: pl.Interface})
 		}
 	}
-	return s, nil
+	replies, err := p.replies(sb, places)
+	s.Add(replies...)
+	return s, err
 }
 
 var (
@@ -158,13 +166,12 @@ func (p planner) assign(ports []Publish, places []place) []place {
 	}
 	v4, v6 := p.carrier(places, true), p.carrier(places, false)
 	for _, m := range ports {
-		i := v4
+		i, other := v4, v6
 		if m.HostIP.Is6() {
-			// An address of the host's may be IPv6 though the container has none: the
-			// socket that holds the port forwards.
-			if i = v6; i < 0 {
-				i = v4
-			}
+			i, other = v6, v4
+		}
+		if i < 0 { // the container lacks the family: the socket that holds the port forwards
+			i = other
 		}
 		if i >= 0 {
 			places[i].Publish = append(places[i].Publish, m)

@@ -46,14 +46,13 @@ func Diff(have, want netspec.State) []Change {
 			del = append(del, Change{k, o, nil})
 		}
 	}
-	slices.SortFunc(put, byKey)
-	slices.SortFunc(del, func(a, b Change) int { return byKey(b, a) })
+	slices.SortFunc(put, inOrder)
+	slices.SortFunc(del, func(a, b Change) int { return inOrder(b, a) })
 	return append(put, del...)
 }
 
-// byKey orders by rank, ports after the links that they are ports of, and then by
-// name.
-func byKey(a, b Change) int {
+// inOrder is the order of making: bridges before their ports, whatever their names.
+func inOrder(a, b Change) int {
 	return cmp.Or(cmp.Compare(a.Key.Rank, b.Key.Rank), cmp.Compare(port(a), port(b)), compare(a.Key, b.Key))
 }
 

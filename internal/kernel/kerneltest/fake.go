@@ -104,10 +104,17 @@ func needs(o netspec.Object) []netspec.Key {
 		if o.Master != "" {
 			keys = append(keys, link(o.NS, o.Master))
 		}
+		if o.PeerMaster != "" {
+			keys = append(keys, link(o.PeerNS, o.PeerMaster))
+		}
 	case netspec.Addr:
 		keys = append(keys, link(o.NS, o.Link))
+	case netspec.Rule:
+		keys = append(keys, ns(o.NS))
 	case netspec.Route:
 		keys = append(keys, link(o.NS, o.Dev))
+	case netspec.Announce:
+		keys = append(keys, link(o.NS, o.Link))
 	case netspec.Sysctl:
 		keys = append(keys, ns(o.NS))
 	case netspec.DNSRedirect:

@@ -100,6 +100,7 @@ func segmentOf(es elements, e element, f string) (netspec.Object, bool) {
 	s := netspec.Segment{Link: nameOf(k), Subnet: prefix(addrOf(first), e.end[:min(n, len(e.end))])}
 	_, s.Masquerade = es[element{set: "masquerade" + f, key: first}]
 	_, s.Internal = es[element{set: "internal", key: k}]
+	_, s.Leaf = es[element{set: "leaves", key: k}]
 	for access, set := range accessSets {
 		if _, ok := es[element{set: set + f, key: first}]; ok {
 			s.Access = access

@@ -121,6 +121,9 @@ func segmentElements(s netspec.Segment) []element {
 	if s.Internal {
 		es = append(es, element{set: "internal", key: l})
 	}
+	if s.Leaf {
+		es = append(es, element{set: "leaves", key: l})
+	}
 	return es
 }
 

@@ -50,6 +50,7 @@ func sets() []set {
 		{table: inet, name: "links", key: types(dev)},
 		{table: inet, name: "internal", key: types(dev)},
 		{table: inet, name: "same", key: types(dev, dev)},
+		{table: inet, name: "leaves", key: types(dev)},
 	}
 	for i, ip := range []nftables.SetDatatype{ip4, ip6} {
 		out = append(out, routedSets([]string{"4", "6"}[i], ip)...)
@@ -117,7 +118,7 @@ var keyLen = func() map[string]int {
 // netfilter_bridge.h.
 const (
 	prerouting, forward, output, postrouting = 0, 2, 3, 4
-	mangle, dstnat, filter, srcnat           = -150, -100, 0, 100
+	raw, mangle, dstnat, filter, srcnat      = -300, -150, -100, 0, 100
 	bridgeDstnat                             = -300
 )
 
@@ -125,6 +126,8 @@ const (
 // that a packet was passed here.
 func chains(mark uint32) []chain {
 	return []chain{
+		{inet, "leaf", "filter", prerouting, raw, []rule{
+			{"seen again where it is routed", join(in("leaves", iif), notrack())}}},
 		{inet, "ingress", "filter", prerouting, mangle, ingress()},
 		{inet, "prerouting", "nat", prerouting, dstnat, arriving()},
 		{inet, "output", "nat", output, dstnat, []rule{

@@ -143,5 +143,6 @@ func accept() []expr.Any                    { return verdict(expr.VerdictAccept)
 func drop() []expr.Any                      { return verdict(expr.VerdictDrop) }
 func goBack() []expr.Any                    { return verdict(expr.VerdictReturn) }
 func masq() []expr.Any                      { return []expr.Any{&expr.Masq{}} }
+func notrack() []expr.Any                   { return []expr.Any{&expr.Notrack{}} }
 func jump(to string) []expr.Any             { return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: to}} }
 func goTo(to string) []expr.Any             { return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: to}} }

@@ -11,6 +11,13 @@ import (
 
 const vethInfoPeer = 1
 
+// Attributes of a bridge (linux/if_link.h).
+const (
+	brForwardDelay  = 1
+	brSTPState      = 5
+	brMcastSnooping = 23
+)
+
 // Attributes of a bridge's port (linux/if_link.h).
 const (
 	brportMode     = 4
@@ -38,11 +45,21 @@ func NewLink(l netspec.Link, m Mark, master int32, peerNS int) nlmsg.Message {
 	}
 	a.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) {
 		a.Str(unix.IFLA_INFO_KIND, l.Kind)
-		if l.Kind == netspec.Veth {
+		switch l.Kind {
+		case netspec.Veth:
 			a.Nest(unix.IFLA_INFO_DATA, func(a *nlmsg.Attrs) { a.Nest(vethInfoPeer, func(a *nlmsg.Attrs) { peer(a, l, peerNS) }) })
+		case netspec.Bridge:
+			a.Nest(unix.IFLA_INFO_DATA, bridge)
 		}
 	})
 	return nlmsg.Message{Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Data: a.Data()}
+}
+
+// bridge are the settings of every bridge. It does not listen in on group
+// memberships: where nobody asks for them (there is no querier), they are
+// forgotten after minutes, and with them who wants the group's packets.
+func bridge(a *nlmsg.Attrs) {
+	a.U32(brForwardDelay, 0).U32(brSTPState, 0).U8(brMcastSnooping, 0)
 }
 
 func peer(a *nlmsg.Attrs, l netspec.Link, ns int) {
@@ -89,10 +106,13 @@ func b2u(b bool) uint8 {
 	return 0
 }
 
-// UpPeer finishes a veth's peer, in the peer's namespace.
-func UpPeer(index int32, l netspec.Link) nlmsg.Message {
+// UpPeer finishes a veth's peer, in the peer's namespace; master is a bridge there.
+func UpPeer(index, master int32, l netspec.Link) nlmsg.Message {
 	a := linkHeader(index, unix.IFF_UP)
 	common(a, l.MTU, l.PeerMAC)
+	if master != 0 {
+		a.U32(unix.IFLA_MASTER, uint32(master))
+	}
 	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
 }
 

@@ -10,7 +10,8 @@ import (
 type View struct {
 	Links  map[int32]Info
 	Addrs  []AddrInfo
-	Routes []RouteInfo
+	Routes []RouteInfo    // of the main table, and of those that our rules lead to
+	Rules  []netspec.Rule // ours; NS is not filled in
 }
 
 // Read takes a view of the namespace.
@@ -26,30 +27,56 @@ func (c *Conn) Read() (View, error) {
 	if v.Addrs, err = c.Addrs(); err != nil {
 		return View{}, err
 	}
-	v.Routes, err = c.Routes()
-	return v, err
+	if v.Routes, err = c.Routes(0); err != nil {
+		return View{}, err
+	}
+	return v, c.readRules(&v)
 }
 
-// Of is the view without the addresses and routes of links that are not the
-// mark's: another isled on this machine writes the same protocol number to its
+func (c *Conn) readRules(v *View) (err error) {
+	if v.Rules, err = c.Rules(); err != nil {
+		return err
+	}
+	seen := map[int]bool{}
+	for _, r := range v.Rules {
+		if seen[r.Table] {
+			continue
+		}
+		seen[r.Table] = true
+		more, err := c.Routes(r.Table)
+		if err != nil {
+			return err
+		}
+		v.Routes = append(v.Routes, more...)
+	}
+	return nil
+}
+
+// Of is the view without the addresses and routes of links that are not ours:
+// another isled on this machine writes the same protocol number to its
 // own, and they are not ours to remove.
-func (v View) Of(m Mark) View {
-	not := func(index int32) bool { l := v.Links[index]; return !m.Ours(l.Group, l.Name) }
+func (v View) Of(ours func(Info) bool) View {
+	not := func(index int32) bool { return !ours(v.Links[index]) }
 	v.Addrs = slices.DeleteFunc(slices.Clone(v.Addrs), func(a AddrInfo) bool { return not(a.Index) })
+	v.Rules = nil // they belong to no link, and we make none beside those of others
 	v.Routes = slices.DeleteFunc(slices.Clone(v.Routes), func(r RouteInfo) bool { return not(r.Index) })
 	return v
 }
 
-// Objects are our addresses and routes in the view.
+// Objects are our addresses, rules and routes in the view.
 func (v View) Objects(s netspec.State, ns netspec.NS) {
 	for _, a := range v.Addrs {
 		if a.Proto == Proto {
 			s.Add(netspec.Addr{NS: ns, Link: v.Links[a.Index].Name, Prefix: a.Prefix})
 		}
 	}
+	for _, r := range v.Rules {
+		r.NS = ns
+		s.Add(r)
+	}
 	for _, r := range v.Routes {
 		if r.Proto == Proto {
-			o := netspec.Route{NS: ns, Dst: r.Dst, Via: r.Via, Dev: v.Links[r.Index].Name, Src: r.Src, Metric: r.Metric}
+			o := netspec.Route{NS: ns, Dst: r.Dst, Via: r.Via, Dev: v.Links[r.Index].Name, Src: r.Src, Metric: r.Metric, Table: r.Table}
 			s[o.Key()] = o // two of one destination differ in metric: the last one stands for both
 		}
 	}
@@ -62,9 +89,14 @@ func (v View) Object(l Info, ns netspec.NS, peers map[int32]Peer) netspec.Link {
 		NS: ns, Name: l.Name, Kind: l.Kind, MTU: int(l.MTU), MAC: l.MAC,
 		Master: v.Links[l.Master].Name, Isolated: l.Isolated, Hairpin: l.Hairpin,
 	}
-	if p, ok := peers[l.PeerNS]; ok && l.Kind == netspec.Veth {
+	p, ok := peers[l.PeerNS]
+	if l.PeerNS < 0 { // both ends are here
+		p, ok = Peer{ns, v}, v.Links[l.Peer].Up
+	}
+	if ok && l.Kind == netspec.Veth {
 		end := p.View.Links[l.Peer]
 		o.PeerNS, o.Peer, o.PeerMAC = p.NS, end.Name, end.MAC
+		o.PeerMaster, o.PeerIsolated = p.View.Links[end.Master].Name, end.Isolated
 	}
 	return o
 }

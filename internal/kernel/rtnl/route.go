@@ -38,10 +38,14 @@ func routeMessage(typ, flags uint16, index int32, r netspec.Route) nlmsg.Message
 	if index != 0 {
 		a.U32(unix.RTA_OIF, uint32(index))
 	}
+	if r.Table != 0 { // the header has room for small numbers only
+		h[4] = unix.RT_TABLE_UNSPEC
+		a.U32(unix.RTA_TABLE, uint32(r.Table))
+	}
 	return nlmsg.Message{Type: typ, Flags: flags, Data: a.Data()}
 }
 
-// AddRoute adds a route to the main table, or replaces the one with the same
+// AddRoute adds a route, or replaces the one of its table with the same
 // destination and metric.
 func AddRoute(index int32, r netspec.Route) nlmsg.Message {
 	return routeMessage(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, r)
@@ -52,8 +56,9 @@ func DelRoute(index int32, r netspec.Route) nlmsg.Message {
 	return routeMessage(unix.RTM_DELROUTE, 0, index, r)
 }
 
-// RouteInfo is a route of the main table as the kernel has it.
+// RouteInfo is a route as the kernel has it.
 type RouteInfo struct {
+	Table  int // 0: the main table
 	Index  int32
 	Proto  uint8
 	Type   uint8
@@ -63,13 +68,16 @@ type RouteInfo struct {
 	Metric int
 }
 
-// Routes reads the main table of the namespace, both families.
-func (c *Conn) Routes() ([]RouteInfo, error) {
+// Routes reads one table of the namespace, both families. 0 is the main table.
+func (c *Conn) Routes(table int) ([]RouteInfo, error) {
+	if table == 0 {
+		table = unix.RT_TABLE_MAIN
+	}
 	var out []RouteInfo
 	for _, f := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		h := make([]byte, unix.SizeofRtMsg)
 		h[0] = f
-		bs, err := c.Dump(nlmsg.Message{Type: unix.RTM_GETROUTE, Data: nlmsg.Header(h...).U32(unix.RTA_TABLE, unix.RT_TABLE_MAIN).Data()})
+		bs, err := c.Dump(nlmsg.Message{Type: unix.RTM_GETROUTE, Data: nlmsg.Header(h...).U32(unix.RTA_TABLE, uint32(table)).Data()})
 		if Gone(err) != nil {
 			return nil, err
 		}
@@ -83,14 +91,14 @@ func (c *Conn) Routes() ([]RouteInfo, error) {
 }
 
 func parseRoute(b []byte) (RouteInfo, bool) {
-	if len(b) < unix.SizeofRtMsg || b[4] != unix.RT_TABLE_MAIN {
+	if len(b) < unix.SizeofRtMsg || b[4] == unix.RT_TABLE_LOCAL {
 		return RouteInfo{}, false
 	}
 	dst := netip.IPv4Unspecified()
 	if b[0] == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
 	}
-	r := RouteInfo{Proto: b[5], Type: b[7]}
+	r := RouteInfo{Table: int(b[4]), Proto: b[5], Type: b[7]}
 	for t, d := range nlmsg.Each(b[unix.SizeofRtMsg:]) {
 		switch t {
 		case unix.RTA_DST:
@@ -103,7 +111,12 @@ func parseRoute(b []byte) (RouteInfo, bool) {
 			r.Metric = int(nlmsg.U32(d))
 		case unix.RTA_OIF:
 			r.Index = int32(nlmsg.U32(d))
+		case unix.RTA_TABLE:
+			r.Table = int(nlmsg.U32(d))
 		}
+	}
+	if r.Table == unix.RT_TABLE_MAIN {
+		r.Table = 0
 	}
 	r.Dst = netip.PrefixFrom(dst, int(b[1]))
 	if dst.Is6() && r.Metric == metric6 {

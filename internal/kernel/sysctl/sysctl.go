@@ -1,11 +1,12 @@
 // Package sysctl reads and writes /proc/sys/net of the calling thread's network
-// namespace. The files are those of our own /proc: never a path inside a
+// namespace. The files are those of a /proc of our own: never a path inside a
 // container's file system, where names lead where the container wants.
 package sysctl
 
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,11 +17,15 @@ const root = "/proc/sys/net"
 
 // Read returns a value; name is below net, with slashes.
 func Read(name string) (string, error) {
-	p, err := path(name)
-	if err != nil {
+	if err := check(name); err != nil {
 		return "", err
 	}
-	b, err := os.ReadFile(p)
+	f, err := proc.open(name, os.O_RDONLY)
+	if err != nil {
+		return "", fmt.Errorf("read sysctl net/%s: %w", name, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
 	if err != nil {
 		return "", fmt.Errorf("read sysctl net/%s: %w", name, err)
 	}
@@ -34,14 +39,13 @@ func Write(name, value string) (old string, err error) {
 	if old, err = Read(name); err == nil && old == clean(value) {
 		return old, nil
 	}
-	p, perr := path(name)
-	if perr != nil {
-		return "", perr
+	if err := check(name); err != nil {
+		return "", err
 	}
 	if err != nil && !errors.Is(err, fs.ErrPermission) { // some values may only be written
 		return "", err
 	}
-	f, err := os.OpenFile(p, os.O_WRONLY, 0)
+	f, err := proc.open(name, os.O_WRONLY)
 	if err != nil {
 		return "", fmt.Errorf("write sysctl net/%s: %w", name, err)
 	}
@@ -52,11 +56,11 @@ func Write(name, value string) (old string, err error) {
 	return old, nil
 }
 
-func path(name string) (string, error) {
+func check(name string) error {
 	if !filepath.IsLocal(name) || filepath.Clean(name) != name {
-		return "", fmt.Errorf("sysctl net/%s: not a name", name)
+		return fmt.Errorf("sysctl net/%s: not a name", name)
 	}
-	return filepath.Join(root, name), nil
+	return nil
 }
 
 // clean makes "4096\t131072\n" and "4096 131072" one value.

@@ -16,6 +16,7 @@ type Policy struct {
 	Masquerade bool // what leaves gets the host's address
 	Internal   bool // nothing leaves, nothing enters
 	Access     netspec.Access
+	Leaf       bool     // a further bridge of the network, on which nothing is routed
 	Trusted    []string // interfaces of the host that open ports are reached from, whatever Access says
 }
 
@@ -26,7 +27,7 @@ type Policy struct {
 func Segment(link string, subnet netip.Prefix, p Policy) []netspec.Object {
 	subnet = subnet.Masked()
 	objs := []netspec.Object{netspec.Segment{
-		Link: link, Subnet: subnet, Masquerade: p.Masquerade && !p.Internal, Internal: p.Internal, Access: p.Access,
+		Link: link, Subnet: subnet, Masquerade: p.Masquerade && !p.Internal, Internal: p.Internal, Access: p.Access, Leaf: p.Leaf,
 	}}
 	for _, from := range p.Trusted {
 		objs = append(objs, netspec.Entrance{Link: link, Subnet: subnet, From: from})

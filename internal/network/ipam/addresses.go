@@ -21,6 +21,8 @@ type Pool struct {
 type pool struct {
 	Pool
 	used   bitmap
+	inUse  uint64 // how many are used
+	ranged uint64 // those of them that are in Range
 	cursor uint64 // where the search for a free address goes on
 	picked uint64 // the last one that was found so: the cursor passes it when it is taken
 }
@@ -37,18 +39,61 @@ func newPool(p Pool) *pool {
 		q.Range = q.Subnet
 	}
 	if q.Subnet.Addr().BitLen()-q.Subnet.Bits() > 1 { // RFC 3021: a /31 has no network address
-		q.used.set(0)
+		q.take(0)
 		if _, last := span(q.Subnet, q.Subnet); q.Subnet.Addr().Is4() {
-			q.used.set(last)
+			q.take(last)
 		}
 	}
 	for _, a := range q.Exclude {
 		if q.Subnet.Contains(a) {
-			q.used.set(offset(q.Subnet, a))
+			q.take(offset(q.Subnet, a))
 		}
 	}
 	q.cursor, _ = span(q.Subnet, q.Range)
 	return q
+}
+
+// take marks the n-th address as used.
+func (p *pool) take(n uint64) { p.count(n, true) }
+
+// count keeps the numbers of used addresses in step with the map.
+func (p *pool) count(n uint64, used bool) {
+	if p.used.has(n) == used {
+		return
+	}
+	by := uint64(1)
+	if used {
+		p.used.set(n)
+	} else {
+		p.used.clear(n)
+		by = ^uint64(0)
+	}
+	p.inUse += by
+	if first, last := span(p.Subnet, p.Range); first <= n && n <= last {
+		p.ranged += by
+	}
+}
+
+// Usage is how full a pool is.
+type Usage struct {
+	InUse     uint64 // with those that nobody can have: network, broadcast, gateway, aux
+	Available uint64 // free ones that are handed out without being asked for by name
+}
+
+// Usage tells it of an open pool.
+func (l *Allocator) Usage(subnet netip.Prefix) Usage {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p, ok := l.pools[subnet]
+	if !ok {
+		return Usage{}
+	}
+	first, last := span(p.Subnet, p.Range)
+	size := last - first + 1
+	if size == 0 { // all 2^64: one is missed
+		size--
+	}
+	return Usage{p.inUse, size - p.ranged}
 }
 
 func tables(subnet netip.Prefix) (byAddr store.Table[string], byOwner store.Table[netip.Addr]) {
@@ -145,7 +190,7 @@ func (l *Allocator) Taken(subnet netip.Prefix, a netip.Addr) {
 	defer l.mu.Unlock()
 	if p, ok := l.pools[subnet]; ok {
 		n := offset(subnet, a)
-		p.used.set(n)
+		p.take(n)
 		if n == p.picked {
 			p.cursor = n + 1
 		}
@@ -157,7 +202,7 @@ func (l *Allocator) Freed(subnet netip.Prefix, a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p, ok := l.pools[subnet]; ok && a.IsValid() {
-		p.used.clear(offset(subnet, a))
+		p.count(offset(subnet, a), false)
 	}
 }
 

@@ -55,7 +55,7 @@ func underFlushes(t *testing.T, ports api.PortMap, from string, harm ...string) 
 			default:
 			}
 			tried.Add(1)
-			if c, err := dial(tries, to, 50*time.Millisecond); err == nil {
+			if c, err := reach(tries, to, 50*time.Millisecond); err == nil {
 				c.Close()
 				leaks.Add(1)
 			}
@@ -83,7 +83,7 @@ func underFlushes(t *testing.T, ports api.PortMap, from string, harm ...string) 
 	if h.kernel.Features().Guard && leaks.Load() > 0 {
 		t.Errorf("%d connections got through while there were no rules, past the guard of the bridge", leaks.Load())
 	}
-	if _, err := dial(tries, to, 200*time.Millisecond); err == nil {
+	if _, err := reach(tries, to, 200*time.Millisecond); err == nil {
 		t.Error("open when all is over")
 	}
 }

@@ -56,7 +56,7 @@ func TestExposureAndDoctor(t *testing.T) {
 			!strings.Contains(exposed[0].Reason, cause) {
 			t.Errorf("%s: exposed %+v", when, exposed)
 		}
-		c, err := dial(neighbour.File, "192.0.2.1:8080", time.Second)
+		c, err := reach(neighbour.File, "192.0.2.1:8080", time.Second)
 		if err == nil {
 			c.Close()
 		}

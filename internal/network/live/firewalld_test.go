@@ -30,7 +30,7 @@ func TestBesideFirewalld(t *testing.T) {
 	}
 	defer inside.Close()
 	out := func() bool {
-		c, err := dial(inside, "192.0.2.2:90", 300*time.Millisecond)
+		c, err := reach(inside, "192.0.2.2:90", 300*time.Millisecond)
 		return err == nil && c.Close() == nil
 	}
 	if out() {
@@ -62,7 +62,7 @@ func TestBesideFirewalld(t *testing.T) {
 			{"a port that is not published", addr + ":81", false},
 			{"the host", "192.0.2.1:81", false},
 		} {
-			conn, err := dial(neighbour.File, c.to, 500*time.Millisecond)
+			conn, err := reach(neighbour.File, c.to, 500*time.Millisecond)
 			if err == nil {
 				conn.Close()
 			}

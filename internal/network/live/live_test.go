@@ -23,6 +23,7 @@ import (
 	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/dns"
+	"isle/internal/network/driver/bridge"
 	"isle/internal/network/driver/builtin"
 	"isle/internal/network/ipam"
 	"isle/internal/network/publish"
@@ -38,7 +39,9 @@ type machine struct{ *kernel.Kernel }
 func (m machine) Host(ctx context.Context) (network.Host, error) {
 	f, err := m.Facts(ctx)
 	can := m.Features()
-	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources}, err
+	return network.Host{
+		MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources, Advertised: strings.Join(f.Advertised, "/"),
+	}, err
 }
 
 func (m machine) Foreign(context.Context) ([]ipam.Foreign, error) { return nil, nil }
@@ -80,6 +83,21 @@ type host struct {
 	kernel *kernel.Kernel
 	count  *counting
 	store  storetest.Mem
+	room   int // containers on one bridge; 0: as many as the driver says
+}
+
+// narrow is a bridge with few ports.
+type narrow struct {
+	bridge.Driver
+	room int
+}
+
+func (n narrow) Caps() network.Caps {
+	c := n.Driver.Caps()
+	if n.room > 0 {
+		c.Room = n.room
+	}
+	return c
 }
 
 func newHost(t testing.TB, bpf bool) *host {
@@ -126,8 +144,10 @@ func observe(t testing.TB, k *kernel.Kernel) netspec.State {
 func (h *host) start() *network.Manager {
 	h.t.Helper()
 	log := slog.New(slog.DiscardHandler)
+	drivers := builtin.Drivers()
+	drivers[network.DriverBridge] = narrow{room: h.room}
 	m := &network.Manager{
-		Store: &h.store, Kernel: h.count, Machine: machine{h.kernel}, Drivers: builtin.Drivers(),
+		Store: &h.store, Kernel: h.count, Machine: machine{h.kernel}, Drivers: drivers,
 		IPAM: &ipam.Allocator{Sources: []ipam.Source{
 			{Base: netip.MustParsePrefix("10.66.0.0/16"), Size: 24}, {Base: ipam.ULA("live"), Size: 64},
 		}},
@@ -171,6 +191,22 @@ func (h *host) serve(ns netspec.NS, at string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	h.answer(l)
+}
+
+// serveIn is serve in a namespace that is not a container's.
+func (h *host) serveIn(ns kerneltest.NS, at string) {
+	h.t.Helper()
+	ns.Do(func() error {
+		l, err := net.Listen("tcp", at)
+		if err == nil {
+			h.answer(l)
+		}
+		return err
+	})
+}
+
+func (h *host) answer(l net.Listener) {
 	h.t.Cleanup(func() { l.Close() })
 	go func() {
 		for {

@@ -100,8 +100,8 @@ func answering(t testing.TB, ns *os.File, at string) {
 	}()
 }
 
-// dial connects from a namespace.
-func dial(ns *os.File, to string, patience time.Duration) (c net.Conn, err error) {
+// reach connects from a namespace.
+func reach(ns *os.File, to string, patience time.Duration) (c net.Conn, err error) {
 	err = netns.Do(ns, func() (err error) { c, err = net.DialTimeout("tcp", to, patience); return err })
 	return c, err
 }
@@ -114,7 +114,7 @@ type flow struct {
 
 func newFlow(t testing.TB, ns *os.File, to string) flow {
 	t.Helper()
-	c, err := dial(ns, to, 10*time.Second)
+	c, err := reach(ns, to, 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,6 +49,7 @@ type options struct {
 	Mode6       mode
 	Trusted     []string // interfaces of the host from which published ports are reached at the containers' addresses
 	Guard       bool     // containers send with their own addresses only
+	addressing
 }
 
 func (o options) mode(v4 bool) mode {
@@ -61,7 +62,7 @@ func (o options) mode(v4 bool) mode {
 // parse reads the options of a network. Options that are not ours are left
 // alone, as Docker does; ours with a meaning that we do not have are refused.
 func parse(opts map[string]string) (options, error) {
-	o := options{ICC: true, Masquerade: true, Mode4: nat, Mode6: nat, Guard: true}
+	o := options{ICC: true, Masquerade: true, Mode4: nat, Mode6: nat, Guard: true, addressing: defaultAddressing}
 	for _, k := range slices.Sorted(maps.Keys(opts)) {
 		if err := o.set(k, opts[k]); err != nil {
 			return o, fmt.Errorf("option %s=%s: %w: %w", k, opts[k], err, errdefs.ErrInvalidArgument)
@@ -72,6 +73,8 @@ func parse(opts map[string]string) (options, error) {
 
 func (o *options) set(k, v string) (err error) {
 	switch k {
+	case optAdvertise, optAdvertiseEvery:
+		err = o.addressing.set(k, v)
 	case optName:
 		if o.Name = v; v != "" {
 			err = network.CheckInterface(v)

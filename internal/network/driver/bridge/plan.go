@@ -21,7 +21,9 @@ type Driver struct{}
 var _ network.Driver = Driver{}
 
 // Caps implements network.Driver.
-func (Driver) Caps() network.Caps { return network.Caps{IPAM: true, Publish: true, Gateway: true} }
+func (Driver) Caps() network.Caps {
+	return network.Caps{IPAM: true, Publish: true, Gateway: true, Room: room, Leaves: leaves}
+}
 
 // Validate implements network.Driver.
 func (Driver) Validate(n network.Network) error {
@@ -90,6 +92,7 @@ func (p plan) bridge(s netspec.State) {
 		}
 		s.Add(firewall.Segment(p.link, pool.Subnet, p.policy(pool))...)
 	}
+	p.wide(s)
 	p.ipv6(s, "", p.link)
 }
 
@@ -132,8 +135,13 @@ func (p plan) ipv6(s netspec.State, ns netspec.NS, link string) {
 
 func (p plan) endpoint(s netspec.State, ep network.Endpoint) error {
 	ns := ep.NS()
+	mtu, err := p.endpointMTU(ep)
+	if err != nil {
+		return err
+	}
+	p.announce(s, ep)
 	s.Add(netspec.Link{
-		Name: ep.HostInterface, Kind: netspec.Veth, MTU: p.mtu, Master: p.link, Isolated: !p.o.ICC, Hairpin: true,
+		Name: ep.HostInterface, Kind: netspec.Veth, MTU: mtu, Master: p.master(ep.Leaf), Isolated: !p.o.ICC, Hairpin: true,
 		PeerNS: ns, Peer: ep.Interface, PeerMAC: ep.MAC,
 	})
 	for _, a := range ep.Addrs {

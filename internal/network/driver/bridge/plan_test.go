@@ -109,6 +109,8 @@ func TestOptionsRefused(t *testing.T) {
 		"isle.bridge.mode":                                  "routed",
 		"com.docker.network.bridge.host_binding_ipv4":       "localhost",
 		"com.docker.network.container_iface_prefix":         "a/b",
+		"com.docker.network.bridge.advertise_addr_nmsgs":    "4",
+		"com.docker.network.bridge.advertise_addr_ms":       "1",
 	} {
 		n := drivertest.Network(bridge.Driver{}, map[string]string{k: v}, false, false)
 		err := bridge.Driver{}.Validate(n)

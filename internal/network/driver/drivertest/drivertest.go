@@ -79,6 +79,7 @@ func conform(t *testing.T, d network.Driver, n network.Network) {
 		same(t, all, sum)
 	})
 	t.Run("endpoints keep to themselves", func(t *testing.T) { separate(t, d, n, eps) })
+	t.Run("grown", func(t *testing.T) { grown(t, d, n, eps) })
 	t.Run("the record is enough", func(t *testing.T) { same(t, all, plan(t, d, reload(t, n), eps)) })
 	t.Run("names", func(t *testing.T) { names(t, d, n, all) })
 	t.Run("no endpoint on a bare host", func(t *testing.T) {
@@ -113,6 +114,21 @@ func separate(t *testing.T, d network.Driver, n network.Network, eps []network.E
 			t.Errorf("%v is claimed by two endpoints", o)
 		}
 	}
+}
+
+// grown: what an endpoint needs besides the network is the same however many
+// leaves the network has, and names of all devices are good.
+func grown(t *testing.T, d network.Driver, n network.Network, eps []network.Endpoint) {
+	if d.Caps().Leaves == 0 {
+		return
+	}
+	eps = []network.Endpoint{eps[0]}
+	eps[0].Leaf, n.Leaves = 1, 1
+	one := plan(t, d, n, eps).Without(plan(t, d, n, nil))
+	n.Leaves = d.Caps().Leaves
+	many := plan(t, d, n, eps)
+	same(t, one, many.Without(plan(t, d, n, nil)))
+	names(t, d, n, many)
 }
 
 // reload is n as it comes back from the store.

@@ -1,0 +1,104 @@
+package live_test
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	api "github.com/moby/moby/api/types/network"
+
+	"isle/internal/network"
+)
+
+// TestRepliesLeaveTheWayTheyCame: a container on two networks is asked, at its
+// address on the one that its default route does not lead over, by somebody who
+// is on neither. The reply leaves by that network, of either family.
+func TestRepliesLeaveTheWayTheyCame(t *testing.T) {
+	h := newHost(t, false)
+	m := h.start()
+	defer stop(m)
+	yes := true
+	for _, name := range []string{"front", "side"} {
+		if _, err := m.Create(t.Context(), api.CreateRequest{Name: name, EnableIPv6: &yes}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.open(m, "alone", nil, "front")
+	if out := h.ip("alone", "rule"); strings.Contains(out, "7300") {
+		t.Errorf("a container on one network has rules:\n%s", out)
+	}
+	c0 := h.open(m, "c0", nil, "front", "side")
+	h.serve("c0", "[::]:80")
+	run(t, "ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+	run(t, "ip", "addr", "add", "2001:db8::1/128", "dev", "lo")
+	t.Cleanup(func() { run(t, "ip", "addr", "flush", "dev", "lo", "scope", "global") })
+	side := c0.Endpoints[1]
+	if side.Network == c0.Endpoints[0].Network || side.Interface != "eth1" {
+		t.Fatalf("endpoints %+v", c0.Endpoints)
+	}
+	for _, from := range []string{"192.0.2.1", "2001:db8::1"} {
+		a := netip.MustParseAddr(from)
+		before := sent(t, m, "c0", "eth0")
+		got, err := ask(from, netip.AddrPortFrom(side.Addr(a.Is4()), 80))
+		if err != nil || !strings.Contains(got, from) {
+			t.Errorf("from %s: %q, %v", from, got, err)
+		}
+		if n := sent(t, m, "c0", "eth0") - before; n > 0 {
+			t.Errorf("from %s: %d packets of the reply left by eth0", from, n)
+		}
+	}
+	if err := m.Disconnect(t.Context(), "c0", side.Network); err != nil {
+		t.Fatal(err)
+	}
+	if out := h.ip("c0", "rule") + h.ip("c0", "-6", "rule"); strings.Contains(out, "7300") {
+		t.Errorf("a container that is on one network again has rules:\n%s", out)
+	}
+}
+
+// TestPublishedBesideAnInternalNetwork: a port works though the network with the
+// highest priority can publish nothing.
+func TestPublishedBesideAnInternalNetwork(t *testing.T) {
+	h := newHost(t, true)
+	m := h.start()
+	defer stop(m)
+	for name, internal := range map[string]bool{"back": true, "web": false} {
+		if _, err := m.Create(t.Context(), api.CreateRequest{Name: name, Internal: internal}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := m.Open(t.Context(), network.OpenRequest{ID: "c0", Name: "c0", Networks: []network.ConnectRequest{
+		{Network: "back", Settings: api.EndpointSettings{GwPriority: 9}}, {Network: "web"},
+	}, Ports: network.PortRequest{Bindings: api.PortMap{api.MustParsePort("80/tcp"): {{HostPort: "8080"}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.serve("c0", "0.0.0.0:80")
+	h.open(m, "c1", nil, "bridge")
+	h.reach("", netip.MustParseAddrPort("127.0.0.1:8080"), true, "localhost")
+	h.reach("c1", netip.MustParseAddrPort("10.66.0.1:8080"), true, "another network, by an address of the host")
+}
+
+// ask makes a TCP connection from an address of the host and returns the answer.
+func ask(from string, to netip.AddrPort) (string, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 3 * time.Second}
+	c, err := d.Dial("tcp", to.String())
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	b := make([]byte, 100)
+	n, err := c.Read(b)
+	return string(b[:n]), err
+}
+
+func sent(t *testing.T, m *network.Manager, id, link string) uint64 {
+	t.Helper()
+	c, err := m.Counters(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c[link].TxPackets
+}
