@@ -49,6 +49,7 @@ var layers = map[string]string{
 	"network/ipam":              "store",
 	"network/publish":           "netspec",
 	"network/firewall":          "netspec",
+	"network/firewalldoc":       "",
 	"network/dns":               "",
 	"network/driver":            "netspec network network/publish network/firewall",
 	"network/driver/drivertest": "netspec network reconcile",
