@@ -510,11 +510,13 @@ func TestRun(t *testing.T) {
 		if !there() {
 			t.Error("not repaired at once")
 		}
+		synctest.Wait()
 		before := w.kernel.Batches
 		for range 1000 { // somebody who goes on for 10 s
 			harm()
 			time.Sleep(10 * time.Millisecond)
 		}
+		synctest.Wait()
 		if n := w.kernel.Batches - before; n > 450 { // a pause of 25 ms is what repairs that cost nothing get
 			t.Errorf("%d repairs against somebody who deletes in a loop", n)
 		}
