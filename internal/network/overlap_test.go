@@ -3,9 +3,12 @@ package network_test
 import (
 	"bytes"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
+
+	api "github.com/moby/moby/api/types/network"
 
 	"isle/internal/network"
 	"isle/internal/network/ipam"
@@ -74,5 +77,46 @@ func TestHostChangesLive(t *testing.T) {
 	}
 	if !w.kernel.State.Equal(w.want(t)) {
 		t.Error("the kernel is not what a fresh process wants")
+	}
+}
+
+// told is who wants to know our bridges.
+type told map[string]bool
+
+func (b told) Add(name string)    { b[name] = true }
+func (b told) Remove(name string) { delete(b, name) }
+
+// TestBridgesAreTold: whoever wants to know learns of each bridge as long as it is
+// there, also from a new process.
+func TestBridgesAreTold(t *testing.T) {
+	w := newWorld()
+	start := func() (*network.Manager, told) {
+		m, b := w.manager(), told{}
+		m.Bridges = b
+		if err := m.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return m, b
+	}
+	m, b := start()
+	if _, err := m.Create(t.Context(), api.CreateRequest{Name: "app", Options: map[string]string{"com.docker.network.bridge.name": "br-app"}}); err != nil {
+		t.Fatal(err)
+	}
+	open(t, m, "c1", "app")
+	if !maps.Equal(b, told{"isle0": true, "br-app": true}) {
+		t.Errorf("told %v", b)
+	}
+	m, b = start()
+	if !maps.Equal(b, told{"isle0": true, "br-app": true}) {
+		t.Errorf("a new process told %v", b)
+	}
+	if err := m.Close(t.Context(), "c1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Remove(t.Context(), "app"); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(b, told{"isle0": true}) {
+		t.Errorf("after the network is gone: told %v", b)
 	}
 }
