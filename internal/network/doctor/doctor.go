@@ -162,7 +162,7 @@ func (e *examination) network(n exposure.Network) {
 
 func segments(n exposure.Network) (out []netspec.Segment) {
 	for _, o := range n.State {
-		if s, ok := o.(netspec.Segment); ok {
+		if s, ok := o.(netspec.Segment); ok && !s.Leaf {
 			out = append(out, s)
 		}
 	}

@@ -78,7 +78,7 @@ type Container struct {
 
 // List is what is exposed, by container, port and address.
 func List(h Host, networks []Network, containers []Container) []Exposed {
-	l := lister{h: h, names: map[string]string{}}
+	l := lister{h: h}
 	for _, n := range networks {
 		l.learn(n)
 	}
@@ -92,10 +92,15 @@ func List(h Host, networks []Network, containers []Container) []Exposed {
 	return l.out
 }
 
+// segment is a part of a network.
+type segment struct {
+	netspec.Segment
+	network string
+}
+
 type lister struct {
 	h         Host
-	names     map[string]string // of networks, by bridge
-	segments  []netspec.Segment
+	segments  []segment
 	entrances []netspec.Entrance
 	out       []Exposed
 }
@@ -104,12 +109,23 @@ func (l *lister) learn(n Network) {
 	for _, o := range n.State {
 		switch o := o.(type) {
 		case netspec.Segment:
-			l.names[o.Link] = n.Name
-			l.segments = append(l.segments, o)
+			if !o.Leaf { // nothing is routed to a leaf
+				l.segments = append(l.segments, segment{o, n.Name})
+			}
 		case netspec.Entrance:
 			l.entrances = append(l.entrances, o)
 		}
 	}
+}
+
+// at is the segment that an address is in; the zero value: none.
+func (l *lister) at(a netip.Addr) segment {
+	for _, s := range l.segments {
+		if s.Subnet.Contains(a) {
+			return s
+		}
+	}
+	return segment{}
 }
 
 func (l *lister) container(c Container) {
@@ -170,6 +186,8 @@ func (l *lister) published(c Container, p netspec.Publish, allowed map[gate][]ne
 	if p.HostIP.IsLoopback() {
 		return
 	}
+	seg := l.at(p.To)
+	p.Link = cmp.Or(seg.Link, p.Link) // packets are routed to the network's first bridge, whichever the container is behind
 	for _, i := range l.h.outside() {
 		for _, a := range i.Addrs {
 			at := a.Addr()
@@ -178,7 +196,7 @@ func (l *lister) published(c Container, p netspec.Publish, allowed map[gate][]ne
 			}
 			try := attempt{l.h, i, a, p, by == "relayed"}
 			e := Exposed{
-				Proto: p.Proto, Address: at.String(), Interface: i.Name, Container: c.Name, Network: l.names[p.Link], By: by,
+				Proto: p.Proto, Address: at.String(), Interface: i.Name, Container: c.Name, Network: seg.network, By: by,
 			}
 			l.row(e, p, func(port uint16) (who, verdict, reason string) {
 				return try.port(port, allowed[gate{p.Proto, p.Iface, p.HostIP, p.HostPort}])
@@ -328,7 +346,7 @@ func (l *lister) direct(c Container, a netspec.Addr) {
 // grants reports whether those who come by an interface get to an address's open
 // ports.
 func (l *lister) grants(link string, to netip.Addr, by string, access netspec.Access) bool {
-	return slices.ContainsFunc(l.segments, func(s netspec.Segment) bool {
+	return slices.ContainsFunc(l.segments, func(s segment) bool {
 		return s.Link == link && s.Subnet.Contains(to) && s.Access == access
 	}) || slices.ContainsFunc(l.entrances, func(e netspec.Entrance) bool {
 		return e.Link == link && e.Subnet.Contains(to) && e.From == by
@@ -346,7 +364,7 @@ func (l *lister) own(c Container, i Interface, link string, to netip.Addr, proto
 		verdict, reason = l.h.Forwarded(p)
 	}
 	l.out = append(l.out, Exposed{
-		Proto: proto, Address: to.String(), Port: port, Count: count, Interface: i.Name, Container: c.Name, Network: l.names[link],
+		Proto: proto, Address: to.String(), Port: port, Count: count, Interface: i.Name, Container: c.Name, Network: l.at(to).network,
 		Target: target, From: "whoever has a route to it", By: "direct", Verdict: verdict, Reason: reason,
 	})
 }

@@ -42,7 +42,7 @@ func host(rules *ruleset.Ruleset) exposure.Host {
 }
 
 var networks = []exposure.Network{{Name: "app", State: state(
-	netspec.Segment{Link: "isle0", Subnet: pfx("10.1.0.0/24")}, netspec.Segment{Link: "isle0", Subnet: pfx("fd00::/64")})}}
+	netspec.Segment{Link: "isleb1-1", Subnet: pfx("10.1.0.0/24"), Leaf: true}, netspec.Segment{Link: "isle0", Subnet: pfx("10.1.0.0/24")}, netspec.Segment{Link: "isle0", Subnet: pfx("fd00::/64")})}}
 
 func publish(ip4or6 string, host, count uint16, objs ...netspec.Object) exposure.Container {
 	to := ip("10.1.0.2")
@@ -93,6 +93,10 @@ func TestList(t *testing.T) {
 		{"relayed by a socket, so the host's own rules count", dropping(ruleset.Input, 8080), exposure.Container{Name: "web", Relayed: []netspec.Publish{{
 			Proto: "tcp", HostIP: ip("2001:db8::1"), HostPort: 8080, Count: 1, To: ip("10.1.0.2"), ToPort: 80,
 		}}}, []string{"tcp 2001:db8::1:8080+1 eth0 → 10.1.0.2:80 anywhere relayed blocked " + by}},
+		{"behind a leaf of a wide network", dropping(ruleset.Forward, 80, ruleset.Load{Field: ruleset.Field{Of: ruleset.OutName}, Dst: 1}, ruleset.Compare{Src: 1, Data: []byte("isle0\x00")}),
+			exposure.Container{Name: "web", State: state(netspec.Publish{
+				Proto: "tcp", HostIP: ip("192.0.2.1"), HostPort: 8080, Count: 1, To: ip("10.1.0.2"), ToPort: 80, Link: "isleb1-1",
+			})}, []string{"tcp 192.0.2.1:8080+1 eth0 → 10.1.0.2:80 anywhere published blocked " + by}},
 		{"the host's network", nil, exposure.Container{Name: "web", HostMode: true}, []string{"any :0+0  →   host network reachable every socket that it listens on is one of the host's"}},
 		{"its own address, closed", nil, exposure.Container{Name: "web", State: state(netspec.Open{Link: "isle0", To: ip("10.1.0.2"), Proto: "tcp", Port: 80, Count: 1})}, nil},
 	} {
