@@ -50,13 +50,39 @@ func dial(kind int, addr string) (int, error) {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
 	if err == nil {
-		err = unix.Connect(fd, to)
+		err = reach(fd, to)
 	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
+}
+
+// reach connects. A signal, by which Go's scheduler asks for the thread, breaks
+// off a connect that has a time limit; the kernel goes on with it.
+func reach(fd int, to unix.Sockaddr) error {
+	err := unix.Connect(fd, to)
+	for err == unix.EINTR {
+		var ready int
+		ready, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 1000)
+		if err == nil && ready == 0 {
+			return unix.EINPROGRESS
+		}
+		if err == nil {
+			return outcome(fd)
+		}
+	}
+	return err
+}
+
+// outcome is how a connect ended.
+func outcome(fd int) error {
+	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && n != 0 {
+		err = unix.Errno(n)
+	}
+	return err
 }
 
 // turn sends one byte and waits for it.
