@@ -41,6 +41,7 @@ type keeper struct {
 	facts   lane // what plans depend on: others may change that all the time
 	quiet   *time.Timer
 	putOff  time.Time // everything may be put off until then; zero: it is not due
+	retry   time.Duration
 }
 
 func newKeeper(m *Manager) *keeper {
@@ -123,10 +124,21 @@ func (k *keeper) repair(ctx context.Context, l *lane) {
 func (k *keeper) everything(ctx context.Context) {
 	k.quiet.Stop()
 	k.putOff = time.Time{}
-	if err := k.m.Sync(ctx); err != nil && ctx.Err() == nil {
-		k.m.Log.Error("bring the kernel in step with the records", "err", err)
+	err := k.m.Sync(ctx)
+	if err == nil || ctx.Err() != nil {
+		k.retry = 0
+		return
 	}
+	k.retry = min(max(2*k.retry, retryFirst), retryMost)
+	k.quiet.Reset(k.retry)
+	k.m.Log.Error("bring the kernel in step with the records", "err", err, "again in", k.retry)
 }
+
+// What could not be put right is tried again, after pauses that double.
+const (
+	retryFirst = 2 * time.Second
+	retryMost  = 5 * time.Minute
+)
 
 // lane is alarms of one kind that wait for their repair.
 type lane struct {

@@ -2,14 +2,18 @@ package network_test
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"maps"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	api "github.com/moby/moby/api/types/network"
 
+	"isle/internal/kernel/kerneltest"
 	"isle/internal/network"
 	"isle/internal/network/ipam"
 	"isle/internal/reconcile"
@@ -119,4 +123,48 @@ func TestBridgesAreTold(t *testing.T) {
 	if !maps.Equal(b, told{"isle0": true}) {
 		t.Errorf("after the network is gone: told %v", b)
 	}
+}
+
+// stubborn is a kernel that refuses all changes for a while.
+type stubborn struct {
+	*kerneltest.Fake
+	until time.Time
+}
+
+func (k *stubborn) Apply(ctx context.Context, changes []reconcile.Change) (int, error) {
+	if time.Now().Before(k.until) {
+		return 0, kerneltest.ErrRefused
+	}
+	return k.Fake.Apply(ctx, changes)
+}
+
+// TestRepairIsTriedAgain: what cannot be put right now is put right later, long
+// before the timer.
+func TestRepairIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		changed := make(chan reconcile.Alarm)
+		k := &stubborn{Fake: w.kernel}
+		m := w.manager()
+		m.Kernel, m.Changed, m.Config.Resync = k, changed, time.Hour
+		if err := m.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want := maps.Clone(w.kernel.State)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- m.Run(ctx) }()
+		k.until = time.Now().Add(10 * time.Second)
+		w.kernel.Flush()
+		changed <- reconcile.Alarm{Scope: reconcile.Scope{Host: true}}
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if s, err := w.kernel.Observe(ctx); err != nil || !s.Equal(want) {
+			t.Errorf("not repaired: %v, %v", reconcile.Diff(s, want), err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
