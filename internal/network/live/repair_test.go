@@ -232,3 +232,40 @@ func benchRepair(b *testing.B, n int, command string) {
 	}
 	b.ReportMetric(float64(took.Microseconds())/1000/float64(b.N), "ms-repair")
 }
+
+// TestMTUIsFollowed: bridges and the interfaces of containers get the MTU of the
+// way out while they are in use.
+func TestMTUIsFollowed(t *testing.T) {
+	h := newHost(t, true)
+	m := h.running()
+	h.open(m, "web", nil, "bridge")
+	lan(t)
+	inside, err := os.Open(h.kernel.Path("web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := kerneltest.Wrap(t, inside)
+	defer web.Close()
+	for _, step := range []struct {
+		command string
+		mtu     int
+	}{
+		{"ip route add default via 192.0.2.2", 1500},
+		{"ip link set up0 mtu 1400", 1400},
+		{"ip route change default via 192.0.2.2 mtu 1300", 1300},
+		{"ip route change default via 192.0.2.2", 1400},
+		{"ip link set up0 down", 1500},
+	} {
+		f := strings.Fields(step.command)
+		run(t, f[0], f[1:]...)
+		begin := time.Now()
+		want := fmt.Sprintf(" mtu %d ", step.mtu)
+		for !strings.Contains(run(t, "ip", "link", "show", "isle0"), want) || !strings.Contains(web.Run("ip", "link", "show", "eth0"), want) {
+			if time.Since(begin) > patience {
+				t.Fatalf("%q: the MTU is not followed", step.command)
+			}
+		}
+		t.Logf("%-50s followed after %.1f ms", step.command, time.Since(begin).Seconds()*1000)
+		time.Sleep(calm)
+	}
+}
