@@ -17,6 +17,7 @@ import (
 	"isle/internal/config"
 	"isle/internal/engine"
 	"isle/internal/event"
+	"isle/internal/firewalld"
 	"isle/internal/image"
 	"isle/internal/kernel"
 	"isle/internal/kernel/probe"
@@ -41,6 +42,7 @@ type house struct {
 	log      *slog.Logger
 	kernel   *kernel.Kernel
 	networks *network.Manager
+	zones    *firewalld.Zones
 	engine   *engine.Engine
 	closers  []func() error // in the order in which they were opened
 }
@@ -125,10 +127,13 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 		return err
 	}
 	log, resolver := h.log.With("part", "network"), &dns.HostConfig{}
+	h.zones = firewalld.New(h.log.With("part", "firewalld"))
+	host := machine{k, resolver}
 	h.networks = &network.Manager{
 		Store: records, Kernel: k, Drivers: builtin.Drivers(), IPAM: &ipam.Allocator{Sources: sources},
-		Machine: machine{k, resolver}, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}},
+		Machine: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
+		Bridges: h.zones, Surroundings: host.surroundings,
 	}
 	return nil
 }
@@ -231,6 +236,7 @@ func (h *house) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.networks.Run(ctx) })
+	g.Go(func() error { return h.zones.Run(ctx) })
 	g.Go(func() error { return h.engine.Run(ctx) })
 	g.Go(func() error { return srv.Serve(ctx, listeners) })
 	h.log.Info("isled is ready", "version", version.Version, "listening", h.config.Hosts)

@@ -34,10 +34,10 @@ func (m machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {
 	}
 	var list []ipam.Foreign
 	for _, p := range f.Routes {
-		list = append(list, ipam.Foreign{Prefix: p, What: "route"})
+		list = append(list, ipam.Foreign{Prefix: p.Prefix, What: "route", Dev: p.Dev})
 	}
 	for _, p := range f.Addrs {
-		list = append(list, ipam.Foreign{Prefix: p, What: "address"})
+		list = append(list, ipam.Foreign{Prefix: p.Prefix, What: "address", Dev: p.Dev})
 	}
 	for _, s := range m.resolver.Servers() {
 		list = append(list, ipam.Foreign{Prefix: netip.PrefixFrom(s.Addr(), s.Addr().BitLen()), What: "name server"})

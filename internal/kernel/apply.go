@@ -47,6 +47,9 @@ func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err e
 		if links := newVeths(rest); links > 0 {
 			return k.attach(rest[:links], inside(rest[links:], o.PeerNS), rest)
 		}
+		if moved := movedEnds(rest); len(moved) > 0 {
+			return k.moveEnds(moved)
+		}
 		return one(k.link(rest[0], rest))
 	case netspec.Sysctl, netspec.Addr, netspec.Rule, netspec.Route, netspec.Announce:
 		return k.attach(nil, inside(rest, rest[0].Key.NS), rest)

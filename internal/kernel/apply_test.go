@@ -2,7 +2,10 @@ package kernel
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -228,28 +231,55 @@ func TestWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signal := func() bool {
+	signal := func() reconcile.Alarm {
 		select {
-		case <-ch:
-			return true
-		case <-time.After(4 * debounce):
-			return false
+		case a := <-ch:
+			return a
+		case <-time.After(time.Second):
+			return reconcile.Alarm{}
 		}
 	}
 	c.Add(netspec.Publish{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 80, Count: 1, To: ip("10.1.0.2"), ToPort: 80, Link: "isbr1"})
 	m.apply(c)
 	m.remove(c)
 	m.host.Run("nft", "add table inet other")
-	if signal() {
-		t.Error("signal for our own changes, or for somebody else's own things")
+	if a := signal(); !a.Empty() {
+		t.Errorf("%+v for our own changes, or for somebody else's own things", a)
 	}
-	for _, harm := range []string{
-		"nft flush chain inet isle forward", "ip addr del 10.1.0.1/24 dev isbr1", "ip link set isbr1 down", "ip link del isbr1", "nft delete table inet isle",
+	table, host, facts := reconcile.Scope{Filter: true}, reconcile.Scope{Host: true}, reconcile.Scope{Facts: true}
+	for _, tt := range []struct {
+		harm string
+		want reconcile.Scope
+		by   string
+	}{
+		{"nft flush chain inet isle forward", table, "nft (pid "},
+		{"ip addr del 10.1.0.1/24 dev isbr1", host, ""},
+		{"sysctl -w net.ipv4.ip_forward=0", host, ""},
+		{"ip link set isbr1 mtu 1300", host, ""},
+		{"ip link set isbr1 down", host, ""},
+		{"ip link del isbr1", host, ""},
+		{"nft delete table inet isle", table, "nft (pid "},
+		{"ip link add foreign0 mtu 1400 up type bridge", facts, ""},
+		{"ip link set foreign0 mtu 1300", facts, ""},
+		{"ip addr add 192.0.2.9/24 dev foreign0", facts, ""},
+		{"ip route add 203.0.113.0/24 dev foreign0", facts, ""},
+		{"ip route add default dev foreign0 table 7", facts, ""},
+		{"ip rule add from 192.0.2.9 lookup 7", facts, ""},
+		{"ip link set foreign0 down", facts, ""},
 	} {
-		f := strings.Fields(harm)
+		f := strings.Fields(tt.harm)
 		m.host.Run(f[0], f[1:]...)
-		if !signal() {
-			t.Errorf("no signal for %q", harm)
+		a := signal()
+		for more := true; more && !a.Empty(); { // one act may come in several messages
+			select {
+			case b := <-ch:
+				a = a.And(b)
+			case <-time.After(20 * time.Millisecond):
+				more = false
+			}
+		}
+		if a.Filter != tt.want.Filter || a.Host != tt.want.Host || a.Facts != tt.want.Facts || !strings.HasPrefix(a.By, tt.by) {
+			t.Errorf("%q: %+v, want %+v by %q", tt.harm, a, tt.want, tt.by)
 		}
 	}
 	cancel()
@@ -269,19 +299,100 @@ func TestFacts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	has := func(ps []netip.Prefix, s string) bool {
-		for _, p := range ps {
-			if p == pfx(s) {
-				return true
-			}
-		}
-		return false
+	has := func(us []Used, s string) bool {
+		return slices.ContainsFunc(us, func(u Used) bool { return u.Prefix == pfx(s) })
 	}
 	if f.MTU != 1450 || !has(f.Routes, "192.0.2.0/24") || !has(f.Routes, "203.0.113.0/24") || !has(f.Addrs, "172.31.0.1/16") {
 		t.Errorf("facts: %+v", f)
 	}
 	if has(f.Routes, "10.1.0.0/24") || has(f.Addrs, "10.1.0.1/24") {
 		t.Errorf("our own are among the facts: %+v", f)
+	}
+	i := slices.IndexFunc(f.Links, func(l Link) bool { return l.Name == "up2" })
+	if l := f.Links[i]; l.MTU != 1450 || !l.Up || l.Ours || l.Loopback || !slices.Contains(l.Addrs, pfx("192.0.2.1/24")) {
+		t.Errorf("up2: %+v", l)
+	}
+	i = slices.IndexFunc(f.Links, func(l Link) bool { return l.Name == "isbr1" })
+	if l := f.Links[i]; !l.Ours {
+		t.Errorf("isbr1: %+v", l)
+	}
+}
+
+// TestObserveSome: a part of the machine is seen as in a look at everything, also by
+// a process that has just started.
+func TestObserveSome(t *testing.T) {
+	m := newMachine(t, withBPF)
+	br := bridge(1, netspec.Segment{Masquerade: true})
+	c1, ns := container(1, 1)
+	c1.Add(everyPort(ns)...)
+	c2, _ := container(1, 2)
+	want := merge(br, c1, c2)
+	m.apply(want)
+	check := func(when string) {
+		t.Helper()
+		for _, scope := range []reconcile.Scope{{Filter: true}, {Host: true}, {Filter: true, Host: true}, {Namespaces: []netspec.NS{ns}}, {Host: true, Namespaces: []netspec.NS{ns}}} {
+			have, covers, err := m.ObserveSome(t.Context(), scope)
+			if err != nil {
+				t.Fatal(err)
+			}
+			part := netspec.State{}
+			for k, o := range want {
+				if covers(o) {
+					part[k] = o
+				}
+			}
+			if len(part) == 0 || !have.Equal(part) {
+				t.Errorf("%s: %+v: missing:\n%s\ntoo much:\n%s", when, scope, reconcile.Dump(part.Without(have)), reconcile.Dump(have.Without(part)))
+			}
+		}
+	}
+	check("by the process that made it")
+	m.restart()
+	if _, err := reconcile.Sync(t.Context(), m.Kernel, want); err != nil { // sysctls are not known by looking
+		t.Fatal(err)
+	}
+	check("by another process")
+	m.in(ns).IP(fmt.Sprintf("link set eth0 netns /proc/%d/fd/%d", os.Getpid(), m.host.File.Fd()))
+	if m.observe().Equal(want) {
+		t.Error("a look at everything does not see that a far end was moved away")
+	}
+	m.host.IP("link del isv1-1")
+	changes, err := reconcile.SyncSome(t.Context(), m.Kernel, reconcile.Scope{Host: true}, want)
+	if err != nil || len(changes) < 5 {
+		t.Errorf("%d changes, %v: what is behind a link goes with it", len(changes), err)
+	}
+	if got := m.observe(); !got.Equal(want) {
+		t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
+	}
+}
+
+// TestWayOut: the MTU is that of the way that packets really take.
+func TestWayOut(t *testing.T) {
+	for _, tt := range []struct {
+		what, commands string
+		mtu, mtu6      int
+	}{
+		{"no way out", "", 1500, 0},
+		{"one way", "route add default via 192.0.2.2", 1450, 0},
+		{"the lowest metric", "route add default via 192.0.2.2 metric 200\nroute add default via 198.51.100.3 metric 100", 1380, 0},
+		{"a VPN that takes two halves", "route add default via 192.0.2.2\nroute add 0.0.0.0/1 via 198.51.100.3\nroute add 128.0.0.0/1 via 198.51.100.3", 1380, 0},
+		{"a rule that leads to another table", "route add default via 192.0.2.2\nroute add default via 198.51.100.3 table 51820\nrule add not fwmark 0xca6c lookup 51820", 1380, 0},
+		{"an MTU of the route", "route add default via 192.0.2.2 mtu 1300", 1300, 0},
+		{"two ways at once", "route add default nexthop via 192.0.2.2 nexthop via 198.51.100.3", 1380, 0},
+		{"closed", "route add unreachable default", 1500, 0},
+		{"IPv6 alone", "-6 route add default via 2001:db8::2", 1450, 1450},
+		{"both", "route add default via 192.0.2.2\n-6 route add default via 2001:db8:100::3", 1450, 1380},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			m := newMachine(t)
+			m.lan(2)
+			m.lan(3)
+			m.host.IP("link set up2 mtu 1450\nlink set up3 mtu 1380\n" + tt.commands)
+			f, err := m.Facts(t.Context())
+			if err != nil || f.MTU != tt.mtu || f.Way6.MTU != tt.mtu6 {
+				t.Errorf("MTU %d, IPv6 %d, %v; want %d and %d", f.MTU, f.Way6.MTU, err, tt.mtu, tt.mtu6)
+			}
+		})
 	}
 }
 

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"net/netip"
 	"slices"
 	"testing"
 
@@ -24,8 +23,8 @@ func TestBeside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, list := range [][]netip.Prefix{f.Addrs, f.Routes} {
-		if !slices.ContainsFunc(list, pfx("10.1.0.0/24").Overlaps) {
+	for _, list := range [][]Used{f.Addrs, f.Routes} {
+		if !slices.ContainsFunc(list, func(u Used) bool { return u.Overlaps(pfx("10.1.0.0/24")) }) {
 			t.Errorf("another's subnet is not among what is foreign: %v", list)
 		}
 	}

@@ -1,11 +1,11 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
-
-	"golang.org/x/sys/unix"
+	"slices"
 
 	"isle/internal/kernel/rtnl"
 	"isle/internal/netspec"
@@ -13,58 +13,130 @@ import (
 
 // Facts are what planning needs to know of the host.
 type Facts struct {
-	MTU    int            // of the link that the default route leads over; 1500 when there is none
-	Addrs  []netip.Prefix // of the host's links, ours left out
-	Routes []netip.Prefix // destinations of the main table, default routes and ours left out
-	IPv6   bool           // the kernel has IPv6
+	MTU    int // of the way out, IPv4's before IPv6's; 1500 when there is none
+	Way4   Way // out
+	Way6   Way
+	Ways   []string // interfaces that default routes of the main table lead over
+	Addrs  []Used   // of the host's links, ours left out
+	Routes []Used   // destinations of the main table, default routes and ours left out
+	Links  []Link   // of the host, ours too
+	IPv6   bool     // the kernel has IPv6
 	// Advertised are the uplinks that take router advertisements.
 	Advertised []string
 }
 
+// Way is how packets to far away leave. The zero value is no way.
+type Way struct {
+	Link string // one of several
+	MTU  int
+}
+
+// Used is a prefix that somebody else uses.
+type Used struct {
+	netip.Prefix
+	Dev string
+}
+
+// Link is an interface of the host.
+type Link struct {
+	Name     string
+	MTU      int
+	Up       bool
+	Loopback bool
+	Ours     bool
+	Addrs    []netip.Prefix
+}
+
 const defaultMTU = 1500
+
+// Somewhere far away, for each family: the packets to there go the way that most
+// packets of containers go, whatever rules of routing there are. Nothing is sent.
+var (
+	far4 = netip.MustParseAddr("198.41.0.4")
+	far6 = netip.MustParseAddr("2001:503:ba3e::2:30")
+)
 
 // Facts reads them.
 func (k *Kernel) Facts(ctx context.Context) (Facts, error) {
 	if err := ctx.Err(); err != nil {
 		return Facts{}, err
 	}
-	v, err := k.view("")
+	c, err := rtnl.Open(k.host)
 	if err != nil {
 		return Facts{}, err
 	}
-	f := Facts{MTU: defaultMTU, IPv6: k.features.IPv6}
-	ours := func(i int32) bool { return k.ours(v.Links[i]) }
-	for _, a := range v.Addrs {
-		if !ours(a.Index) {
-			f.Addrs = append(f.Addrs, a.Prefix)
-		}
+	defer c.Close()
+	v, err := c.Read()
+	if err != nil {
+		return Facts{}, err
 	}
-	best := -1
-	for _, r := range v.Routes {
-		switch {
-		case ours(r.Index):
-		case r.Dst.Bits() > 0:
-			f.Routes = append(f.Routes, r.Dst)
-		case r.Type == unix.RTN_UNICAST && v.Links[r.Index].MTU > 0 && (best < 0 || r.Metric < best):
-			best, f.MTU = r.Metric, int(v.Links[r.Index].MTU)
-		}
+	f := Facts{IPv6: k.features.IPv6, Links: k.links(v)}
+	f.Addrs, f.Routes = k.used(v)
+	f.Ways = ways(v)
+	if f.Way4, err = way(c, v, far4); err != nil {
+		return f, err
 	}
+	if f.Way6, err = way(c, v, far6); err != nil {
+		return f, err
+	}
+	f.MTU = cmp.Or(f.Way4.MTU, f.Way6.MTU, defaultMTU)
 	f.Advertised, err = k.advertised(v)
 	return f, err
 }
 
-func (k *Kernel) view(ns netspec.NS) (rtnl.View, error) {
-	f, err := k.open(ns)
-	if err != nil {
-		return rtnl.View{}, err
+// way is how packets to somewhere leave, with the least MTU of several ways.
+func way(c *rtnl.Conn, v rtnl.View, dst netip.Addr) (out Way, err error) {
+	w, ok, err := c.WayTo(dst)
+	if err != nil || !ok {
+		return out, err
 	}
-	defer f.Close()
-	c, err := rtnl.Open(f)
-	if err != nil {
-		return rtnl.View{}, err
+	for _, i := range w.Links {
+		if l := v.Links[i]; l.MTU > 0 && (out.MTU == 0 || int(l.MTU) < out.MTU) && !l.Loopback {
+			out = Way{l.Name, int(l.MTU)}
+		}
 	}
-	defer c.Close()
-	return c.Read()
+	if w.MTU > 0 && w.MTU < out.MTU {
+		out.MTU = w.MTU
+	}
+	return out, nil
+}
+
+func ways(v rtnl.View) (names []string) {
+	for _, r := range v.Routes {
+		if l := v.Links[r.Index]; r.Dst.Bits() == 0 && r.Dst.Addr().Is4() && l.Name != "" {
+			names = append(names, l.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func (k *Kernel) used(v rtnl.View) (addrs, routes []Used) {
+	ours := k.ours
+	for _, a := range v.Addrs {
+		if l := v.Links[a.Index]; !ours(l) {
+			addrs = append(addrs, Used{a.Prefix, l.Name})
+		}
+	}
+	for _, r := range v.Routes {
+		if l := v.Links[r.Index]; !ours(l) && r.Dst.Bits() > 0 {
+			routes = append(routes, Used{r.Dst, l.Name})
+		}
+	}
+	return addrs, routes
+}
+
+func (k *Kernel) links(v rtnl.View) []Link {
+	of := map[int32][]netip.Prefix{}
+	for _, a := range v.Addrs {
+		of[a.Index] = append(of[a.Index], a.Prefix)
+	}
+	out := make([]Link, 0, len(v.Links))
+	for i, l := range v.Links {
+		out = append(out, Link{l.Name, int(l.MTU), l.Up, l.Loopback, k.ours(l), of[i]})
+	}
+	slices.SortFunc(out, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
+	return out
 }
 
 // hostAddrs are all addresses of the host, ours too.

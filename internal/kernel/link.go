@@ -78,23 +78,81 @@ func foreign(name string, err error) error {
 	return fmt.Errorf("link %s exists and is not ours (hint: \"ip link delete %s\" if nothing needs it): %w", name, name, errdefs.ErrAlreadyExists)
 }
 
+// setLink changes a link, and with a veth its far end too.
 func (k *Kernel) setLink(l netspec.Link) error {
-	master, err := k.master(l)
-	if err != nil {
+	if err := k.setEnd(l); err != nil || l.Kind != netspec.Veth {
 		return err
 	}
-	msgs := []nlmsg.Message{rtnl.SetLink(l, k.mark, master)}
-	if master != 0 {
-		msgs = append(msgs, rtnl.SetPort(l))
+	return k.setPeer(l)
+}
+
+func (k *Kernel) setEnd(l netspec.Link) error {
+	_, err := k.setEnds([]netspec.Link{l})
+	return err
+}
+
+// setEnds changes links all together and leaves far ends alone: to go there costs
+// more than all the rest. done is how many are what they should be.
+func (k *Kernel) setEnds(links []netspec.Link) (done int, err error) {
+	var msgs []nlmsg.Message
+	var of []int
+	for i, l := range links {
+		master, err := k.master(l)
+		if err != nil {
+			return 0, err
+		}
+		msgs, of = append(msgs, rtnl.SetLink(l, k.mark, master)), append(of, i)
+		if master != 0 {
+			msgs, of = append(msgs, rtnl.SetPort(l)), append(of, i)
+		}
 	}
 	errs, err := k.rt.Execute(msgs...)
-	if err = errors.Join(append(errs, err)...); err != nil {
-		return fmt.Errorf("set link %s: %w", l.Name, err)
+	if err != nil {
+		return 0, fmt.Errorf("set link %s: %w", links[0].Name, err)
 	}
-	if l.Kind != netspec.Veth {
-		return nil
+	for m, i := range of {
+		if errs[m] != nil {
+			return i, fmt.Errorf("set link %s: %w", links[i].Name, errs[m])
+		}
 	}
-	return k.setPeer(l)
+	return len(links), nil
+}
+
+// movedMost is how many links are changed by one message: more answers would not
+// fit into the socket's buffer.
+const movedMost = 50
+
+// movedEnds are the changes at the beginning of links whose far ends stay as they
+// are: ports whose bridge is another, or was made anew.
+func movedEnds(cs []reconcile.Change) []reconcile.Change {
+	for i, c := range cs {
+		old, ok := c.Old.(netspec.Link)
+		l, ok2 := c.New.(netspec.Link)
+		if i == movedMost || !ok || !ok2 || l.NS != "" || blank(old, l) == l || farEnd(old) != farEnd(l) {
+			return cs[:i]
+		}
+	}
+	return cs
+}
+
+// moveEnds makes those changes. The kernel goes on after one that failed, so what
+// is behind it is taken back.
+func (k *Kernel) moveEnds(cs []reconcile.Change) (done int, err error) {
+	before, after := make([]netspec.Link, len(cs)), make([]netspec.Link, len(cs))
+	for i, c := range cs {
+		before[i], after[i] = c.Old.(netspec.Link), c.New.(netspec.Link)
+	}
+	done, err = k.setEnds(after)
+	if err != nil && done+1 < len(cs) {
+		_, uerr := k.setEnds(before[done+1:])
+		err = errors.Join(err, uerr)
+	}
+	return done, err
+}
+
+// farEnd is what of a link is not the host's end alone.
+func farEnd(l netspec.Link) netspec.Link {
+	return joined(netspec.Link{Kind: l.Kind, MTU: l.MTU}, l)
 }
 
 func (k *Kernel) setPeer(l netspec.Link) error {

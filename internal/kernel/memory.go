@@ -3,6 +3,7 @@ package kernel
 import (
 	"sync"
 
+	"isle/internal/kernel/rtnl"
 	"isle/internal/netspec"
 )
 
@@ -12,6 +13,7 @@ type memory struct {
 	mu      sync.Mutex
 	sysctls map[netspec.Key]netspec.Sysctl
 	links   map[netspec.Key]netspec.Link
+	ends    map[string]end // where the veths lead, by the names of their host ends
 	tell    map[netspec.Key]netspec.Announce
 	dying   map[string]struct{} // names of host ends
 	cookies map[netspec.NS]uint64
@@ -20,7 +22,7 @@ type memory struct {
 func newMemory() memory {
 	return memory{
 		sysctls: map[netspec.Key]netspec.Sysctl{}, links: map[netspec.Key]netspec.Link{},
-		tell:  map[netspec.Key]netspec.Announce{},
+		ends: map[string]end{}, tell: map[netspec.Key]netspec.Announce{},
 		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{},
 	}
 }
@@ -40,6 +42,9 @@ func (m *memory) note(key netspec.Key, o netspec.Object) {
 	case nil:
 		delete(m.sysctls, key)
 		delete(m.links, key)
+		if key.Rank == netspec.RankLink {
+			delete(m.ends, key.ID)
+		}
 		delete(m.tell, key)
 	}
 }
@@ -65,6 +70,7 @@ func (m *memory) die(link netspec.Link) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.links, link.Key())
+	delete(m.ends, link.Name)
 	m.dying[link.Name] = struct{}{}
 }
 
@@ -90,6 +96,15 @@ func (m *memory) wished(l netspec.Link) netspec.Link {
 	return l
 }
 
+// differs reports whether a link of ours is not as it was made: another MTU, or
+// not a port of its bridge.
+func (m *memory) differs(l rtnl.Info, master string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w, ok := m.links[netspec.Link{Name: l.Name}.Key()]
+	return ok && (w.MTU != 0 && w.MTU != int(l.MTU) || w.Master != master)
+}
+
 // named reports whether a link of that name on the host was made by us.
 func (m *memory) named(link string) bool {
 	m.mu.Lock()
@@ -110,6 +125,40 @@ func blank(l, w netspec.Link) netspec.Link {
 		l.PeerMAC = w.PeerMAC
 	}
 	return l
+}
+
+// end is the veth that had this number when it was seen, with its far end.
+type end struct {
+	index int32
+	netspec.Link
+}
+
+// saw notes where the veth with this number leads.
+func (m *memory) saw(index int32, l netspec.Link) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ends[l.Name] = end{index, l}
+}
+
+// behind is l, the veth with this number, with where it leads: as it was seen
+// before, or made by us. A far end cannot leave without its veth but by somebody
+// who moves it, and then the next look at everything shows it. known is false when
+// nothing says.
+func (m *memory) behind(index int32, l netspec.Link) (_ netspec.Link, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e, ok := m.ends[l.Name]; ok && e.index == index {
+		return joined(l, e.Link), true
+	}
+	made, ok := m.links[l.Key()]
+	return joined(l, made), ok
+}
+
+// joined is the near end of one and the far end of another.
+func joined(near, far netspec.Link) netspec.Link {
+	near.PeerNS, near.Peer, near.PeerMAC = far.PeerNS, far.Peer, far.PeerMAC
+	near.PeerMaster, near.PeerIsolated = far.PeerMaster, far.PeerIsolated
+	return near
 }
 
 func (m *memory) ourSysctls(ns netspec.NS) (out []netspec.Sysctl) {

@@ -23,23 +23,24 @@ const readers = 4
 func (k *Kernel) Observe(ctx context.Context) (netspec.State, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return k.observe(ctx)
+}
+
+func (k *Kernel) observe(ctx context.Context) (netspec.State, error) {
 	s := netspec.State{}
-	peers, err := k.readNamespaces(ctx, s)
+	names, err := k.ns.List()
 	if err != nil {
 		return nil, err
 	}
-	if err := k.readHost(s, peers); err != nil {
+	peers, err := k.readNamespaces(ctx, s, names)
+	if err != nil {
 		return nil, err
 	}
-	filters, err := k.table.Read()
-	if err != nil {
-		return nil, fmt.Errorf("read nftables table %s: %w", k.cfg.Table, err)
+	if _, err := k.readHost(s, peers, true); err != nil {
+		return nil, err
 	}
-	for _, o := range filters {
-		s.Add(o)
-	}
-	if k.redirect == nil {
-		return s, nil
+	if err := k.readTable(s); err != nil || k.redirect == nil {
+		return s, err
 	}
 	los, err := k.redirect.Loopbacks(k.cookie)
 	for _, o := range los {
@@ -48,37 +49,58 @@ func (k *Kernel) Observe(ctx context.Context) (netspec.State, error) {
 	return s, err
 }
 
-func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer) error {
+func (k *Kernel) readTable(s netspec.State) error {
+	filters, err := k.table.Read()
+	if err != nil {
+		return fmt.Errorf("read nftables table %s: %w", k.cfg.Table, err)
+	}
+	for _, o := range filters {
+		s.Add(o)
+	}
+	return nil
+}
+
+// readHost adds what is in the host's namespace. When peers are not all that there
+// are, where veths lead is remembered; unknown is how many of them lead where nobody
+// knows.
+func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) (unknown int, err error) {
 	c, err := rtnl.Open(k.host)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer c.Close()
 	v, err := c.Read()
 	if err != nil {
-		return fmt.Errorf("read links, addresses and routes: %w", err)
+		return 0, fmt.Errorf("read links, addresses and routes: %w", err)
 	}
 	for _, l := range v.Links {
 		// A link that is down is not what anybody wants: to Sync it is
 		// missing, and making it again brings it up.
-		if k.ours(l) && l.Up {
-			s.Add(k.memory.wished(v.Object(l, "", peers)))
+		if !k.ours(l) || !l.Up {
+			continue
 		}
+		o := v.Object(l, "", peers)
+		switch {
+		case o.Peer != "":
+			k.memory.saw(l.Index, o)
+		case !all && o.Kind == netspec.Veth && l.PeerNS >= 0:
+			known := false
+			if o, known = k.memory.behind(l.Index, o); !known {
+				unknown++
+			}
+		}
+		s.Add(k.memory.wished(o))
 	}
 	v.Of(k.ours).Objects(s, "")
 	if err := k.readGuards(s, c, v); err != nil {
-		return fmt.Errorf("read guards: %w", err)
+		return unknown, fmt.Errorf("read guards: %w", err)
 	}
-	return netns.Visit(k.host, func() error { return k.readSysctls(s, "") })
+	return unknown, netns.Visit(k.host, func() error { return k.readSysctls(s, "") })
 }
 
 // readNamespaces adds what is in each namespace and returns the views of them
 // by the numbers under which the host knows them.
-func (k *Kernel) readNamespaces(ctx context.Context, s netspec.State) (map[int32]rtnl.Peer, error) {
-	names, err := k.ns.List()
-	if err != nil {
-		return nil, err
-	}
+func (k *Kernel) readNamespaces(ctx context.Context, s netspec.State, names []string) (map[int32]rtnl.Peer, error) {
 	var mu sync.Mutex
 	peers := map[int32]rtnl.Peer{}
 	g, ctx := errgroup.WithContext(ctx)

@@ -2,8 +2,11 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,11 +15,12 @@ import (
 	"isle/internal/kernel/netns"
 	"isle/internal/kernel/nlmsg"
 	"isle/internal/kernel/rtnl"
+	"isle/internal/reconcile"
 )
 
-// debounce is how long the machine must have time to finish what it does (a
-// reload of a firewall, a link that goes with its routes) before anybody looks.
-const debounce = 200 * time.Millisecond
+// breath is how long one act of somebody's has time to be told in full: a link goes
+// with its routes, and the name of who changed a table comes last.
+const breath = 2 * time.Millisecond
 
 // ports are the port numbers of our own sockets.
 type ports struct {
@@ -41,16 +45,27 @@ func (p *ports) ours(id uint32) bool {
 	return id != 0 && p.ids[id]
 }
 
+// Groups of notifications that are watched.
+var (
+	routeGroups = []int{
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE, unix.RTNLGRP_TC, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
+	}
+	tableGroups = []int{unix.NFNLGRP_NFTABLES}
+)
+
 // Watch sends on the channel when somebody else has taken away or changed
-// something of ours in the host's namespace. Several changes are one signal. The
-// channel is closed when ctx ends.
-func (k *Kernel) Watch(ctx context.Context) (<-chan struct{}, error) {
-	w := &watcher{k: k, out: make(chan struct{}, 1)}
+// something of ours in the host's namespace, or what plans depend on. It comes
+// within milliseconds; alarms that nobody takes become one. The channel is closed
+// when ctx ends.
+func (k *Kernel) Watch(ctx context.Context) (<-chan reconcile.Alarm, error) {
+	w := &watcher{k: k, out: make(chan reconcile.Alarm, 1), links: map[int32]known{}}
 	err := netns.Visit(k.host, func() error {
-		return errors.Join(
-			w.open(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE),
-			w.open(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES))
+		return errors.Join(w.open(unix.NETLINK_ROUTE, routeGroups), w.open(unix.NETLINK_NETFILTER, tableGroups))
 	})
+	if err == nil {
+		err = w.learn()
+	}
 	if err == nil {
 		w.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC)
 	}
@@ -63,13 +78,27 @@ func (k *Kernel) Watch(ctx context.Context) (<-chan struct{}, error) {
 }
 
 type watcher struct {
-	k     *Kernel
-	conns []*nlmsg.Conn
-	wake  int
-	out   chan struct{}
+	k       *Kernel
+	conns   []*nlmsg.Conn // of routes, of tables
+	wake    int
+	links   map[int32]known
+	pending reconcile.Alarm
+	due     time.Time // when pending is told; zero: there is none
+	out     chan reconcile.Alarm
 }
 
-func (w *watcher) open(protocol int, groups ...int) error {
+// known is what is remembered of a link.
+type known struct {
+	name     string
+	ours, up bool
+	mtu      uint32
+}
+
+func (w *watcher) known(l rtnl.Info) known {
+	return known{l.Name, w.k.ours(l), l.Up, l.MTU}
+}
+
+func (w *watcher) open(protocol int, groups []int) error {
 	c, err := nlmsg.Open(protocol)
 	if err != nil {
 		return err
@@ -77,6 +106,22 @@ func (w *watcher) open(protocol int, groups ...int) error {
 	w.conns = append(w.conns, c)
 	for _, g := range groups {
 		err = errors.Join(err, c.Join(g))
+	}
+	return err
+}
+
+// learn remembers the links: messages about addresses and routes only have their
+// numbers.
+func (w *watcher) learn() error {
+	c, err := rtnl.Open(w.k.host)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	links, err := c.Links(false)
+	clear(w.links)
+	for _, l := range links {
+		w.links[l.Index] = w.known(l)
 	}
 	return err
 }
@@ -103,69 +148,167 @@ func (w *watcher) run(ctx context.Context) {
 			<-woken // before the descriptor can become another one
 		}
 	}()
-	var due time.Time
 	for ctx.Err() == nil {
-		wait := -1
-		if !due.IsZero() {
-			wait = int(max(time.Until(due), 0)/time.Millisecond) + 1
-		}
 		fds := []unix.PollFd{{Fd: int32(w.wake), Events: unix.POLLIN}}
 		for _, c := range w.conns {
 			fds = append(fds, unix.PollFd{Fd: int32(c.FD()), Events: unix.POLLIN})
 		}
-		if _, err := unix.Poll(fds, wait); err != nil && err != unix.EINTR {
+		if _, err := unix.Poll(fds, w.patience()); err != nil && err != unix.EINTR {
 			w.k.log.Error("watch the kernel", "err", err)
 			return
 		}
-		if w.read(fds[1:]) && due.IsZero() {
-			due = time.Now().Add(debounce)
-		}
-		if !due.IsZero() && !time.Now().Before(due) {
-			due = time.Time{}
-			select {
-			case w.out <- struct{}{}:
-			default: // one is waiting already
-			}
+		w.read(fds[1:])
+		if !w.due.IsZero() && !time.Now().Before(w.due) {
+			w.tell()
 		}
 	}
 }
 
-// read reports whether anything of interest was received.
-func (w *watcher) read(fds []unix.PollFd) (interesting bool) {
+// patience is for how many milliseconds nothing is to be told.
+func (w *watcher) patience() int {
+	if w.due.IsZero() {
+		return -1
+	}
+	return int((max(time.Until(w.due), 0) + time.Millisecond - 1) / time.Millisecond)
+}
+
+// tell sends what is pending, together with what nobody has taken yet.
+func (w *watcher) tell() {
+	select {
+	case waiting := <-w.out:
+		w.pending = waiting.And(w.pending)
+	default:
+	}
+	w.out <- w.pending // there is room: nobody else sends
+	w.pending, w.due = reconcile.Alarm{}, time.Time{}
+}
+
+func (w *watcher) alarm(a reconcile.Alarm) {
+	if a.Empty() {
+		return
+	}
+	w.pending = w.pending.And(a)
+	if w.due.IsZero() {
+		w.due = time.Now().Add(breath)
+	}
+}
+
+func (w *watcher) read(fds []unix.PollFd) {
 	for i, c := range w.conns {
 		if fds[i].Revents == 0 {
 			continue
 		}
 		as, err := c.Receive()
-		if err != nil { // events were lost: anything may have happened
-			interesting = true
+		if err != nil { // messages were lost: anything may have happened
+			w.alarm(reconcile.Alarm{Scope: reconcile.Scope{Filter: i == 1, Host: i == 0, Facts: i == 0}})
+			w.relearn(i)
 		}
 		for _, a := range as {
-			if !w.k.watched.ours(a.Port) && w.concerns(i == 0, a) {
-				interesting = true
+			if i == 1 {
+				w.table(a)
+			} else {
+				w.route(a)
 			}
 		}
 	}
-	return interesting
 }
 
-func (w *watcher) concerns(route bool, a nlmsg.Answer) bool {
-	if !route {
-		return a.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN && len(a.Data) > 4 &&
-			nlmsg.Str(nlmsg.Find(a.Data[4:], unix.NFTA_TABLE_NAME)) == w.k.cfg.Table
+func (w *watcher) relearn(conn int) {
+	if conn != 0 {
+		return
 	}
+	if err := w.learn(); err != nil {
+		w.k.log.Warn("read the links again", "err", err)
+	}
+}
+
+// table takes a message of nftables. What is ours is told when it is known who did
+// it, which the message of the new generation says.
+func (w *watcher) table(a nlmsg.Answer) {
+	if len(a.Data) < 4 || w.k.watched.ours(a.Port) {
+		return
+	}
+	if a.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
+		if w.pending.Filter {
+			w.pending.By, w.due = generationBy(a.Data[4:]), time.Now()
+		}
+		return
+	}
+	if nlmsg.Str(nlmsg.Find(a.Data[4:], unix.NFTA_TABLE_NAME)) == w.k.cfg.Table {
+		w.alarm(reconcile.Alarm{Scope: reconcile.Scope{Filter: true}})
+	}
+}
+
+func generationBy(b []byte) string {
+	pid := nlmsg.Find(b, unix.NFTA_GEN_PROC_PID)
+	if len(pid) < 4 {
+		return ""
+	}
+	return fmt.Sprintf("%s (pid %d)", nlmsg.Str(nlmsg.Find(b, unix.NFTA_GEN_PROC_NAME)), binary.BigEndian.Uint32(pid))
+}
+
+func (w *watcher) route(a nlmsg.Answer) {
+	s := w.concerns(a)
+	if s.Empty() || w.k.watched.ours(a.Port) {
+		return
+	}
+	w.alarm(reconcile.Alarm{Scope: s, By: owner(a.Port)})
+}
+
+// owner names the process behind a netlink port, if it is still there: the port of
+// a process's first socket is its own number.
+func owner(port uint32) string {
+	if port == 0 {
+		return ""
+	}
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", port))
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s (pid %d)", strings.TrimSpace(string(name)), port)
+}
+
+// concerns is what a message may mean to us.
+func (w *watcher) concerns(a nlmsg.Answer) (s reconcile.Scope) {
 	switch a.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		l := rtnl.ParseLink(a.Data)
-		gone := a.Type == unix.RTM_DELLINK
-		if len(a.Data) == 0 || a.Data[0] != unix.AF_UNSPEC || !w.k.ours(l) || !gone && l.Up {
-			return false
-		}
-		return !w.k.memory.isDying(l.Name, gone)
-	case unix.RTM_DELADDR:
-		return rtnl.OurAddr(a.Data)
-	case unix.RTM_DELROUTE:
-		return rtnl.OurRoute(a.Data)
+		return w.link(a.Data, a.Type == unix.RTM_DELLINK)
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		s.Host = a.Type == unix.RTM_DELADDR && rtnl.OurAddr(a.Data)
+		s.Facts = !s.Host && !w.links[rtnl.LinkOf(a.Data)].ours
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		s.Host = a.Type == unix.RTM_DELROUTE && rtnl.OurRoute(a.Data)
+		link, matters := rtnl.RouteLink(a.Data)
+		s.Facts = !s.Host && matters && !w.links[link].ours
+	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
+		s.Facts = true
+	case unix.RTM_DELQDISC, unix.RTM_DELTFILTER: // where guards are
+		s.Host = w.links[rtnl.LinkOf(a.Data)].ours
+	case unix.RTM_NEWNETCONF:
+		s.Host = rtnl.StopsForwarding(a.Data)
 	}
-	return false
+	return s
+}
+
+// link is what a message about a link means: ours that is gone, down or not
+// as it was made, or a foreign one with another MTU, or whose routes have gone
+// with it: for those of IPv4 there are no messages.
+func (w *watcher) link(b []byte, gone bool) (s reconcile.Scope) {
+	if len(b) == 0 || b[0] != unix.AF_UNSPEC {
+		return s
+	}
+	l := rtnl.ParseLink(b)
+	was, seen := w.links[l.Index]
+	now := w.known(l)
+	if gone {
+		delete(w.links, l.Index)
+	} else {
+		w.links[l.Index] = now
+	}
+	if !now.ours {
+		s.Facts = seen && (gone && was.up || !gone && (was.mtu != now.mtu || was.up != now.up))
+		return s
+	}
+	s.Host = (gone || !l.Up || w.k.memory.differs(l, w.links[l.Master].name)) && !w.k.memory.isDying(l.Name, gone)
+	return s
 }

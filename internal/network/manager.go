@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -17,6 +18,7 @@ import (
 	"isle/internal/event"
 	"isle/internal/netspec"
 	"isle/internal/network/dns"
+	"isle/internal/network/doctor"
 	"isle/internal/network/ipam"
 	"isle/internal/network/publish"
 	"isle/internal/reconcile"
@@ -52,12 +54,22 @@ type Manager struct {
 	Log     *slog.Logger      // required
 	Config  Config
 	// Changed says that somebody else changed something in the kernel. May be nil.
-	Changed <-chan struct{}
+	Changed <-chan reconcile.Alarm
+	// Bridges is told of our bridges, for other firewalls. May be nil.
+	Bridges Bridges
+	// Surroundings looks at the host and the packet filters of others on it, for
+	// Exposure and Doctor, which do not work without. Overlaps are filled in here.
+	Surroundings func(context.Context) (doctor.Host, error)
 
 	op    sync.Mutex // one change at a time, with its kernel work
 	host  Host
 	units map[string]netspec.State
 	kick  chan struct{} // a Sync is due
+
+	alarms      atomic.Uint64
+	repairs     uint64          // of what somebody else changed, under op like the rest
+	told        time.Time       // when the last of them was logged
+	overlapping map[string]bool // overlaps that were logged
 
 	mu sync.RWMutex // guards x
 	x  index
@@ -95,6 +107,7 @@ func (m *Manager) commit(ctx context.Context, fn func(tx store.Tx) (map[string]n
 		return errors.Join(err, m.Store.Update(ctx, j.restore))
 	}
 	for u, s := range units {
+		m.announce(m.units[u], s)
 		if s == nil {
 			delete(m.units, u)
 		} else {

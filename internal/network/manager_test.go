@@ -489,7 +489,7 @@ func TestBridgeRenamed(t *testing.T) {
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		changed := make(chan struct{})
+		changed := make(chan reconcile.Alarm)
 		m := w.manager()
 		m.Changed, m.Config.Resync = changed, time.Hour
 		if err := m.Start(t.Context()); err != nil {
@@ -503,18 +503,27 @@ func TestRun(t *testing.T) {
 			s, err := w.kernel.Observe(ctx)
 			return err == nil && s[key] != nil
 		}
-		w.kernel.Flush()
-		for range 3 { // a swarm
-			changed <- struct{}{}
+		harm := func() { w.kernel.Flush(); changed <- reconcile.Alarm{Scope: reconcile.Scope{Host: true}} }
+		harm()
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		if !there() {
+			t.Error("not repaired at once")
 		}
 		synctest.Wait()
-		if there() {
-			t.Error("repaired in the middle of a swarm of changes")
+		before := w.kernel.Batches
+		for range 1000 { // somebody who goes on for 10 s
+			harm()
+			time.Sleep(10 * time.Millisecond)
+		}
+		synctest.Wait()
+		if n := w.kernel.Batches - before; n > 450 { // a pause of 25 ms is what repairs that cost nothing get
+			t.Errorf("%d repairs against somebody who deletes in a loop", n)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if !there() {
-			t.Error("not repaired after a change")
+			t.Error("not repaired after a swarm of changes")
 		}
 		w.kernel.Flush()
 		time.Sleep(2 * time.Hour)

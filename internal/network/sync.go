@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"isle/internal/ids"
 	"isle/internal/netspec"
@@ -15,10 +14,6 @@ import (
 	"isle/internal/reconcile"
 	"isle/internal/store"
 )
-
-// settle is how long the machine must be quiet after a change of somebody
-// else's before it is looked at: changes come in swarms.
-const settle = 500 * time.Millisecond
 
 // Start reads the records, makes the predefined networks if they are not
 // there, repairs the kernel, holds ports and answers names again. Containers
@@ -34,12 +29,18 @@ func (m *Manager) Start(ctx context.Context) error {
 	if err := m.load(ctx); err != nil {
 		return fmt.Errorf("networks: %w", err)
 	}
+	for _, s := range m.units {
+		m.announce(nil, s)
+	}
 	if err := m.sync(ctx); err != nil {
 		m.Log.Error("bring the kernel in step with the records", "err", err)
 		m.resync()
 	}
 	if err := m.predefine(ctx); err != nil {
 		return err
+	}
+	if err := m.warnOverlaps(ctx); err != nil {
+		m.Log.Warn("look for subnets that others use too", "err", err)
 	}
 	for _, sb := range m.x.sandboxes {
 		if err := m.Ports.Restore(sb.ID, mappings(sb.Publish)); err != nil {
@@ -51,60 +52,6 @@ func (m *Manager) Start(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// Run keeps the kernel in step and answers names until ctx is done. It returns
-// when all that it serves has ended; the kernel goes on without it.
-func (m *Manager) Run(ctx context.Context) error {
-	tick := make(<-chan time.Time)
-	if m.Config.Resync > 0 {
-		t := time.NewTicker(m.Config.Resync)
-		defer t.Stop()
-		tick = t.C
-	}
-	changed := m.Changed
-	for {
-		select {
-		case <-ctx.Done():
-			if m.DNS != nil {
-				m.DNS.Close()
-			}
-			m.Ports.Close()
-			return nil
-		case <-tick:
-		case <-m.kick:
-			quiet(ctx, changed)
-		case _, ok := <-changed:
-			if !ok { // nobody watches any more: the timer is left
-				changed = nil
-				continue
-			}
-			quiet(ctx, changed)
-		}
-		if err := m.Sync(ctx); err != nil && ctx.Err() == nil {
-			m.Log.Error("bring the kernel in step with the records", "err", err)
-		}
-	}
-}
-
-// quiet returns when nothing has changed for a while, or it has waited long enough.
-func quiet(ctx context.Context, changed <-chan struct{}) {
-	end := time.NewTimer(10 * settle)
-	defer end.Stop()
-	for {
-		select {
-		case _, ok := <-changed:
-			if !ok {
-				return
-			}
-		case <-end.C:
-			return
-		case <-ctx.Done():
-			return
-		case <-time.After(settle):
-			return
-		}
-	}
 }
 
 // Sync makes the kernel match the records. It runs at start, when something
@@ -140,11 +87,9 @@ func (m *Manager) sync(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("observe kernel: %w", err)
 	}
-	want := netspec.State{}
-	for u, s := range m.units {
-		if err := merge(want, s); err != nil {
-			return fmt.Errorf("%s: %w", u, err)
-		}
+	want, err := m.wanted()
+	if err != nil {
+		return err
 	}
 	changes := reconcile.Diff(have, want)
 	if len(changes) > 0 {
@@ -154,6 +99,17 @@ func (m *Manager) sync(ctx context.Context) error {
 		return nil
 	}
 	return errors.Join(err, m.syncUnits(ctx, have, want))
+}
+
+// wanted is the state of all units.
+func (m *Manager) wanted() (netspec.State, error) {
+	want := netspec.State{}
+	for u, s := range m.units {
+		if err := merge(want, s); err != nil {
+			return nil, fmt.Errorf("%s: %w", u, err)
+		}
+	}
+	return want, nil
 }
 
 func (m *Manager) syncUnits(ctx context.Context, have, want netspec.State) error {

@@ -41,6 +41,7 @@ func TestDiff(t *testing.T) {
 		{"same", state(br, ns), state(ns, br), ""},
 		{"made from below", nil, state(dns, veth, sysc, br, ns), "add namespace  in c1; add link br; add link v1; add sysctl a in c1; add filter dns in c1"},
 		{"removed from above", state(dns, veth, sysc, br, ns), nil, "delete filter dns in c1; delete sysctl a in c1; delete link v1; delete link br; delete namespace  in c1"},
+		{"ports after their bridges, whatever the names", nil, state(netspec.Link{Name: "z"}, netspec.Link{Name: "a", Master: "z"}), "add link z; add link a"},
 		{"replacement before removal", state(br, sysc), state(bigBr, ns), "add namespace  in c1; change link br; delete sysctl a in c1"},
 	} {
 		var got []string

@@ -89,3 +89,12 @@ func parseAddr(b []byte) AddrInfo {
 func OurAddr(b []byte) bool {
 	return len(b) >= unix.SizeofIfAddrmsg && parseAddr(b).Proto == Proto
 }
+
+// LinkOf is the number of the link that a message about an address, or about a
+// queue or a filter of tc, is about: both have it at one place.
+func LinkOf(b []byte) int32 {
+	if len(b) < unix.SizeofIfAddrmsg {
+		return 0
+	}
+	return int32(nlmsg.U32(b[4:]))
+}

@@ -1,6 +1,9 @@
 package rtnl
 
 import (
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -126,4 +129,94 @@ func parseRoute(b []byte) (RouteInfo, bool) {
 func OurRoute(b []byte) bool {
 	r, ok := parseRoute(b)
 	return ok && r.Proto == Proto
+}
+
+// RouteLink is the number of the link that a message about a route is about. A
+// route to one of the host's own addresses does not matter: the address does.
+func RouteLink(b []byte) (index int32, matters bool) {
+	if len(b) < unix.SizeofRtMsg {
+		return 0, false
+	}
+	oif := nlmsg.Find(b[unix.SizeofRtMsg:], unix.RTA_OIF)
+	if len(oif) == 4 {
+		index = int32(nlmsg.U32(oif))
+	}
+	return index, b[4] != unix.RT_TABLE_LOCAL && b[7] != unix.RTN_MULTICAST
+}
+
+// Attributes of RTM_NEWNETCONF (linux/netconf.h).
+const (
+	netconfIndex      = 1
+	netconfForwarding = 2
+	netconfAll        = -1
+)
+
+// StopsForwarding reports whether a message says that the namespace forwards no
+// packets any more.
+func StopsForwarding(b []byte) bool {
+	if len(b) < 4 {
+		return false
+	}
+	index, forwarding := nlmsg.Find(b[4:], netconfIndex), nlmsg.Find(b[4:], netconfForwarding)
+	return len(index) == 4 && int32(nlmsg.U32(index)) == netconfAll && len(forwarding) == 4 && nlmsg.U32(forwarding) == 0
+}
+
+// Way is how packets to somewhere leave the namespace.
+type Way struct {
+	Links []int32 // several of a multipath route
+	MTU   int     // of the route itself; 0: that of its link
+}
+
+// Attributes of a route that x/sys/unix lacks.
+const (
+	rtaMetrics = 8
+	rtaxMTU    = 2
+)
+
+// WayTo asks the routing rules of the namespace, as the kernel does for a packet
+// of the host's own. Nothing is sent. ok is false when there is no way.
+func (c *Conn) WayTo(dst netip.Addr) (w Way, ok bool, err error) {
+	h := make([]byte, unix.SizeofRtMsg)
+	h[0], h[1] = family(dst), uint8(dst.BitLen())
+	binary.NativeEndian.PutUint32(h[8:], unix.RTM_F_FIB_MATCH)
+	b, err := c.Get(nlmsg.Message{Type: unix.RTM_GETROUTE, Data: nlmsg.Header(h...).Put(unix.RTA_DST, dst.AsSlice()).Data()})
+	if noWay(err) || err == nil && (len(b) < unix.SizeofRtMsg || b[7] != unix.RTN_UNICAST) {
+		return w, false, nil
+	}
+	if err != nil {
+		return w, false, fmt.Errorf("find the way to %s: %w", dst, err)
+	}
+	attrs := b[unix.SizeofRtMsg:]
+	if m := nlmsg.Find(attrs, rtaMetrics, rtaxMTU); len(m) == 4 {
+		w.MTU = int(nlmsg.U32(m))
+	}
+	if oif := nlmsg.Find(attrs, unix.RTA_OIF); len(oif) == 4 {
+		w.Links = append(w.Links, int32(nlmsg.U32(oif)))
+	}
+	w.Links = append(w.Links, hops(nlmsg.Find(attrs, unix.RTA_MULTIPATH))...)
+	return w, len(w.Links) > 0, nil
+}
+
+// noWay are the errors of a namespace without a route, and of a kernel without
+// the family.
+func noWay(err error) bool {
+	for _, e := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL, unix.EOPNOTSUPP, unix.EAFNOSUPPORT} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return gone(err)
+}
+
+// hops are the links of a multipath route: struct rtnexthop, one behind the other.
+func hops(b []byte) (out []int32) {
+	for len(b) >= unix.SizeofRtNexthop {
+		n := int(binary.NativeEndian.Uint16(b))
+		out = append(out, int32(nlmsg.U32(b[4:])))
+		if n = (n + 3) &^ 3; n < unix.SizeofRtNexthop || n > len(b) {
+			break
+		}
+		b = b[n:]
+	}
+	return out
 }

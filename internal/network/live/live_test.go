@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,7 +38,10 @@ type machine struct{ *kernel.Kernel }
 
 func (m machine) Host(ctx context.Context) (network.Host, error) {
 	f, err := m.Facts(ctx)
-	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: m.Features().SockAddr, Guard: m.Features().Guard, Sources: m.Features().Sources, Advertised: strings.Join(f.Advertised, "/")}, err
+	can := m.Features()
+	return network.Host{
+		MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources, Advertised: strings.Join(f.Advertised, "/"),
+	}, err
 }
 
 func (m machine) Foreign(context.Context) ([]ipam.Foreign, error) { return nil, nil }
@@ -63,12 +67,14 @@ func (m machine) Counters(ctx context.Context, ns netspec.NS) (map[string]networ
 
 // counting is a kernel whose changes are counted.
 type counting struct {
-	reconcile.Kernel
-	n int
+	*kernel.Kernel
+	n    int
+	done atomic.Int64 // when the last of them was in force
 }
 
 func (c *counting) Apply(ctx context.Context, changes []reconcile.Change) (int, error) {
 	c.n += len(changes)
+	defer func() { c.done.Store(time.Now().UnixNano()) }()
 	return c.Kernel.Apply(ctx, changes)
 }
 

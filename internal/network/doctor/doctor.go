@@ -1,0 +1,329 @@
+// Package doctor says what on this host keeps containers from being reached, or
+// from reaching others: which rule of whom, which setting, which overlap, and what
+// to do about it. It is pure: it is given facts and plans, and sends nothing.
+//
+//	for _, f := range doctor.Examine(host, networks, containers) { … }
+//
+// What a rule would do is asked of package ruleset. Where a rule is not understood
+// nothing is found: a finding is something that is so.
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"isle/internal/netspec"
+	"isle/internal/network/exposure"
+	"isle/internal/ruleset"
+)
+
+// Finding is one thing that is wrong.
+type Finding struct {
+	Severity string
+	Subject  string // "network app", "port 8080/tcp of container web", "this host"
+	Problem  string // what does not work
+	Cause    string // what it is due to
+	Hint     string // what helps; where it is commands, they can be run as they are
+}
+
+// Severities.
+const (
+	Error   = "error"   // something that was asked for does not work
+	Warning = "warning" // something may not work
+)
+
+// Host is the machine.
+type Host struct {
+	exposure.Host
+	Way4, Way6     Way      // to far away
+	Ways           []string // interfaces that default routes lead over
+	Strict         []string // interfaces that drop what comes by another way than answers take (rp_filter 1)
+	BridgeFilter   bool     // packets within a bridge go through the rules for what is forwarded too
+	Flows, MostOf  int      // connections in conntrack, and how many there may be; 0: not known
+	Resolvers      []netip.AddrPort
+	Overlaps       map[string][]string // by network: what else uses its subnets
+	NeedForwarding bool                // there are networks
+}
+
+// Way is how packets leave.
+type Way struct {
+	Interface string // "": there is none
+	MTU       int
+}
+
+// Examine finds what is wrong.
+func Examine(h Host, networks []exposure.Network, containers []exposure.Container) []Finding {
+	e := examination{h: h, containers: containers}
+	e.host()
+	for _, n := range networks {
+		e.network(n)
+	}
+	e.ports(networks)
+	e.resolvers()
+	slices.SortStableFunc(e.found, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.Subject, b.Subject))
+	})
+	return e.found
+}
+
+type examination struct {
+	h          Host
+	containers []exposure.Container
+	found      []Finding
+}
+
+func (e *examination) add(severity, subject, problem, cause, hint string) {
+	e.found = append(e.found, Finding{severity, subject, problem, cause, hint})
+}
+
+const thisHost = "this host"
+
+// host is what concerns all networks.
+func (e *examination) host() {
+	h := e.h
+	if h.NeedForwarding && !h.Forward4 {
+		e.add(Error, thisHost, "containers reach nothing outside of their network, and published ports do not answer",
+			"somebody has switched off net.ipv4.ip_forward", "sysctl -w net.ipv4.ip_forward=1")
+	}
+	e.conntrack()
+	e.strict()
+	for _, l := range h.legacy() {
+		e.add(Warning, thisHost, "what is forwarded may be dropped by rules that nft does not show",
+			fmt.Sprintf("iptables-legacy has %d rules in table %s (%s), and the policy of FORWARD is DROP", l.Rules, l.Table, l.Family),
+			"iptables-legacy -P FORWARD ACCEPT")
+	}
+}
+
+func (h Host) legacy() (out []ruleset.Legacy) {
+	if h.Rules == nil {
+		return nil
+	}
+	for _, l := range h.Rules.Legacy {
+		if l.ForwardDrop {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// nearlyFull is the share of conntrack's table from which it is worth a word.
+const nearlyFull = 0.9
+
+func (e *examination) conntrack() {
+	h := e.h
+	if h.MostOf == 0 || float64(h.Flows) < nearlyFull*float64(h.MostOf) {
+		return
+	}
+	severity, problem := Warning, "new connections will soon be dropped"
+	if h.Flows >= h.MostOf {
+		severity, problem = Error, "new connections are dropped"
+	}
+	e.add(severity, thisHost, problem, fmt.Sprintf("the table of connections holds %d of at most %d", h.Flows, h.MostOf),
+		fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d", 2*h.MostOf))
+}
+
+// strict matters where there is more than one way out: what comes in by the others
+// from far away is dropped, though answers would find their way.
+func (e *examination) strict() {
+	if len(e.h.Ways) < 2 {
+		return
+	}
+	for _, name := range e.h.Strict {
+		if name != e.h.Way4.Interface && slices.Contains(e.h.Ways, name) {
+			e.add(Warning, "interface "+name, "published ports do not answer to clients far away who come by it",
+				fmt.Sprintf("packets from them are expected by %s only (net.ipv4.conf.%s.rp_filter is 1)", e.h.Way4.Interface, name),
+				fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", name))
+		}
+	}
+}
+
+// network is what concerns one network.
+func (e *examination) network(n exposure.Network) {
+	subject := "network " + n.Name
+	for _, by := range e.h.Overlaps[n.Name] {
+		e.add(Warning, subject, "its containers do not reach some others who have the same addresses, or the host does not reach its containers",
+			"its subnet overlaps with "+by, fmt.Sprintf("remove the network and create it again with another --subnet: isle network rm %s", n.Name))
+	}
+	for _, o := range n.State {
+		if l, ok := o.(netspec.Link); ok && l.Kind == netspec.Bridge {
+			e.mtu(subject, l)
+		}
+	}
+	for _, s := range segments(n) {
+		if !s.Internal {
+			e.egress(subject, s)
+		}
+		e.within(subject, s)
+	}
+}
+
+func segments(n exposure.Network) (out []netspec.Segment) {
+	for _, o := range n.State {
+		if s, ok := o.(netspec.Segment); ok && !s.Leaf {
+			out = append(out, s)
+		}
+	}
+	slices.SortFunc(out, func(a, b netspec.Segment) int { return cmp.Compare(a.Subnet.String(), b.Subnet.String()) })
+	return out
+}
+
+func (e *examination) mtu(subject string, l netspec.Link) {
+	if way := e.h.Way4; way.Interface != "" && l.MTU > way.MTU && way.MTU > 0 {
+		e.add(Warning, subject, "large packets of its containers may vanish: connections begin and then hang",
+			fmt.Sprintf("its MTU is %d, and that of the way out over %s is %d", l.MTU, way.Interface, way.MTU),
+			fmt.Sprintf("create the network with -o com.docker.network.driver.mtu=%d, or without that option", way.MTU))
+	}
+}
+
+var far = map[bool]netip.Addr{true: netip.MustParseAddr("198.41.0.4"), false: netip.MustParseAddr("2001:503:ba3e::2:30")}
+
+const clientPort = 49152
+
+// egress asks whether a container gets out.
+func (e *examination) egress(subject string, s netspec.Segment) {
+	v4 := s.Subnet.Addr().Is4()
+	way := e.h.way(v4)
+	if way.Interface == "" || e.h.Rules == nil {
+		return
+	}
+	p := ruleset.Packet{In: s.Link, Out: way.Interface, Src: e.somebody(s.Subnet), Dst: far[v4], Proto: "tcp", SrcPort: clientPort, DstPort: 443}
+	if by, dropped := e.stopped(p, ruleset.Prerouting, ruleset.Forward); dropped {
+		e.add(Error, subject, fmt.Sprintf("its containers do not get out over %s (%s)", way.Interface, family(v4)), by.String(), advice(by, e.h.Rules, s.Link))
+	}
+}
+
+func (h Host) way(v4 bool) Way {
+	if v4 {
+		return h.Way4
+	}
+	return h.Way6
+}
+
+func family(v4 bool) string {
+	if v4 {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+// stopped sends a packet through hooks.
+func (e *examination) stopped(p ruleset.Packet, hooks ...ruleset.Hook) (ruleset.Place, bool) {
+	for _, hook := range hooks {
+		if out := e.h.Rules.Pass(hook, p); out.Drop {
+			return out.By, true
+		}
+	}
+	return ruleset.Place{}, false
+}
+
+// within asks whether containers of a network reach each other, where rules for what
+// is forwarded are asked about that too. By itself that does no harm.
+func (e *examination) within(subject string, s netspec.Segment) {
+	if !e.h.BridgeFilter || e.h.Rules == nil {
+		return
+	}
+	from := e.somebody(s.Subnet)
+	p := ruleset.Packet{In: s.Link, Out: s.Link, Src: from, Dst: from.Next(), Proto: "tcp", SrcPort: clientPort, DstPort: 80}
+	if by, dropped := e.stopped(p, ruleset.Forward); dropped {
+		e.add(Error, subject, "its containers do not reach each other",
+			by.String()+", which is asked about packets within a bridge because net.bridge.bridge-nf-call-iptables is 1", advice(by, e.h.Rules, s.Link))
+	}
+}
+
+// somebody is the address of a container in a subnet, or one that could be.
+func (e *examination) somebody(subnet netip.Prefix) netip.Addr {
+	var found []netip.Addr
+	for _, c := range e.containers {
+		for _, o := range c.State {
+			if a, ok := o.(netspec.Addr); ok && subnet.Contains(a.Prefix.Addr()) {
+				found = append(found, a.Prefix.Addr())
+			}
+		}
+	}
+	if len(found) > 0 {
+		return slices.MinFunc(found, netip.Addr.Compare)
+	}
+	return subnet.Addr().Next().Next()
+}
+
+// ports are the published ports that nobody outside reaches by some interface.
+func (e *examination) ports(networks []exposure.Network) {
+	if !e.h.Forward4 {
+		return // that has been said
+	}
+	type key struct{ subject, reason string }
+	at := map[key][]string{}
+	links := map[key]string{}
+	var order []key
+	for _, x := range exposure.List(e.h.Host, networks, e.containers) {
+		if x.Verdict != exposure.Blocked {
+			continue
+		}
+		k := key{fmt.Sprintf("port %s/%s of container %s", rowWords(x.Port, x.Count), x.Proto, x.Container), x.Reason}
+		if at[k] == nil {
+			order = append(order, k)
+		}
+		at[k] = append(at[k], fmt.Sprintf("%s on %s", x.Address, x.Interface))
+		links[k] = bridgeOf(networks, x.Network)
+	}
+	for _, k := range order {
+		e.add(Warning, k.subject, "it cannot be reached from outside at "+strings.Join(at[k], ", "), k.reason, adviceFor(k.reason, e.h.Rules, links[k]))
+	}
+}
+
+func rowWords(port, count uint16) string {
+	if count > 1 {
+		return fmt.Sprintf("%d-%d", port, port+count-1)
+	}
+	return fmt.Sprint(port)
+}
+
+func bridgeOf(networks []exposure.Network, name string) string {
+	for _, n := range networks {
+		if s := segments(n); n.Name == name && len(s) > 0 {
+			return s[0].Link
+		}
+	}
+	return ""
+}
+
+// resolvers asks whether isled reaches the name servers that containers' questions
+// go to.
+func (e *examination) resolvers() {
+	if e.h.Rules == nil {
+		return
+	}
+	for _, s := range e.h.Resolvers {
+		out, src := e.h.towards(s.Addr())
+		if out == "" {
+			continue
+		}
+		p := ruleset.Packet{Out: out, Src: src, Dst: s.Addr(), Proto: "udp", SrcPort: clientPort, DstPort: s.Port(), Local: out == "lo"}
+		if by, dropped := e.stopped(p, ruleset.Output); dropped {
+			e.add(Error, "name server "+s.String(), "names outside of the networks are not found", by.String(),
+				fmt.Sprintf("nft insert rule %s %s %s udp dport %d accept", by.Family, by.Table, by.Chain, s.Port()))
+		}
+	}
+}
+
+// towards is the interface to an address, and the host's own address there.
+func (h Host) towards(to netip.Addr) (iface string, src netip.Addr) {
+	if to.IsLoopback() {
+		return "lo", to
+	}
+	way := h.way(to.Is4()).Interface
+	for _, i := range h.Interfaces {
+		for _, a := range i.Addrs {
+			if a.Contains(to) {
+				return i.Name, a.Addr()
+			}
+			if i.Name == way && a.Addr().Is4() == to.Is4() && !src.IsValid() {
+				iface, src = way, a.Addr()
+			}
+		}
+	}
+	return iface, src
+}

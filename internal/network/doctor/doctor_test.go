@@ -1,0 +1,252 @@
+package doctor_test
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"isle/internal/kernel/foreign"
+	"isle/internal/kernel/kerneltest"
+	"isle/internal/netspec"
+	"isle/internal/network/doctor"
+	"isle/internal/network/exposure"
+	"isle/internal/ruleset"
+)
+
+func TestMain(m *testing.M) { kerneltest.Main(m) }
+
+func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func state(objs ...netspec.Object) netspec.State {
+	s := netspec.State{}
+	s.Add(objs...)
+	return s
+}
+
+// healthy is a host with one network, app behind isle-app, and one container, web,
+// whose port 80 is published at 8080.
+func healthy(rules *ruleset.Ruleset) (doctor.Host, []exposure.Network, []exposure.Container) {
+	h := doctor.Host{
+		Host: exposure.Host{
+			Interfaces: []exposure.Interface{
+				{Name: "lo", Up: true, Loopback: true, Addrs: []netip.Prefix{pfx("127.0.0.1/8")}},
+				{Name: "eth0", Up: true, Addrs: []netip.Prefix{pfx("192.0.2.1/24")}},
+				{Name: "isle-app", Up: true, Ours: true, Addrs: []netip.Prefix{pfx("10.1.0.1/24")}},
+			},
+			Rules: rules, Forward4: true, Forward6: true,
+		},
+		Way4: doctor.Way{Interface: "eth0", MTU: 1500}, Ways: []string{"eth0"}, Strict: []string{"eth0"},
+		Flows: 10, MostOf: 1000, NeedForwarding: true,
+		Resolvers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("127.0.0.53:53")},
+	}
+	app := exposure.Network{Name: "app", State: state(
+		netspec.Link{Name: "isle-app", Kind: netspec.Bridge, MTU: 1500},
+		netspec.Segment{Link: "isle-app", Subnet: pfx("10.1.0.0/24"), Masquerade: true})}
+	web := exposure.Container{Name: "web", State: state(
+		netspec.Addr{NS: "web", Link: "eth0", Prefix: pfx("10.1.0.2/24")},
+		netspec.Publish{
+			Proto: "tcp", HostIP: netip.IPv4Unspecified(), HostPort: 8080, Count: 1,
+			To: netip.MustParseAddr("10.1.0.2"), ToPort: 80, Link: "isle-app",
+		})}
+	return h, []exposure.Network{app}, []exposure.Container{web}
+}
+
+func examine(t *testing.T, ns kerneltest.NS) []doctor.Finding {
+	t.Helper()
+	rules, err := foreign.Read(ns.File, "isle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doctor.Examine(healthy(rules))
+}
+
+func host(t *testing.T) kerneltest.NS {
+	ns := kerneltest.NewNS(t)
+	ns.IP(`link add eth0 type bridge
+		link set eth0 up
+		addr add 192.0.2.1/24 dev eth0
+		link add isle-app type bridge`)
+	return ns
+}
+
+// TestRules: the doctor names the rule that stops something, and what it advises
+// helps: what it printed is run as it is.
+func TestRules(t *testing.T) {
+	for _, tt := range []struct {
+		what, setup string
+		want        []string // "subject: cause", of each finding
+		hint        string
+	}{
+		{"nothing", "true", nil, ""},
+		{
+			"rules that concern nobody", "nft add table inet f && nft add chain inet f c '{ type filter hook input priority 0; policy drop; }' && " +
+				"nft add chain inet f d '{ type filter hook forward priority 0; }' && nft add rule inet f d iifname wlan0 drop", nil, "",
+		},
+		{
+			"docker: FORWARD drops", dockerRules,
+			[]string{
+				"network app: the policy of chain FORWARD of table ip filter (drop)",
+				"port 8080/tcp of container web: the policy of chain FORWARD of table ip filter (drop)",
+			},
+			"iptables -I DOCKER-USER -i isle-app -j ACCEPT && iptables -I DOCKER-USER -o isle-app -j ACCEPT",
+		},
+		{
+			"iptables: FORWARD rejects at its end", "iptables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT && iptables -A FORWARD -j REJECT",
+			[]string{
+				"network app: rule 3 in chain FORWARD of table ip filter (reject)",
+				"port 8080/tcp of container web: rule 3 in chain FORWARD of table ip filter (reject)",
+			},
+			"iptables -I FORWARD -i isle-app -j ACCEPT && iptables -I FORWARD -o isle-app -j ACCEPT",
+		},
+		{
+			"a port dropped", "nft add table inet mine && nft add chain inet mine filt '{ type filter hook forward priority -5; }' && nft add rule inet mine filt iifname eth0 tcp dport 80 drop",
+			[]string{`port 8080/tcp of container web: rule 2 in chain filt of table inet mine (iifname "eth0" tcp dport 80 drop)`},
+			"nft insert rule inet mine filt iifname isle-app accept && nft insert rule inet mine filt oifname isle-app accept",
+		},
+		{
+			"a port dropped before it is forwarded", "nft add table inet mine && nft add chain inet mine pre '{ type filter hook prerouting priority -300; }' && nft add rule inet mine pre tcp dport 8080 drop",
+			[]string{"port 8080/tcp of container web: rule 2 in chain pre of table inet mine (tcp dport 8080 drop)"},
+			"nft delete rule inet mine pre handle 2",
+		},
+		{
+			"a port that another takes", "nft add table ip other && nft add chain ip other pre '{ type nat hook prerouting priority -110; }' && nft add rule ip other pre tcp dport 8080 dnat to 192.0.2.9",
+			[]string{"port 8080/tcp of container web: sent elsewhere by rule 2 in chain pre of table ip other (tcp dport 8080 dnat)"}, "",
+		},
+		{
+			"no questions of names", "nft add table inet mine && nft add chain inet mine out '{ type filter hook output priority 0; }' && nft add rule inet mine out oifname != lo udp dport 53 reject",
+			[]string{`name server 192.0.2.53:53: rule 2 in chain out of table inet mine (oifname != "lo" udp dport 53 reject)`},
+			"nft insert rule inet mine out udp dport 53 accept",
+		},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			ns := host(t)
+			ns.Run("bash", "-e", "-c", tt.setup)
+			found := examine(t, ns)
+			if got := texts(found); strings.Join(got, "\n") != strings.Join(tt.want, "\n") {
+				t.Fatalf("found\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+			}
+			if tt.hint == "" {
+				return
+			}
+			for _, f := range found {
+				if f.Hint != tt.hint {
+					t.Errorf("hint %q, want %q", f.Hint, tt.hint)
+				}
+			}
+			ns.Run("bash", "-e", "-c", tt.hint)
+			if found := examine(t, ns); len(found) > 0 {
+				t.Errorf("after doing as it said: %v", texts(found))
+			}
+		})
+	}
+}
+
+// dockerRules are what Docker's daemon makes of an empty host, in short.
+const dockerRules = `iptables-restore <<EOF
+*filter
+:FORWARD DROP
+:DOCKER-USER -
+:DOCKER-FORWARD -
+:DOCKER -
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-FORWARD
+-A DOCKER-FORWARD -i docker0 -j ACCEPT
+-A DOCKER-FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A DOCKER-FORWARD -o docker0 -j DOCKER
+-A DOCKER ! -i docker0 -o docker0 -j DROP
+COMMIT
+EOF`
+
+func texts(found []doctor.Finding) (out []string) {
+	for _, f := range found {
+		out = append(out, f.Subject+": "+f.Cause)
+	}
+	return out
+}
+
+// TestUFW: the real ufw, as Debian ships it, switched on.
+func TestUFW(t *testing.T) {
+	if _, err := exec.LookPath("ufw"); err != nil || os.Geteuid() != 0 {
+		t.Skip("not supported: running ufw:", err)
+	}
+	ns := host(t)
+	over(t, "/etc/ufw")
+	ns.Run("ufw", "--force", "enable")
+	found := examine(t, ns)
+	if len(found) != 2 || found[0].Subject != "network app" || found[1].Subject != "port 8080/tcp of container web" {
+		t.Fatalf("found %v", texts(found))
+	}
+	for _, f := range found {
+		if !strings.Contains(f.Cause, "of table ip filter") || f.Hint != "ufw route allow in on isle-app && ufw route allow out on isle-app" {
+			t.Errorf("%+v", f)
+		}
+	}
+	t.Log(found[0].Cause)
+	ns.Run("bash", "-e", "-c", found[0].Hint)
+	if found := examine(t, ns); len(found) > 0 {
+		t.Errorf("after doing as it said: %v", texts(found))
+	}
+}
+
+// over puts a copy over a directory, in this test's own mount namespace.
+func over(t *testing.T, dir string) {
+	t.Helper()
+	kept := t.TempDir()
+	for _, step := range []func() error{
+		func() error { return exec.Command("cp", "-a", dir+"/.", kept).Run() },
+		func() error { return unix.Mount("none", dir, "tmpfs", 0, "") },
+		func() error { return exec.Command("cp", "-a", kept+"/.", dir).Run() },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
+// TestSettings: what is wrong with the host itself.
+func TestSettings(t *testing.T) {
+	for _, tt := range []struct {
+		what             string
+		harm             func(*doctor.Host, []exposure.Network)
+		severity, expect string
+		hint             string
+	}{
+		{"forwarding", func(h *doctor.Host, _ []exposure.Network) { h.Forward4 = false }, doctor.Error, "this host: somebody has switched off net.ipv4.ip_forward", "sysctl -w net.ipv4.ip_forward=1"},
+		{"table nearly full", func(h *doctor.Host, _ []exposure.Network) { h.Flows = 950 }, doctor.Warning, "this host: the table of connections holds 950 of at most 1000", "nf_conntrack_max=2000"},
+		{"table full", func(h *doctor.Host, _ []exposure.Network) { h.Flows = 1000 }, doctor.Error, "this host: the table of connections holds 1000 of at most 1000", "nf_conntrack_max=2000"},
+		{"MTU", func(h *doctor.Host, _ []exposure.Network) { h.Way4.MTU = 1380 }, doctor.Warning, "network app: its MTU is 1500, and that of the way out over eth0 is 1380", "mtu=1380"},
+		{"overlap", func(h *doctor.Host, _ []exposure.Network) {
+			h.Overlaps = map[string][]string{"app": {"route 10.0.0.0/8 on tun0"}}
+		}, doctor.Warning, "network app: its subnet overlaps with route 10.0.0.0/8 on tun0", "isle network rm app"},
+		{"strict filter on the second way", func(h *doctor.Host, _ []exposure.Network) {
+			h.Ways, h.Strict = []string{"eth0", "wwan0"}, []string{"eth0", "wwan0"}
+		}, doctor.Warning, "interface wwan0: packets from them are expected by eth0 only (net.ipv4.conf.wwan0.rp_filter is 1)", "rp_filter=2"},
+		{"iptables-legacy", func(h *doctor.Host, _ []exposure.Network) {
+			h.Rules.Legacy = []ruleset.Legacy{{Family: "ip", Table: "filter", Rules: 3, ForwardDrop: true}}
+		}, doctor.Warning, "this host: iptables-legacy has 3 rules in table filter (ip), and the policy of FORWARD is DROP", "iptables-legacy -P FORWARD ACCEPT"},
+		{"iptables within a bridge", func(h *doctor.Host, _ []exposure.Network) {
+			h.BridgeFilter = true
+			h.Rules.Chains = []ruleset.Chain{{Family: "ip", Table: "filter", Name: "FORWARD", Hook: ruleset.Forward, Drop: true}}
+		}, doctor.Error, "network app: the policy of chain FORWARD of table ip filter (drop), which is asked about packets within a bridge because net.bridge.bridge-nf-call-iptables is 1", "iptables -I FORWARD"},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			h, networks, containers := healthy(&ruleset.Ruleset{})
+			if found := doctor.Examine(h, networks, containers); len(found) > 0 {
+				t.Fatalf("a healthy host: %v", texts(found))
+			}
+			tt.harm(&h, networks)
+			found := doctor.Examine(h, networks, containers)
+			for _, f := range found {
+				if f.Subject+": "+f.Cause == tt.expect && f.Severity == tt.severity && strings.Contains(f.Hint, tt.hint) && f.Problem != "" {
+					return
+				}
+			}
+			t.Errorf("found %+v, want %s: %s", found, tt.severity, tt.expect)
+		})
+	}
+}

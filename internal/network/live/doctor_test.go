@@ -1,0 +1,85 @@
+package live_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	api "github.com/moby/moby/api/types/network"
+
+	"isle/internal/network/doctor"
+	"isle/internal/network/exposure"
+)
+
+// surroundings is the host as isled shows it to the Manager.
+func (m machine) surroundings(ctx context.Context) (h doctor.Host, err error) {
+	f, err := m.Facts(ctx)
+	if err != nil {
+		return h, err
+	}
+	var names []string
+	for _, l := range f.Links {
+		h.Interfaces = append(h.Interfaces, exposure.Interface(l))
+		if !l.Ours && !l.Loopback {
+			names = append(names, l.Name)
+		}
+	}
+	health, err := m.Health(ctx, names)
+	if err != nil {
+		return h, err
+	}
+	h.Rules, err = m.Rules(ctx)
+	h.Forward4, h.Forward6, h.Strict, h.BridgeFilter = health.Forward4, health.Forward6, health.Strict, health.BridgeFilter
+	h.Way4, h.Ways, h.Flows, h.MostOf = doctor.Way{Interface: f.Way4.Link, MTU: f.Way4.MTU}, f.Ways, health.Flows, health.MostFlows
+	return h, err
+}
+
+// TestExposureAndDoctor: what is said of a port is what a neighbour finds, and what
+// is wrong is named.
+func TestExposureAndDoctor(t *testing.T) {
+	h := newHost(t, true)
+	neighbour := lan(t)
+	run(t, "ip", "route", "add", "default", "via", "192.0.2.2")
+	m := h.running()
+	m.Surroundings = machine{h.kernel}.surroundings
+	h.open(m, "web", api.PortMap{api.MustParsePort("80/tcp"): {{HostPort: "8080"}}, api.MustParsePort("81/tcp"): {{HostIP: loopback, HostPort: "8081"}}}, "bridge")
+	h.serve("web", "0.0.0.0:80")
+	check := func(when, verdict, cause string) {
+		t.Helper()
+		exposed, err := m.Exposure(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(exposed) != 1 || exposed[0].Address != "192.0.2.1" || exposed[0].Port != 8080 || exposed[0].Network != "bridge" || exposed[0].Verdict != verdict ||
+			!strings.Contains(exposed[0].Reason, cause) {
+			t.Errorf("%s: exposed %+v", when, exposed)
+		}
+		c, err := reach(neighbour.File, "192.0.2.1:8080", time.Second)
+		if err == nil {
+			c.Close()
+		}
+		if (err == nil) != (verdict == exposure.Reachable) {
+			t.Errorf("%s: %s, and a neighbour finds %v", when, verdict, err)
+		}
+		found, err := m.Doctor(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (len(found) > 0) != (cause != "") || cause != "" && !strings.Contains(fmt.Sprint(found), cause) {
+			t.Errorf("%s: found %+v", when, found)
+		}
+	}
+	check("healthy", exposure.Reachable, "")
+	run(t, "iptables", "-P", "FORWARD", "DROP")
+	check("FORWARD drops", exposure.Blocked, "the policy of chain FORWARD of table ip filter")
+	run(t, "iptables", "-P", "FORWARD", "ACCEPT")
+	run(t, "nft", "add", "table", "inet", "mine")
+	run(t, "nft", "add", "chain", "inet", "mine", "pre", "{ type filter hook prerouting priority -300; }")
+	run(t, "nft", "add", "rule", "inet", "mine", "pre", "iifname", "up0", "tcp", "dport", "8080", "drop")
+	check("a rule before everything", exposure.Blocked, `(iifname "up0" tcp dport 8080 drop)`)
+	run(t, "nft", "delete", "table", "inet", "mine")
+	check("healthy again", exposure.Reachable, "")
+	run(t, "nft", "delete", "table", "ip", "filter")
+}

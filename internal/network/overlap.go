@@ -1,0 +1,65 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"isle/internal/network/ipam"
+)
+
+// Overlaps are the networks, by id, whose subnets something else on this machine
+// uses by now, with what that is: a VPN whose routes came later, a LAN that the
+// machine was taken to. Containers of such a network do not reach the others who
+// have those addresses, or the host does not.
+func (m *Manager) Overlaps(ctx context.Context) (map[string][]ipam.Foreign, error) {
+	others, err := m.Machine.Foreign(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look at what others use on this host: %w", err)
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	out := map[string][]ipam.Foreign{}
+	for id, n := range m.x.networks {
+		if list := n.overlaps(others); len(list) > 0 {
+			out[id] = list
+		}
+	}
+	return out, nil
+}
+
+// halfOfAll is the length of the routes that VPNs cut a default route into:
+// everything overlaps with those.
+const halfOfAll = 1
+
+func (n *Network) overlaps(others []ipam.Foreign) (list []ipam.Foreign) {
+	if n.ConfigOnly {
+		return nil
+	}
+	for _, f := range others {
+		if f.Prefix.Bits() > halfOfAll && slices.ContainsFunc(n.Pools, func(p Pool) bool { return p.Subnet.Overlaps(f.Prefix) }) {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// warnOverlaps logs each overlap once, when it comes up.
+func (m *Manager) warnOverlaps(ctx context.Context) error {
+	all, err := m.Overlaps(ctx)
+	if err != nil {
+		return err
+	}
+	now := map[string]bool{}
+	for id, list := range all {
+		for _, f := range list {
+			key := id + " " + f.String()
+			if now[key] = true; !m.overlapping[key] {
+				m.Log.Warn("a network's subnet is used by something else on this host", "network", m.networkName(id), "by", f.String(),
+					"hint", "remove the network and create it again: another subnet is chosen")
+			}
+		}
+	}
+	m.overlapping = now
+	return nil
+}
