@@ -199,9 +199,53 @@ func (f *firewall) ruleMutations() (out []mutation) {
 				rules[i].exprs = v
 				out = append(out, mutation{name + " with the opposite verdict", func() error { return f.fill(c, rules) }, undo})
 			}
+			for what, exprs := range conditions(r) {
+				rules := slices.Clone(c.rules)
+				rules[i].exprs = exprs
+				out = append(out, mutation{name + " without " + what, func() error { return f.fill(c, rules) }, undo})
+			}
 		}
 	}
 	return out
+}
+
+// conditions are r without one of its conditions each, by what that looks at.
+// The protocol families are no conditions: nft wants them said.
+func conditions(r rawRule) map[string][]byte {
+	type expression struct {
+		name string
+		b    []byte
+	}
+	var all []expression
+	for _, e := range nlmsg.Each(r.exprs) {
+		all = append(all, expression{nlmsg.Str(nlmsg.Find(e, unix.NFTA_EXPR_NAME)), e})
+	}
+	out, first := map[string][]byte{}, 0
+	for i, e := range all {
+		asks := e.name == "cmp" || e.name == "lookup" && nlmsg.Find(e.b, unix.NFTA_EXPR_DATA, unix.NFTA_LOOKUP_DREG) == nil
+		if !asks {
+			continue
+		}
+		what, a := fmt.Sprintf("condition %d:", len(out)+1), nlmsg.Header()
+		for j, e := range all {
+			if first <= j && j <= i {
+				what += " " + e.name
+			} else {
+				a.Put(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, e.b)
+			}
+		}
+		if !family(all[first].b) {
+			out[what] = a.Data()
+		}
+		first = i + 1
+	}
+	return out
+}
+
+// family reports whether an expression loads the family or protocol of a packet.
+func family(expr []byte) bool {
+	key := nlmsg.Find(expr, unix.NFTA_EXPR_DATA, unix.NFTA_META_KEY)
+	return nlmsg.Str(nlmsg.Find(expr, unix.NFTA_EXPR_NAME)) == "meta" && (nlmsg.B32(key) == unix.NFT_META_NFPROTO || nlmsg.B32(key) == unix.NFT_META_PROTOCOL)
 }
 
 func ruleComment(r rawRule) string {
