@@ -137,6 +137,9 @@ var (
 
 const etherARP, ether4, ether6, etherOther = 0x0806, 0x0800, 0x86dd, 0x88b5
 
+// ether is how long the header of a frame is.
+const ether = 14
+
 func eth(to, from netspec.MAC, typ uint16, payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(append(to[:], from[:]...), typ), payload...)
 }
