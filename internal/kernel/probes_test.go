@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -373,11 +374,14 @@ type call struct {
 	from, network, to string
 	local             string // the address to call from
 	segment           bool   // answer with our own largest segment
+	mark              int    // of the packets
 }
 
 func (p *policy) call(c call, patience time.Duration) (answer string) {
 	err := netns.Do(p.ns[c.from].File, func() error {
-		d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) error { return lingerNot(c.network, raw) }}
+		d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) error {
+			return errors.Join(lingerNot(c.network, raw), marked(c.mark, raw))
+		}}
 		if c.local != "" {
 			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(c.local)}
 		}
@@ -410,6 +414,13 @@ func lingerNot(network string, raw syscall.RawConn) (err error) {
 		_ = raw.Control(func(fd uintptr) {
 			err = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		})
+	}
+	return err
+}
+
+func marked(mark int, raw syscall.RawConn) (err error) {
+	if mark != 0 {
+		_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark) })
 	}
 	return err
 }
@@ -489,6 +500,9 @@ func (p *policy) askLimited(f int, s string) {
 	}{
 		{"allowed", "lan", "", 8082, answer("c1-1", 80, lanAt[f]), "allowed" + s + " ports" + s + " 8082"},
 		{"not allowed", "transit", "", 8082, blocked, "limited" + s + " 8082"},
+		{"not allowed, a sibling", "c2-1", "", 8082, blocked, "limited" + s + " 8082"},
+		{"row, not allowed, a sibling", "c2-1", "", 7301, blocked, "limited" + s + " 7300"},
+		{"not allowed, its own network", "c1-2", "", 8082, blocked, "limited" + s + " 8082"},
 		{"row, allowed", "lan", "", 7301, answer("c1-1", 7301, lanAt[f]), "allowed" + s + " anyranges" + s + " 7300"},
 		{"row, not allowed", "transit", "", 7301, blocked, "limited" + s + " 7300"},
 		{"interface, allowed", "lan", lanAt[f], 8091, answer("c1-1", 80, lanAt[f]), "ifallowed" + s + " ifports" + s + " 8091"},
