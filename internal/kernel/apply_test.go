@@ -295,7 +295,7 @@ func TestCountersAndListen(t *testing.T) {
 	}
 	defer l.Close()
 	go serveTCP(l, 80)
-	if got := ask(m.host.File, "tcp", "10.1.0.2:80"); got != "10.1.0.1 on 80" {
+	if got := askFor("10.1.0.1 on 80", m.host.File, "tcp", "10.1.0.2:80"); got != "10.1.0.1 on 80" {
 		t.Errorf("answer: %q", got)
 	}
 	n, err := m.Counters(t.Context(), ns)

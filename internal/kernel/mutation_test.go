@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/google/nftables/userdata"
@@ -430,13 +431,19 @@ func hunt(p *policy, ms []mutation) (killer map[string]string, err error) {
 }
 
 // find returns a question that is answered wrong, with the answer. Those that
-// touch what the name says are asked first.
+// touch what the name says are asked first. Where nobody finds anything, the
+// machine may be too busy to answer in time: all are asked again with patience.
 func (p *policy) find(name string) string {
 	qs := slices.Clone(p.questions)
 	slices.SortStableFunc(qs, func(a, b question) int { return score(b, name) - score(a, name) })
-	for at, n := 0, 6; at < len(qs); at, n = at+n, 32 {
-		for q, got := range wrong(qs[at:min(at+n, len(qs))]) {
-			return fmt.Sprintf("%s = %q", q, got)
+	for _, patience := range []time.Duration{quick, thorough} {
+		for at, n := 0, 6; at < len(qs); at, n = at+n, 32 {
+			for q, got := range wrongAfter(patience, qs[at:min(at+n, len(qs))]) {
+				return fmt.Sprintf("%s = %q", q, got)
+			}
+		}
+		if excuse(name) != "" {
+			break
 		}
 	}
 	return ""

@@ -805,7 +805,9 @@ const quick, thorough = 150 * time.Millisecond, 600 * time.Millisecond
 
 // wrong asks qs together and returns those that are not answered as they
 // should be, each asked again, with what they answered.
-func wrong(qs []question) map[string]string {
+func wrong(qs []question) map[string]string { return wrongAfter(quick, qs) }
+
+func wrongAfter(patience time.Duration, qs []question) map[string]string {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	out, slots := map[string]string{}, make(chan struct{}, 32)
@@ -813,7 +815,7 @@ func wrong(qs []question) map[string]string {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if got := q.run(quick); got == q.want {
+			if got := q.run(patience); got == q.want {
 				return
 			}
 			if got := q.run(thorough); got != q.want {
