@@ -207,7 +207,7 @@ func udp(from, to netip.Addr, dport uint16, payload []byte) []byte {
 }
 
 // Flags of TCP. Together they are nonsense, which conntrack calls invalid.
-const fin, syn = 1, 2
+const fin, syn, ack = 1, 2, 16
 
 func segment(from, to netip.Addr, port uint16, flags byte, payload []byte) []byte {
 	b := binary.BigEndian.AppendUint16(serial(payload)[:2], port)
