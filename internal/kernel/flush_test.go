@@ -37,6 +37,7 @@ func (p *policy) askFlushed() {
 			p.calls("flushed, the host", call{from: "host", network: "tcp", to: member(n, 1).url(f, 80)}, answer(first, 80, gateway(n)[f]), link)
 			p.frame(fmt.Sprintf("flushed, within network %d, IPv%d", n, 4+2*f), first, &p.wires[second].ears, says(macOf(n, 1), member(n, 1).addr(f)), heard, link)
 		}
+		p.calls("flushed, with the mark of the guards", call{from: "c2-1", network: "tcp", to: member(natNet, 1).url(f, 80), mark: int(p.table.GuardMark())}, blocked, "guard isbr1")
 		p.frame(fmt.Sprintf("flushed, out of an internal network, IPv%d", 4+2*f), "c3-1", &p.wires["lan"].ears, func(token []byte) []byte {
 			return eth(netspec.MAC{2, 0, 0, 0, internalNet, 1}, macOf(internalNet, 1), etherOf(lanAt.addr(f)), udp(member(internalNet, 1).addr(f), lanAt.addr(f), 9998, token))
 		}, blocked, "guard isbr3 lets out")

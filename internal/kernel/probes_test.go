@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -254,7 +255,7 @@ func (p *policy) outside() {
 		addr add 2001:db8::22/64 dev lan2 nodad preferred_lft 0`)
 	for who, link := range map[string]string{"lan": "lan2", "transit": "lan3"} {
 		p.wires[who] = tap(p.t, p.ns[who].File, link)
-		serveAs(p.t, p.ns[who].File, who, 80, 77, 88)
+		serveAs(p.t, p.ns[who].File, who, 80, 77, 88, 7201, 7301, 8080, 8090, 8091)
 	}
 	ports := []int{22, 8080, 8081, 8082, 8083, 8084, 8090, 8091, 6000, 6001}
 	for i := range 3 {
@@ -373,11 +374,14 @@ type call struct {
 	from, network, to string
 	local             string // the address to call from
 	segment           bool   // answer with our own largest segment
+	mark              int    // of the packets
 }
 
 func (p *policy) call(c call, patience time.Duration) (answer string) {
 	err := netns.Do(p.ns[c.from].File, func() error {
-		d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) error { return lingerNot(c.network, raw) }}
+		d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) error {
+			return errors.Join(lingerNot(c.network, raw), marked(c.mark, raw))
+		}}
 		if c.local != "" {
 			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(c.local)}
 		}
@@ -414,6 +418,13 @@ func lingerNot(network string, raw syscall.RawConn) (err error) {
 	return err
 }
 
+func marked(mark int, raw syscall.RawConn) (err error) {
+	if mark != 0 {
+		_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark) })
+	}
+	return err
+}
+
 func (p *policy) add(q question) { p.questions = append(p.questions, q) }
 
 func (p *policy) calls(name string, c call, want, touches string) {
@@ -434,6 +445,7 @@ func (p *policy) ask(bpf bool) *policy {
 	for f, s := range []string{"4", "6"} {
 		p.askPublished(f, s)
 		p.askLimited(f, s)
+		p.askThrough(f, s)
 		p.askNetworks(f, s, bpf)
 		p.askOpen(f, s)
 		p.askSources(f, s)
@@ -488,6 +500,9 @@ func (p *policy) askLimited(f int, s string) {
 	}{
 		{"allowed", "lan", "", 8082, answer("c1-1", 80, lanAt[f]), "allowed" + s + " ports" + s + " 8082"},
 		{"not allowed", "transit", "", 8082, blocked, "limited" + s + " 8082"},
+		{"not allowed, a sibling", "c2-1", "", 8082, blocked, "limited" + s + " 8082"},
+		{"row, not allowed, a sibling", "c2-1", "", 7301, blocked, "limited" + s + " 7300"},
+		{"not allowed, its own network", "c1-2", "", 8082, blocked, "limited" + s + " 8082"},
 		{"row, allowed", "lan", "", 7301, answer("c1-1", 7301, lanAt[f]), "allowed" + s + " anyranges" + s + " 7300"},
 		{"row, not allowed", "transit", "", 7301, blocked, "limited" + s + " 7300"},
 		{"interface, allowed", "lan", lanAt[f], 8091, answer("c1-1", 80, lanAt[f]), "ifallowed" + s + " ifports" + s + " 8091"},
@@ -495,6 +510,34 @@ func (p *policy) askLimited(f int, s string) {
 	} {
 		p.calls(q.name, call{from: q.from, local: q.local, network: "tcp", to: hostAt.url(f, q.port)}, q.want, q.touches)
 	}
+}
+
+// askThrough : what only passes through the host, or does not leave it, is not
+// taken for its own, whatever is published (CVE-2025-67499).
+func (p *policy) askThrough(f int, s string) {
+	for _, q := range []struct {
+		from, local string
+		to          both
+		port        int
+		touches     string
+	}{
+		{"lan", "", farAt, 8080, "CVE-2025-67499"},
+		{"lan", "", farAt, 8090, "prerouting ifports" + s},
+		{"lan", "", farAt, 7201, "prerouting ifranges" + s},
+		{"transit", "", lanAt, 7301, "limited" + s},
+		{"lan", lanToo[f], farAt, 8091, "iflimited" + s},
+		{"host", "", lanAt, 8080, "output"},
+	} {
+		client := map[string]string{"lan": lanAt[f], "transit": farAt[f], "host": hostAt[f]}[q.from]
+		if q.local != "" {
+			client = q.local
+		}
+		c := call{from: q.from, local: q.local, network: "tcp", to: q.to.url(f, q.port)}
+		p.calls("through", c, answer(map[both]string{lanAt: "lan", farAt: "transit"}[q.to], q.port, client), q.touches)
+	}
+	p.calls("host to a gateway", call{from: "host", network: "tcp", to: gateway(plainNet).url(f, 22)}, answer("host", 22, gateway(plainNet)[f]), "in by its own bridge")
+	here := both{"127.0.0.1", "::1"}
+	p.calls("host to itself, limited", call{from: "host", network: "tcp", to: here.url(f, 7301)}, answer("host", 7301, here[f]), "limited"+s)
 }
 
 // askNetworks : each network within, out and from a neighbour.
@@ -557,10 +600,15 @@ func (p *policy) askOpen(f int, s string) {
 	} {
 		p.calls(q.name, call{from: q.from, network: "tcp", to: q.to.url(f, q.port)}, q.want, q.touches)
 	}
-	for n, want := range map[int]string{natNet: blocked, routedNet: heard, directNet: heard} {
-		p.frame(fmt.Sprintf("ping%s to network %d", s, n), "lan", &p.wires[fmt.Sprintf("c%d-1", n)].ears, func(token []byte) []byte {
-			return eth(outsideMAC["lan"], nobodyMAC, etherOf(lanAt.addr(f)), ping(lanAt.addr(f), member(n, 1).addr(f), token))
-		}, want, "open"+s+" that is routed to")
+	for _, q := range []struct {
+		from string
+		at   both
+		n    int
+		want string
+	}{{"lan", lanAt, natNet, blocked}, {"lan", lanAt, routedNet, heard}, {"lan", lanAt, directNet, heard}, {"transit", farAt, natNet, blocked}} {
+		p.frame(fmt.Sprintf("ping%s from %s to network %d", s, q.from, q.n), q.from, &p.wires[fmt.Sprintf("c%d-1", q.n)].ears, func(token []byte) []byte {
+			return eth(outsideMAC[q.from], nobodyMAC, etherOf(q.at.addr(f)), ping(q.at.addr(f), member(q.n, 1).addr(f), token))
+		}, q.want, "open"+s+" that is routed to")
 	}
 }
 
@@ -649,6 +697,8 @@ func (p *policy) askOddities(bpf bool) {
 		p.frame(q.name, q.from, q.witness, func(token []byte) []byte { return eth(q.to, mac, ether4, q.packet(token)) }, q.want, q.touches)
 	}
 	p.calls("transit", call{from: "lan", network: "tcp", to: farAt.url(0, 80)}, answer("transit", 80, lanAt[0]), "not ours")
+	p.calls("largest segment of others", call{from: "lan", network: "tcp", to: farAt.url(0, 88)}, "1448", "mss")
+	p.calls("largest segment of others, back", call{from: "lan", network: "tcp", to: farAt.url(0, 88), segment: true}, "1448", "mss")
 	p.calls("largest segment out", call{from: "c1-1", network: "tcp", to: farAt.url(0, 88)}, "1248", "mss from a container")
 	p.calls("largest segment in", call{from: "c1-1", network: "tcp", to: farAt.url(0, 88), segment: true}, "1248", "mss to a container")
 	p.linkLocal("by an interface", "lan", "[fe80::2:1%lan2]:8090", "host:8090", "prerouting link-local")
@@ -704,6 +754,12 @@ func (p *policy) askARP() {
 	p.frame("dhcp discover", "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
 		return eth(broadcast, own, ether4, udp(ip("0.0.0.0"), ip("255.255.255.255"), 67, token))
 	}, heard, "ip4 DHCP")
+	p.frame("another's address to the port of DHCP", "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
+		return eth(broadcast, own, ether4, udp(nobodyAt.addr(0), ip("255.255.255.255"), 67, token))
+	}, blocked, "ip4 DHCP")
+	p.frame("from 0.0.0.0, a segment to port 67", "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
+		return eth(broadcast, own, ether4, segment(ip("0.0.0.0"), ip("255.255.255.255"), 67, syn, token))
+	}, blocked, "ip4 DHCP")
 	p.frame("from 0.0.0.0 to another port", "c1-1", &p.wires["c1-2"].ears, dhcp, blocked, "ip4 another's address")
 }
 
@@ -727,6 +783,17 @@ func (p *policy) askND() {
 			return eth(allNodes, own, ether6, nd(q.from, all, q.typ, q.body, tokenOption(token)))
 		}, q.want, "ip6 "+q.touches)
 	}
+	for _, first := range []byte{icmpRA, icmpNA, icmpRedirect} { // where the type of ICMPv6 would be
+		p.frame(fmt.Sprintf("a datagram that begins with %d", first), "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
+			frame := says(own, addr)(append(token, make([]byte, 16)...)) // as long as an advertisement
+			frame[ether+40] = first
+			return frame
+		}, heard, "ip6 no router better way speaks of another's address")
+	}
+	p.frame("a datagram from ::", "c1-1", &p.wires["c1-2"].ears, says(own, ip("::")), blocked, "ip6 is free")
+	p.frame("ping from another's address", "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
+		return eth(allNodes, own, ether6, ping(nobodyAt.addr(1), all, token))
+	}, blocked, "ip6 is free")
 	routes := macOf(natNet, 4)
 	p.frame("nd: advertisement of a router's own", router, &p.wires[partner(router)].ears, func(token []byte) []byte {
 		return eth(allNodes, routes, ether6, nd(ownLinkLocal(routes), all, icmpNA, none, ownLinkLocal(routes).AsSlice(), tokenOption(token)))
@@ -734,11 +801,13 @@ func (p *policy) askND() {
 }
 
 // Patience for an answer: at first, and when it is not what it should be.
-const quick, thorough = 150 * time.Millisecond, 400 * time.Millisecond
+const quick, thorough = 150 * time.Millisecond, 600 * time.Millisecond
 
 // wrong asks qs together and returns those that are not answered as they
 // should be, each asked again, with what they answered.
-func wrong(qs []question) map[string]string {
+func wrong(qs []question) map[string]string { return wrongAfter(quick, qs) }
+
+func wrongAfter(patience time.Duration, qs []question) map[string]string {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	out, slots := map[string]string{}, make(chan struct{}, 32)
@@ -746,7 +815,7 @@ func wrong(qs []question) map[string]string {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if got := q.run(quick); got == q.want {
+			if got := q.run(patience); got == q.want {
 				return
 			}
 			if got := q.run(thorough); got != q.want {

@@ -137,6 +137,9 @@ var (
 
 const etherARP, ether4, ether6, etherOther = 0x0806, 0x0800, 0x86dd, 0x88b5
 
+// ether is how long the header of a frame is.
+const ether = 14
+
 func eth(to, from netspec.MAC, typ uint16, payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(append(to[:], from[:]...), typ), payload...)
 }
@@ -204,7 +207,7 @@ func udp(from, to netip.Addr, dport uint16, payload []byte) []byte {
 }
 
 // Flags of TCP. Together they are nonsense, which conntrack calls invalid.
-const fin, syn = 1, 2
+const fin, syn, ack = 1, 2, 16
 
 func segment(from, to netip.Addr, port uint16, flags byte, payload []byte) []byte {
 	b := binary.BigEndian.AppendUint16(serial(payload)[:2], port)

@@ -224,23 +224,28 @@ func behind(proto byte, payload []byte) []byte {
 	return append([]byte{proto, 0, 1, 4, 0, 0, 0, 0}, payload...)
 }
 
-// TestRogueRouter (CVE-2020-13401): a container cannot make itself its
-// neighbours' router, even where they would believe it.
-func TestRogueRouter(t *testing.T) {
+// TestCVE_2020_10749 (and CVE-2020-13401): a container cannot make itself its
+// neighbours' router, nor the host's, even where they would believe it.
+func TestCVE_2020_10749(t *testing.T) {
 	s := newSpoof(t)
 	s.ns["c2-2"].Run("sysctl", "-w", "net/ipv6/conf/eth0/accept_ra=2")
+	s.host.Run("sysctl", "-w", "net/ipv6/conf/isbr2/accept_ra=2")
 	from, all := s.local[1], ip("ff02::1")
 	advert := func(token []byte) []byte {
 		life := []byte{64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0}
 		return icmp6(from, all, icmpRA, life, linkOption(1, s.mac), tokenOption(token))
 	}
-	routed := func() string {
-		if r := s.ns["c2-2"].Run("ip", "-6", "route", "show", "default"); strings.Contains(r, from.String()) {
-			s.ns["c2-2"].Run("ip", "-6", "route", "del", "default", "via", from.String(), "dev", "eth0")
+	by := func(who, dev string) func() string {
+		return func() string {
+			r := s.ns[who].Run("ip", "-6", "route", "show", "default", "dev", dev)
+			if !strings.Contains(r, from.String()) {
+				return ""
+			}
+			s.ns[who].Run("ip", "-6", "route", "del", "default", "via", from.String(), "dev", dev)
 			return r
 		}
-		return ""
 	}
+	routed := by("c2-2", "eth0")
 	in := func(proto byte, packet func(icmp []byte) []byte) func(token []byte) [][]byte {
 		return just(func(token []byte) []byte {
 			return eth(allNodes, s.mac, ether6, ipPacket(from, all, proto, packet(advert(token))))
@@ -248,6 +253,7 @@ func TestRogueRouter(t *testing.T) {
 	}
 	s.run(t, []attack{
 		{name: "plain", harm: routed, frames: in(unix.IPPROTO_ICMPV6, func(icmp []byte) []byte { return icmp })},
+		{name: "plain, to the host", harm: by("host", "isbr2"), frames: in(unix.IPPROTO_ICMPV6, func(icmp []byte) []byte { return icmp })},
 		{name: "behind a hop-by-hop header", harm: routed, frames: in(unix.IPPROTO_HOPOPTS, func(icmp []byte) []byte { return behind(unix.IPPROTO_ICMPV6, icmp) })},
 		{name: "behind destination options", harm: routed, frames: in(unix.IPPROTO_DSTOPTS, func(icmp []byte) []byte { return behind(unix.IPPROTO_ICMPV6, icmp) })},
 		{name: "as a fragment that is whole", hardened: true, frames: in(unix.IPPROTO_FRAGMENT, func(icmp []byte) []byte {
