@@ -257,7 +257,7 @@ func (p *policy) outside() {
 		p.wires[who] = tap(p.t, p.ns[who].File, link)
 		serveAs(p.t, p.ns[who].File, who, 80, 77, 88, 7201, 7301, 8080, 8090, 8091)
 	}
-	ports := []int{22, 8080, 8081, 8082, 8083, 8084, 8090, 8091, 6000, 6001}
+	ports := []int{22, 24, 25, 8080, 8081, 8082, 8083, 8084, 8090, 8091, 6000, 6001}
 	for i := range 3 {
 		ports = append(ports, 7000+i, 7100+i, 7200+i, 7300+i)
 	}
@@ -535,6 +535,9 @@ func (p *policy) askThrough(f int, s string) {
 		c := call{from: q.from, local: q.local, network: "tcp", to: q.to.url(f, q.port)}
 		p.calls("through", c, answer(map[both]string{lanAt: "lan", farAt: "transit"}[q.to], q.port, client), q.touches)
 	}
+	for _, n := range []int{natNet, nat2Net} {
+		p.calls("host to a gateway that is masqueraded", call{from: "host", network: "tcp", to: gateway(n).url(f, 22)}, answer("host", 22, gateway(n)[f]), "does not leave")
+	}
 	p.calls("host to a gateway", call{from: "host", network: "tcp", to: gateway(plainNet).url(f, 22)}, answer("host", 22, gateway(plainNet)[f]), "in by its own bridge")
 	here := both{"127.0.0.1", "::1"}
 	p.calls("host to itself, limited", call{from: "host", network: "tcp", to: here.url(f, 7301)}, answer("host", 7301, here[f]), "limited"+s)
@@ -696,6 +699,8 @@ func (p *policy) askOddities(bpf bool) {
 		}
 		p.frame(q.name, q.from, q.witness, func(token []byte) []byte { return eth(q.to, mac, ether4, q.packet(token)) }, q.want, q.touches)
 	}
+	p.calls("to the host, marked", call{from: "c1-1", network: "tcp", to: hostAt.url(0, 24)}, answer("host", 24, member(natNet, 1)[0]), "br_netfilter")
+	p.calls("to the host from outside, not marked", call{from: "lan", network: "tcp", to: hostAt.url(0, 25)}, answer("host", 25, lanAt[0]), "br_netfilter")
 	p.calls("transit", call{from: "lan", network: "tcp", to: farAt.url(0, 80)}, answer("transit", 80, lanAt[0]), "not ours")
 	p.calls("largest segment of others", call{from: "lan", network: "tcp", to: farAt.url(0, 88)}, "1448", "mss")
 	p.calls("largest segment of others, back", call{from: "lan", network: "tcp", to: farAt.url(0, 88), segment: true}, "1448", "mss")
@@ -750,6 +755,11 @@ func (p *policy) askARP() {
 			return eth(broadcast, mac, etherOther, token)
 		}, want, "source another's MAC address")
 	}
+	for _, inner := range []uint16{unix.ETH_P_8021Q, unix.ETH_P_8021AD} {
+		p.frame(fmt.Sprintf("nested tags %#x", inner), "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
+			return tagged(broadcast, own, etherARP, arpSays(own, addr, token), unix.ETH_P_8021Q, inner)
+		}, blocked, "source nested tags")
+	}
 	dhcp := says(own, ip("0.0.0.0"))
 	p.frame("dhcp discover", "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
 		return eth(broadcast, own, ether4, udp(ip("0.0.0.0"), ip("255.255.255.255"), 67, token))
@@ -794,6 +804,11 @@ func (p *policy) askND() {
 	p.frame("ping from another's address", "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
 		return eth(allNodes, own, ether6, ping(nobodyAt.addr(1), all, token))
 	}, blocked, "ip6 is free")
+	for _, next := range []byte{unix.IPPROTO_DSTOPTS, unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING} {
+		p.frame(fmt.Sprintf("a fragment that goes on with header %d", next), "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
+			return append(eth(allNodes, own, ether6, ipPacket(addr, all, unix.IPPROTO_FRAGMENT, fragment(next, 0, true, make([]byte, 16)))), token...)
+		}, blocked, "ip6 fragments that hide")
+	}
 	routes := macOf(natNet, 4)
 	p.frame("nd: advertisement of a router's own", router, &p.wires[partner(router)].ears, func(token []byte) []byte {
 		return eth(allNodes, routes, ether6, nd(ownLinkLocal(routes), all, icmpNA, none, ownLinkLocal(routes).AsSlice(), tokenOption(token)))
@@ -900,9 +915,13 @@ func newGuarded(t testing.TB) *policy {
 }
 
 // markWitness are rules of somebody else: what goes to port 77 is to carry the
-// mark of the guards when it enters a bridge of ours, and not when it leaves.
+// mark of the guards when it enters a bridge of ours, and not when it leaves;
+// what goes to the host is to carry it at port 24 and not at port 25.
 func (p *policy) markWitness() {
 	p.host.Run("nft", "add table inet witness")
+	p.host.Run("nft", "add chain inet witness input { type filter hook input priority 0; }")
+	p.host.Run("nft", "add rule inet witness input tcp dport 24 meta mark & 0x08000000 == 0 drop")
+	p.host.Run("nft", "add rule inet witness input tcp dport 25 meta mark & 0x08000000 != 0 drop")
 	p.host.Run("nft", "add chain inet witness forward { type filter hook forward priority 300; }")
 	for _, r := range []string{`iifname "isbr*" oifname != "isbr*" tcp dport 77 meta mark & 0x08000000 != 0 drop`, `oifname "isbr*" tcp dport 77 meta mark & 0x08000000 == 0 drop`} {
 		p.host.Run("nft", "add rule inet witness forward "+r)
