@@ -129,7 +129,7 @@ func chains(mark uint32) []chain {
 	return []chain{
 		{inet, "leaf", "filter", prerouting, raw, []rule{
 			{"seen again where it is routed", join(in("leaves", iif), notrack())}}},
-		{inet, "ingress", "filter", prerouting, mangle, ingress()},
+		{inet, "ingress", "filter", prerouting, mangle, ingress(mark)},
 		{inet, "prerouting", "nat", prerouting, dstnat, arriving()},
 		{inet, "output", "nat", output, dstnat, []rule{
 			{"the host's own packets to its own addresses", join(local(), jump("publish"))}}},
@@ -157,7 +157,7 @@ var families = []ipFamily{
 	{unix.NFPROTO_IPV6, "6", saddr6, daddr6},
 }
 
-func ingress() []rule {
+func ingress(mark uint32) []rule {
 	notLo := named(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo")
 	outside := func(at field) []expr.Any {
 		return join(family(unix.NFPROTO_IPV4), at.masked([]byte{255, 0, 0, 0}, []byte{127, 0, 0, 0}), notLo, drop())
@@ -165,6 +165,7 @@ func ingress() []rule {
 	rules := []rule{ // the kernel itself drops ::1 from outside, before any chain
 		{"CVE-2020-8558: loopback addresses stay on lo", outside(daddr4)},
 		{"nobody else has a loopback address", outside(saddr4)},
+		{"br_netfilter: what is translated meets the guard before the forward chain", join(in("links", iif), local(), setMark(mark))},
 	}
 	for _, f := range families {
 		rules = append(rules,
@@ -264,7 +265,7 @@ func passed(mark uint32) []rule {
 }
 
 func masquerade() []rule {
-	var rules []rule
+	rules := []rule{{"does not leave", join(named(expr.MetaKeyOIFNAME, expr.CmpOpEq, "lo"), accept())}}
 	for _, f := range families {
 		rules = append(rules,
 			rule{"hairpin: answers must come back through us", join(family(f.n), in("segments"+f.s, f.saddr, oif), bits(expr.CtKeySTATUS, ctStatusDNAT), masq())},
@@ -284,6 +285,8 @@ func source() []rule {
 		{"its own address", join(ipv6, l4proto.not([]byte{unix.IPPROTO_ICMPV6}), in("sources6", iif, etherSaddr, saddr6), accept())},
 		{"not a container's, or one that may send anything", join(notIn("guarded", iif), accept())},
 		{"another's MAC address", join(notIn("macs", iif, etherSaddr), drop())},
+		{"nested tags: receivers take off all of VLAN 0", join(protocol.is([]byte{0x81, 0x00}), drop())},
+		{"nested tags: receivers take off all of VLAN 0", join(protocol.is([]byte{0x88, 0xa8}), drop())},
 		{"", join(arp, goTo("source_arp"))},
 		{"", join(ipv4, goTo("source_ip4"))},
 		{"", join(ipv6, goTo("source_ip6"))},
@@ -316,7 +319,9 @@ const (
 
 func sourceIP6() []rule {
 	icmp := join(ipv6, l4proto.is([]byte{unix.IPPROTO_ICMPV6}))
+	hidden := func(next byte) rule { return rule{"fragments that hide what they are", join(ipv6, fragmentOf.is([]byte{next}), drop())} }
 	return append([]rule{
+		hidden(unix.IPPROTO_DSTOPTS), hidden(unix.IPPROTO_HOPOPTS), hidden(unix.IPPROTO_ROUTING),
 		{"CVE-2020-13401: a container is no router", join(icmp, icmpType.is([]byte{routerAdvert}), drop())},
 		{"nor does it know a better way", join(icmp, icmpType.is([]byte{redirect}), drop())},
 		{"hides what it says: the guard of the port looks no further", join(nextHeader6.not([]byte{unix.IPPROTO_ICMPV6}), icmp, icmpType.is([]byte{neighborAdvert}), drop())},

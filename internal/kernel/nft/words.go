@@ -46,6 +46,11 @@ var (
 	direction      = field{1, func(r uint32) expr.Any { return &expr.Ct{Key: expr.CtKeyDIRECTION, Register: r} }}
 )
 
+// fragmentOf is what a fragment's header says is next.
+var fragmentOf = field{1, func(r uint32) expr.Any {
+	return &expr.Exthdr{DestRegister: r, Type: unix.IPPROTO_FRAGMENT, Len: 1, Op: expr.ExthdrOpIpv6}
+}}
+
 func (f field) is(v []byte) []expr.Any {
 	return []expr.Any{f.load(reg), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: v}}
 }

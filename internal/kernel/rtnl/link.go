@@ -57,10 +57,14 @@ func NewLink(l netspec.Link, m Mark, master int32, peerNS int) nlmsg.Message {
 
 // bridge are the settings of every bridge. It does not listen in on group
 // memberships: where nobody asks for them (there is no querier), they are
-// forgotten after minutes, and with them who wants the group's packets.
+// forgotten after minutes, and with them who wants the group's packets. Frames
+// for bridges themselves teach it no addresses: no chain sees them.
 func bridge(a *nlmsg.Attrs) {
-	a.U32(brForwardDelay, 0).U32(brSTPState, 0).U8(brMcastSnooping, 0)
+	a.U32(brForwardDelay, 0).U32(brSTPState, 0).U8(brMcastSnooping, 0).Put(unix.IFLA_BR_MULTI_BOOLOPT, noLinkLocalLearn)
 }
+
+// noLinkLocalLearn is struct br_boolopt_multi: values, and which of them are meant.
+var noLinkLocalLearn = binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, 1), 1)
 
 func peer(a *nlmsg.Attrs, l netspec.Link, ns int) {
 	a.Raw(ifinfo(0, 0)).Str(unix.IFLA_IFNAME, l.Peer)

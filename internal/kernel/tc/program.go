@@ -59,6 +59,8 @@ func ingress() asm.Instructions {
 		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word), asm.StoreMem(asm.RFP, fibIndex, asm.R2, asm.Word),
 		asm.LoadMem(asm.R2, asm.R6, skbProtocol, asm.Word),
 		asm.JEq.Imm32(asm.R2, be(unix.ETH_P_IP), "ip4"),
+		asm.JEq.Imm32(asm.R2, be(unix.ETH_P_8021Q), "shot"), // nested: the kernel takes off all tags of VLAN 0
+		asm.JEq.Imm32(asm.R2, be(unix.ETH_P_8021AD), "shot"),
 		asm.JNE.Imm32(asm.R2, be(unix.ETH_P_IPV6), "next"),
 		asm.StoreImm(asm.RFP, fib, unix.AF_INET6, asm.Byte))
 	ins = append(ins, load(etherLen+8, fibSrc, 32)...)
