@@ -94,7 +94,7 @@ func (h *house) open() error {
 	h.engine = &engine.Engine{
 		Config: c, Store: records, Images: images, Runtime: runtimes, Networks: h.networks, Volumes: volumes,
 		Bus: bus, Log: log.With("part", "engine"), Host: host, Init: cmp.Or(c.Init, initPath),
-		Probes: probes(h.kernel.Features(), host), Reports: h.reports(),
+		Reports: reports(h.networks), Probes: probes(h.kernel.Features(), host),
 	}
 	return nil
 }

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 
-	"isle/api"
-	"isle/internal/engine"
 	"isle/internal/kernel"
 	"isle/internal/network/doctor"
 	"isle/internal/network/exposure"
@@ -39,23 +37,3 @@ func (m machine) surroundings(ctx context.Context) (h doctor.Host, err error) {
 }
 
 func way(w kernel.Way) doctor.Way { return doctor.Way{Interface: w.Link, MTU: w.MTU} }
-
-// reports are what the API tells of exposure and of what is wrong.
-func (h *house) reports() engine.Reports {
-	return engine.Reports{
-		Exposure: func(ctx context.Context) (out api.Exposure, err error) {
-			all, err := h.networks.Exposure(ctx)
-			for _, e := range all {
-				out.Entries = append(out.Entries, api.Exposed(e))
-			}
-			return out, err
-		},
-		Doctor: func(ctx context.Context) (out api.Diagnosis, err error) {
-			found, err := h.networks.Doctor(ctx)
-			for _, f := range found {
-				out.Findings = append(out.Findings, api.Finding(f))
-			}
-			return out, err
-		},
-	}
-}

@@ -132,7 +132,7 @@ func TestNoDaemon(t *testing.T) {
 	for _, c := range []struct {
 		args   []string
 		status int
-	}{{[]string{"ps"}, 1}, {[]string{"run", "x"}, 125}, {[]string{"info"}, 1}, {[]string{"version"}, 1}, {[]string{"exec", "x", "true"}, 1}} {
+	}{{[]string{"ps"}, 1}, {[]string{"run", "x"}, 125}, {[]string{"info"}, 1}, {[]string{"version"}, 1}, {[]string{"exec", "x", "true"}, 1}, {[]string{"publish", "x", "80"}, 1}, {[]string{"network", "doctor"}, 1}} {
 		got := isleWith(t, []string{"ISLE_HOST=" + socket}, c.args...)
 		if !strings.HasPrefix(got.err, "cannot connect to isled at "+socket+": is it running?\nhint: ") || got.status == 0 {
 			t.Errorf("%q: status %d, %s", c.args, got.status, got.err)

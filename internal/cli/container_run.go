@@ -3,8 +3,8 @@ package cli
 import (
 	"strings"
 
-	"github.com/docker/cli/opts"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // annotationPublish is where isled looks for ports that Docker's bindings have no
@@ -19,14 +19,18 @@ func teachPublish(root *cobra.Command) {
 		if err != nil || len(rest) > 0 || cmd.RunE == nil {
 			continue
 		}
+		publish := cmd.Flags().Lookup("publish")
+		if publish == nil {
+			continue
+		}
 		var from []string
 		cmd.Flags().StringSliceVar(&from, "from", nil, "Let only these addresses and prefixes connect to the published ports")
-		if f := cmd.Flags().Lookup("publish"); f != nil {
-			f.Usage = "Publish a container's port(s) to the host, or to one of its interfaces with if=NAME:HOST:CONTAINER"
-		}
+		publish.Usage = "Publish a container's port(s) to the host, or to one of its interfaces with if=NAME:HOST:CONTAINER"
+		given := &portValues{Value: publish.Value}
+		publish.Value = given
 		run := cmd.RunE
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
-			if err := annotatePublish(cmd, from); err != nil {
+			if err := given.deal(cmd.Flags(), from); err != nil {
 				return err
 			}
 			return run(cmd, args)
@@ -34,23 +38,30 @@ func teachPublish(root *cobra.Command) {
 	}
 }
 
-// annotatePublish moves ports from --publish to --annotation.
-func annotatePublish(cmd *cobra.Command, from []string) error {
-	list, ok := cmd.Flags().Lookup("publish").Value.(*opts.ListOpts)
-	if !ok {
-		return nil
-	}
+// portValues keeps the values of --publish until it is known whose they are.
+type portValues struct {
+	pflag.Value
+	given []string
+}
+
+// Set implements pflag.Value.
+func (p *portValues) Set(v string) error {
+	p.given = append(p.given, v)
+	return nil
+}
+
+// deal gives the library its ports, and isled what only isled knows.
+func (p *portValues) deal(flags *pflag.FlagSet, from []string) error {
 	var specs []string
-	for _, p := range list.GetSlice() {
-		if len(from) > 0 || strings.HasPrefix(p, "if=") {
-			specs = append(specs, p)
+	for _, v := range p.given {
+		if len(from) > 0 || strings.HasPrefix(v, "if=") {
+			specs = append(specs, v)
+		} else if err := p.Value.Set(v); err != nil {
+			return err
 		}
 	}
 	if len(specs) == 0 {
 		return nil
 	}
-	for _, p := range specs {
-		list.Delete(p)
-	}
-	return cmd.Flags().Set("annotation", annotationPublish+"="+strings.Join(withFrom(specs, from), " "))
+	return flags.Set("annotation", annotationPublish+"="+strings.Join(withFrom(specs, from), " "))
 }

@@ -30,7 +30,7 @@ type Record struct {
 	// MACs are the addresses that the user asked for, by the network's name:
 	// EndpointSettings.MacAddress is what came of it.
 	MACs            map[string]network.HardwareAddr
-	Ports           network.PortMap // as settled at the last start
+	Ports           network.PortMap `json:"-"` // as settled and shown; of a run, and the network's to know
 	Mounts          []Mount
 	Runtime         string // name of the OCI runtime
 	State           State

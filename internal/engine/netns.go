@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -74,8 +73,10 @@ func (e *Engine) enterOther(rec container.Record) (string, error) {
 	owner.net.Lock()
 	defer owner.net.Unlock()
 	if len(owner.users) == 0 {
-		_, err := e.sharer("network", rec.Host.NetworkMode.ConnectedContainer())
-		return "", errors.Join(err, conflict("cannot join network namespace of a non running container: %s", owner.snapshot().ID))
+		if _, err := e.sharer("network", rec.Host.NetworkMode.ConnectedContainer()); err != nil {
+			return "", err
+		}
+		return "", conflict("cannot join network namespace of a non running container: %s", owner.snapshot().ID)
 	}
 	path, err := e.Networks.Path(owner.snapshot().ID)
 	if err != nil {

@@ -103,7 +103,7 @@ func (e *Engine) changePorts(ctx context.Context, ref string, edit portEdit) (ap
 }
 
 // isOpen reports whether the container's namespace is there, which may be also
-// when it does not run: see keepNetworks.
+// when it does not run: see netns.go.
 func (e *Engine) isOpen(rec container.Record) bool {
 	_, _, err := e.Networks.Published(rec.ID)
 	return err == nil && ownSandbox(rec)
@@ -203,16 +203,18 @@ func (e *Engine) recordPorts(ctx context.Context, c *entry, removed []network.Pu
 // followPorts makes up for a change of ports whose record was lost: the sandbox
 // is changed first.
 func (e *Engine) followPorts(ctx context.Context, c *entry) error {
+	c.inMemory(e.showPorts)
 	rec := c.snapshot()
-	if !e.isOpen(rec) {
+	settled, _, err := e.Networks.Published(rec.ID)
+	if err != nil || !ownSandbox(rec) || samePorts(rec.Host, withPorts(rec, asked(rec).Follow(mappingsOf(settled), nil))) {
 		return nil
 	}
-	_, shown, err := e.Networks.Published(rec.ID)
-	same := maps.EqualFunc(shown, rec.Ports, func(a, b []networktypes.PortBinding) bool { return slices.Equal(a, b) })
-	if err != nil || same {
-		return err
-	}
 	return e.recordPorts(ctx, c, nil)
+}
+
+func samePorts(a, b *apitypes.HostConfig) bool {
+	return a.PublishAllPorts == b.PublishAllPorts && a.Annotations[AnnotationPublish] == b.Annotations[AnnotationPublish] &&
+		maps.EqualFunc(a.PortBindings, b.PortBindings, func(a, b []networktypes.PortBinding) bool { return slices.Equal(a, b) })
 }
 
 // showPorts brings the ports that "port" and "ps" show in step with the networks

@@ -100,6 +100,29 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// TestMadeAnew: who makes a container anew from what inspect says of it, as
+// Watchtower does, has the ports that were published while it ran.
+func TestMadeAnew(t *testing.T) {
+	w := newWorld(t)
+	w.create("web", publishing("8080:80"))
+	w.start("web")
+	if _, err := w.publish("web", "8443:443", "if=eth0:81:81"); err != nil {
+		t.Fatal(err)
+	}
+	old, err := w.ContainerInspect(t.Context(), "web", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.ContainerRemove(t.Context(), "web", container.RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.create("web", func(o *container.CreateOptions) { o.Host, o.Config.Hostname = old.HostConfig, old.Config.Hostname })
+	w.start("web")
+	if is := w.kept("web"); is != "8080:80 8443:443|if=eth0:81:81/tcp|3" {
+		t.Error(is)
+	}
+}
+
 // TestPublishAll: one port of --publish-all that is taken back stays away.
 func TestPublishAll(t *testing.T) {
 	w := newWorld(t)

@@ -143,14 +143,14 @@ func (e *Engine) restoreAlive(ctx context.Context, c *entry, m found) {
 	c.up = true
 	rec := c.rec
 	c.mu.Unlock()
+	if err := e.followPorts(ctx, c); err != nil {
+		e.Log.Warn("the ports of a container could not be recorded", "container", rec.ID, "error", err)
+	}
 	s, ok := m.live[rec.ID]
 	switch {
 	case ok && s.Exit != nil: // its exit is on its way through Exits
 	case ok:
 		e.readFreezer(c)
-		if err := e.followPorts(ctx, c); err != nil {
-			e.Log.Warn("the ports of a container could not be recorded", "container", rec.ID, "error", err)
-		}
 		e.beginWatch(c, rec)
 	default:
 		e.spawn(func(ctx context.Context) {

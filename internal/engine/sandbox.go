@@ -29,7 +29,7 @@ func ownSandbox(rec container.Record) bool {
 
 // openNetworks makes the container's sandbox with all its endpoints.
 func (e *Engine) openNetworks(ctx context.Context, c *entry, rec container.Record) (network.Opened, error) {
-	req := network.OpenRequest{ID: rec.ID, Name: rec.Name, Sysctls: netSysctls(rec.Host.Sysctls), DNS: e.upstreams(rec)}
+	req := network.OpenRequest{ID: rec.ID, Name: rec.Name, Sysctls: netSysctls(rec.Host.Sysctls), Router: routes(rec), DNS: e.upstreams(rec)}
 	if !rec.Config.NetworkDisabled {
 		for _, name := range endpointOrder(rec) {
 			place, err := e.connectRequest(ctx, rec, name)
@@ -43,6 +43,15 @@ func (e *Engine) openNetworks(ctx context.Context, c *entry, rec container.Recor
 		req.Ports = portRequest(rec)
 	}
 	return e.enterOwn(ctx, c, req)
+}
+
+// routes reports whether the container was given the power over its network: it
+// may then be a gateway for others.
+func routes(rec container.Record) bool {
+	return rec.Host.Privileged || slices.ContainsFunc(rec.Host.CapAdd, func(c string) bool {
+		c = strings.TrimPrefix(strings.ToUpper(c), "CAP_")
+		return c == "ALL" || c == "NET_ADMIN"
+	})
 }
 
 // connectRequest is nil for the network "none", which has nothing to connect to.

@@ -61,17 +61,74 @@ func (f *forgetter) wait() { f.wg.Wait() }
 // a container that ends need no looking after: nobody is left to answer them.
 func (k *Kernel) forget(cs []reconcile.Change) {
 	var s conntrack.Stale
+	var now []netspec.Publish
 	for _, c := range cs {
-		if p, ok := c.Old.(netspec.Publish); ok && (p.Proto == "udp" || !k.ending) {
-			s.Gone = append(s.Gone, p)
-		}
-		if p, ok := c.New.(netspec.Publish); ok && p.Proto == "udp" {
-			s.Come = append(s.Come, p)
+		if p, ok := c.New.(netspec.Publish); ok {
+			now = append(now, p)
+			if p.Proto == "udp" {
+				s.Come = append(s.Come, p)
+			}
 		}
 	}
+	for _, c := range cs {
+		if p, ok := c.Old.(netspec.Publish); ok && (p.Proto == "udp" || len(k.ending) == 0) {
+			s.Gone = append(s.Gone, gone(p, now)...)
+		}
+	}
+	k.flows.back(now)
 	if s.Gone != nil || s.Come != nil {
 		k.flows.add(s)
 	}
+}
+
+// back takes out of what is to be forgotten what leads to the same container
+// again.
+func (f *forgetter) back(now []netspec.Publish) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, n := range now {
+		var left []netspec.Publish
+		for _, p := range f.stale.Gone {
+			left = append(left, less(p, n, false)...)
+		}
+		f.stale.Gone = left
+	}
+}
+
+// gone are the ports of old whose flows end: those that are not in now with the
+// same target. Where another container has taken a port over, connections go on
+// with the one they began with; datagrams have no end to wait for.
+func gone(old netspec.Publish, now []netspec.Publish) []netspec.Publish {
+	out := []netspec.Publish{old}
+	for _, n := range now {
+		var left []netspec.Publish
+		for _, p := range out {
+			left = append(left, less(p, n, old.Proto != "udp")...)
+		}
+		out = left
+	}
+	return out
+}
+
+// less is p without the ports of n that lead where p's do, or anywhere.
+func less(p, n netspec.Publish, anywhere bool) []netspec.Publish {
+	same := p.Proto == n.Proto && p.HostIP == n.HostIP && p.Iface == n.Iface
+	first, last := max(int(p.HostPort), int(n.HostPort)), min(int(p.HostPort)+int(p.Count), int(n.HostPort)+int(n.Count))-1
+	if !same || first > last || !anywhere && (p.To != n.To || p.ToPort-p.HostPort != n.ToPort-n.HostPort) {
+		return []netspec.Publish{p}
+	}
+	var out []netspec.Publish
+	if before := first - int(p.HostPort); before > 0 {
+		q := p
+		q.Count = uint16(before)
+		out = append(out, q)
+	}
+	if skip := last + 1 - int(p.HostPort); skip < int(p.Count) {
+		q := p
+		q.HostPort, q.ToPort, q.Count = p.HostPort+uint16(skip), p.ToPort+uint16(skip), p.Count-uint16(skip)
+		out = append(out, q)
+	}
+	return out
 }
 
 func (k *Kernel) forgetFlows(s conntrack.Stale) error {

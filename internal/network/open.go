@@ -69,7 +69,7 @@ func (m *Manager) Path(sandboxID string) (string, error) {
 
 // draftSandbox reads a request.
 func (m *Manager) draftSandbox(req OpenRequest) (Sandbox, []draft, error) {
-	rec := Sandbox{ID: req.ID, Name: req.Name, NS: netspec.NS(req.ID), DNS: req.DNS, Sysctls: req.Sysctls}
+	rec := Sandbox{ID: req.ID, Name: req.Name, NS: netspec.NS(req.ID), DNS: req.DNS, Sysctls: req.Sysctls, Router: req.Router}
 	h := fnv.New32a()
 	h.Write([]byte(req.ID))
 	rec.DNSPort = dnsFirst + uint16(h.Sum32()%dnsCount)

@@ -18,6 +18,10 @@ const (
 	// OptIfname is the whole name of an endpoint's interface.
 	OptIfname = "com.docker.network.endpoint.ifname"
 
+	// OptGatewayMode4 and 6 are how a family is joined to the world outside.
+	OptGatewayMode4 = "com.docker.network.bridge.gateway_mode_ipv4"
+	OptGatewayMode6 = "com.docker.network.bridge.gateway_mode_ipv6"
+
 	optBridgeName = "com.docker.network.bridge.name"
 )
 
@@ -29,6 +33,15 @@ func CheckInterface(name string) error {
 		return fmt.Errorf("invalid interface name %q: 1 to 15 letters, digits, '_', '-', '.', beginning with a letter or digit: %w", name, errdefs.ErrInvalidArgument)
 	}
 	return nil
+}
+
+// routed reports whether published ports of a family are reached at the
+// containers' own addresses instead of the host's.
+func (n Network) routed(v4 bool) bool {
+	if v4 {
+		return n.Options[OptGatewayMode4] == "routed"
+	}
+	return n.Options[OptGatewayMode6] == "routed"
 }
 
 func hostBinding(n Network, def netip.Addr) (netip.Addr, error) {

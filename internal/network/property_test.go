@@ -119,7 +119,7 @@ func (w *walk) survive() (what string, crashed bool, err error) {
 func (w *walk) step() (string, error) {
 	ctx := context.Background()
 	c, n := fmt.Sprint("c", w.r.IntN(5)), w.network()
-	switch w.r.IntN(14) {
+	switch w.r.IntN(15) {
 	case 0:
 		v6 := w.r.IntN(2) == 0
 		_, err := w.m.Create(ctx, api.CreateRequest{Name: n, EnableIPv6: &v6, Internal: w.r.IntN(4) == 0})
@@ -157,8 +157,13 @@ func (w *walk) step() (string, error) {
 		return "set ports of " + c, err
 	}
 	nets := []string{n}
+	again := w.r.IntN(5) == 0
 	if w.r.IntN(2) == 0 {
 		nets = append(nets, w.network())
+	}
+	if again {
+		_, err := w.m.Reopen(ctx, request(c, w.ports(), nets...))
+		return "reopen " + c + " on " + strings.Join(nets, " "), err
 	}
 	_, err := w.m.Open(ctx, request(c, w.ports(), nets...))
 	return "open " + c + " on " + strings.Join(nets, " "), err

@@ -142,7 +142,7 @@ func (m *Manager) settlePorts(ctx context.Context, sb *sandbox, c portChange, ou
 	}
 	s.Commit()
 	out.Lost = map[string][]Publish{}
-	for i, sb := range now {
+	for i, sb := range slices.Backward(now) { // who lost something first
 		m.became(sb.ID, sb)
 		added, removed := m.tellPorts(old[i], sb)
 		if i == 0 {
@@ -325,8 +325,12 @@ func (m *Manager) forward(sb *sandbox) {
 	for _, pl := range sb.places {
 		t := publish.Target{V4: pl.Addr(true), V6: pl.Addr(false)}
 		for _, p := range pl.Publish {
+			to := t.Any(p.HostIP)
+			if !to.IsValid() || pl.net.routed(to.Is4()) {
+				continue // open at the container's own address, and nowhere else
+			}
 			carried[p] = true
-			m.Ports.Forward(sb.ID, publish.Mapping(p), t.Any(p.HostIP))
+			m.Ports.Forward(sb.ID, publish.Mapping(p), to)
 		}
 	}
 	for _, p := range sb.Publish {

@@ -10,9 +10,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"isle/internal/ids"
-	"isle/internal/netspec"
 	"isle/internal/network/publish"
-	"isle/internal/store"
 )
 
 // Reopen makes a sandbox that is open what Open would have made of req, and
@@ -26,7 +24,7 @@ func (m *Manager) Reopen(ctx context.Context, req OpenRequest) (Opened, error) {
 		return Opened{}, err
 	}
 	rec := old.Sandbox
-	rec.Name, rec.DNS, rec.Sysctls = req.Name, req.DNS, req.Sysctls
+	rec.Name, rec.DNS, rec.Sysctls, rec.Router = req.Name, req.DNS, req.Sysctls, req.Router
 	if _, err := upstreams(req.DNS); err != nil {
 		return Opened{}, err
 	}
@@ -69,37 +67,18 @@ func (d draft) fits(pl place) bool {
 		asked(d.want.IPv4Address, true) && asked(d.want.IPv6Address, false)
 }
 
-// rewrite commits a sandbox with other places: what it had and does not keep is
-// released.
-func (m *Manager) rewrite(ctx context.Context, old *sandbox, rec Sandbox, keep []place, drafts []draft) (sb *sandbox, err error) {
-	err = m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
-		for _, pl := range without(old.places, keep) {
-			if err := m.release(tx, pl); err != nil {
-				return nil, err
-			}
-		}
-		places := slices.Clone(keep)
-		for _, d := range drafts {
-			pl, err := m.reserve(tx, d)
-			if err != nil {
-				return nil, err
-			}
-			if err := endpoints.Put(tx, pl.ID, pl.Endpoint); err != nil {
-				return nil, err
-			}
-			places = append(places, pl)
-		}
-		sb = m.assemble(rec, places)
-		if err := m.putSandbox(tx, sb); err != nil {
+// rewrite gives a sandbox its other places: first those go that it does not keep,
+// since the names of their interfaces and their addresses may be wanted again.
+func (m *Manager) rewrite(ctx context.Context, old *sandbox, rec Sandbox, keep []place, drafts []draft) (*sandbox, error) {
+	sb := old
+	for _, pl := range without(old.places, keep) {
+		i := slices.IndexFunc(sb.places, func(o place) bool { return o.ID == pl.ID })
+		if err := m.leave(ctx, sb, i); err != nil {
 			return nil, err
 		}
-		s, err := m.planner().sandbox(rec, sb.places)
-		return map[string]netspec.State{sandboxUnit(rec.ID): s}, err
-	})
-	if err == nil {
-		m.became(rec.ID, sb)
+		sb = m.x.sandboxes[sb.ID]
 	}
-	return sb, err
+	return m.write(ctx, rec, sb.places, drafts)
 }
 
 // without are the places of a that are not in b.

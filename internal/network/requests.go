@@ -13,6 +13,7 @@ type OpenRequest struct {
 	ID       string // the container's
 	Name     string // the container's
 	Sysctls  map[string]string
+	Router   bool // it may route for others
 	DNS      DNSConfig
 	Networks []ConnectRequest
 	Ports    PortRequest

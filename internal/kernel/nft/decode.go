@@ -27,6 +27,7 @@ var decoders = map[string]func(es elements, e element, f string) (netspec.Object
 	"entrances":  entranceOf,
 	"openports":  openOf,
 	"openranges": openOf,
+	"openfrom":   openOf,
 	"ports":      publishOf,
 	"anyports":   publishOf,
 	"ifports":    publishOf,
@@ -116,11 +117,14 @@ func entranceOf(_ elements, e element, f string) (netspec.Object, bool) {
 }
 
 func openOf(_ elements, e element, f string) (netspec.Object, bool) {
-	k := e.key
-	o := netspec.Open{Link: e.comment, To: addrOf(cut(&k, addrLen(f))), Count: 1}
-	o.Proto, o.Port = protoName(cut(&k, 4)), be(k)
-	if e.end != "" {
-		o.Count = lastPort(e.end) - o.Port + 1
+	k, end, n := e.key, e.end, addrLen(f)
+	o := netspec.Open{Link: e.comment, To: addrOf(cut(&k, n)), Count: 1}
+	o.Proto, o.Port = protoName(cut(&k, 4)), be(cut(&k, 4))
+	if cut(&end, n+4); end != "" {
+		o.Count = be(cut(&end, 4)) - o.Port + 1
+	}
+	if k != "" {
+		o.From = prefix(addrOf(k), end)
 	}
 	return o, true
 }

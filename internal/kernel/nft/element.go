@@ -134,10 +134,15 @@ func entranceElement(e netspec.Entrance) element {
 
 func openElement(o netspec.Open) element {
 	a := addr(o.To) + proto(o.Proto)
-	if o.Count > 1 {
-		return element{set: "openranges" + suffix(o.To), key: a + port(o.Port), end: a + port(o.Port+o.Count-1), comment: o.Link}
+	e := element{set: "openports" + suffix(o.To), key: a + port(o.Port), comment: o.Link}
+	end := a + port(o.Port+max(o.Count, 1)-1)
+	switch {
+	case o.From.IsValid():
+		e.set, e.key, e.end = "openfrom"+suffix(o.To), e.key+addr(o.From.Masked().Addr()), end+addr(last(o.From))
+	case o.Count > 1:
+		e.set, e.end = "openranges"+suffix(o.To), end
 	}
-	return element{set: "openports" + suffix(o.To), key: a + port(o.Port), comment: o.Link}
+	return e
 }
 
 // allowElements are that a port is limited, and one prefix that it is not for.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -78,6 +79,17 @@ func TestTable(t *testing.T) {
 	if want := remark.ReplaceAllString(string(b), ""); got != want {
 		t.Errorf("nft lists\n%s\ntable.nft has\n%s", got, want)
 	}
+}
+
+// TestReadBack : what nft prints of our tables, nft can load.
+func TestReadBack(t *testing.T) {
+	table, ns := open(t)
+	apply(t, table, nil, state(everyKind()...))
+	file := filepath.Join(t.TempDir(), "saved.nft")
+	if err := os.WriteFile(file, []byte("flush ruleset\n"+nftLists(ns)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ns.Run("nft", "-f", file)
 }
 
 // annotate puts the remarks of old before the same lines in listing.
@@ -286,6 +298,8 @@ func everyKind() []netspec.Object {
 		netspec.Entrance{Link: "isle1", Subnet: px("fd01::/64"), From: "eth0"},
 		netspec.Open{Link: "isle1", To: ip("10.1.1.2"), Proto: "tcp", Port: 80, Count: 1},
 		netspec.Open{Link: "isle1", To: ip("fd01::2"), Proto: "sctp", Port: 1000, Count: 9000},
+		netspec.Open{Link: "isle1", To: ip("10.1.1.2"), Proto: "tcp", Port: 81, Count: 1, From: px("10.0.0.0/8")},
+		netspec.Open{Link: "isle1", To: ip("fd01::2"), Proto: "udp", Port: 1000, Count: 9, From: px("2001:db8::1/128")},
 		netspec.Publish{Proto: "tcp", HostIP: any4, HostPort: 80, Count: 1, To: ip("10.1.0.2"), ToPort: 8080, Link: "isle0"},
 		netspec.Publish{Proto: "udp", HostIP: ip("192.0.2.1"), HostPort: 80, Count: 3, To: ip("10.1.0.2"), ToPort: 8080, Link: "isle0"},
 		netspec.Publish{Proto: "tcp", HostIP: any6, HostPort: 20000, Count: 10000, To: ip("fd01::2"), ToPort: 20000, Link: "isle1"},

@@ -40,6 +40,7 @@ type Ports struct {
 	To           netip.Addr
 	Proto        string
 	First, Count uint16
+	From         netip.Prefix // who may; invalid: everybody
 }
 
 func (p Ports) end() int { return int(p.First) + int(max(p.Count, 1)) }
@@ -48,18 +49,18 @@ func (p Ports) end() int { return int(p.First) + int(max(p.Count, 1)) }
 // overlap: the objects do not.
 func Open(link string, ports []Ports) (objs []netspec.Object) {
 	for _, p := range merged(ports) {
-		objs = append(objs, netspec.Open{Link: link, To: p.To, Proto: p.Proto, Port: p.First, Count: p.Count})
+		objs = append(objs, netspec.Open{Link: link, To: p.To, Proto: p.Proto, Port: p.First, Count: p.Count, From: p.From})
 	}
 	return objs
 }
 
 func merged(ports []Ports) (out []Ports) {
 	ports = slices.SortedFunc(slices.Values(ports), func(a, b Ports) int {
-		return cmp.Or(a.To.Compare(b.To), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.First, b.First))
+		return cmp.Or(a.To.Compare(b.To), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.From.String(), b.From.String()), cmp.Compare(a.First, b.First))
 	})
 	for _, p := range ports {
 		p.Count = max(p.Count, 1)
-		if n := len(out); n > 0 && out[n-1].To == p.To && out[n-1].Proto == p.Proto && int(p.First) <= out[n-1].end() {
+		if n := len(out); n > 0 && out[n-1].To == p.To && out[n-1].Proto == p.Proto && out[n-1].From == p.From && int(p.First) <= out[n-1].end() {
 			out[n-1].Count = uint16(max(out[n-1].end(), p.end()) - int(out[n-1].First))
 			continue
 		}

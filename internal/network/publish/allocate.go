@@ -138,7 +138,7 @@ func (t *Table) Forward(owner string, m Mapping, to netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	way := Way{}
-	way.From, way.Limited = m.sources()
+	way.From, way.Limited = m.Sources()
 	for _, c := range t.find(m) {
 		if c.owner != owner || !c.sameSide(m) || c.held == nil {
 			continue
@@ -217,8 +217,8 @@ func closeAll(held []Held) {
 	}
 }
 
-// collide reports whether one port cannot be had on both sides. An address goes
-// before the interface that has it, so those can be had both.
+// collide reports whether one port cannot be had on both sides. An interface goes
+// before an address that it has, so those can be had both.
 func collide(a, b Mapping) bool {
 	switch {
 	case a.HostIP.Is4() != b.HostIP.Is4():

@@ -16,7 +16,7 @@ import (
 func TestWhoMay(t *testing.T) {
 	m := Mapping{HostIP: netip.IPv4Unspecified(), From: "10.0.0.0/8,192.0.2.7/32,fd00::/8"}
 	w := Way{}
-	w.From, w.Limited = m.sources()
+	w.From, w.Limited = m.Sources()
 	mine := []string{"127.0.0.1", "127.9.9.9", "::1", "10.1.2.3", "::ffff:10.1.2.3", "192.0.2.7"}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -36,7 +36,7 @@ func TestWhoMay(t *testing.T) {
 		}
 	}
 	m.From = "fd00::/8"
-	if w.From, w.Limited = m.sources(); w.lets(netip.MustParseAddr("203.0.113.9")) || len(w.From) != 0 {
+	if w.From, w.Limited = m.Sources(); w.lets(netip.MustParseAddr("203.0.113.9")) || len(w.From) != 0 {
 		t.Error("a list of the other family only lets everybody in")
 	}
 	if everybody := (&Way{}); !everybody.lets(netip.MustParseAddr("203.0.113.9")) {

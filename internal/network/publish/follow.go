@@ -20,15 +20,10 @@ type Asked struct {
 // which were settled before, wishes that named no address lose all addresses:
 // those that are still settled are then named.
 func (a Asked) Follow(settled, removed []Mapping) Asked {
-	f := follower{left: map[Mapping]bool{}, gone: map[Mapping]bool{}, leads: map[portOf][]Mapping{}}
-	for m := range Each(settled) {
-		f.left[m] = true
-		f.order = append(f.order, m)
-		to := portOf{m.Proto, m.ContainerPort}
-		f.leads[to] = append(f.leads[to], m)
-	}
-	for m := range Each(removed) {
-		f.gone[m] = !f.left[m]
+	f := follower{order: single(settled), removed: single(removed)}
+	f.left = make([]bool, len(f.order))
+	for i := range f.left {
+		f.left[i] = true
 	}
 	out := Asked{Bindings: f.bindings(a.Bindings), Specs: f.specs(a.Specs)}
 	f.bring(&out)
@@ -37,16 +32,55 @@ func (a Asked) Follow(settled, removed []Mapping) Asked {
 
 // follower keeps which settled ports no wish has been found for yet.
 type follower struct {
-	left  map[Mapping]bool
-	gone  map[Mapping]bool
-	order []Mapping
-	leads map[portOf][]Mapping // what leads to a port of the container
+	order   []Mapping // the settled ports, sorted
+	left    []bool    // which of them
+	removed []Mapping // sorted
+	leads   map[portOf][]int
 }
 
 // portOf is a port of a protocol, of the host or of the container.
 type portOf struct {
 	proto string
 	port  uint16
+}
+
+// single is the ports of ms one by one, sorted.
+func single(ms []Mapping) []Mapping {
+	out := slices.Collect(Each(ms))
+	slices.SortFunc(out, compare)
+	return out
+}
+
+func find(sorted []Mapping, m Mapping) (int, bool) {
+	i, ok := slices.BinarySearchFunc(sorted, m, compare)
+	return i, ok && sorted[i] == m
+}
+
+// find finds a settled port that nobody has taken yet.
+func (f *follower) find(m Mapping) (int, bool) {
+	i, ok := find(f.order, m)
+	return i, ok && f.left[i]
+}
+
+// gone: m was there and is not any more.
+func (f *follower) gone(m Mapping) bool {
+	if _, was := find(f.removed, m); !was {
+		return false
+	}
+	_, is := find(f.order, m)
+	return !is
+}
+
+// leading are the settled ports that lead to a port of the container. Few ask.
+func (f *follower) leading(w wish) []int {
+	if f.leads == nil {
+		f.leads = map[portOf][]int{}
+		for i, m := range f.order {
+			to := portOf{m.Proto, m.ContainerPort}
+			f.leads[to] = append(f.leads[to], i)
+		}
+	}
+	return f.leads[portOf{w.Proto, w.ContainerPort}]
 }
 
 func (f *follower) bindings(ports network.PortMap) network.PortMap {
@@ -103,21 +137,21 @@ func (f *follower) fulfil(w wish) bool {
 			return false
 		}
 	}
-	var mine []Mapping
+	var mine []int
 	for _, ip := range w.addrs() {
 		m := Mapping{w.Proto, ip, w.Iface, port, 1, w.ContainerPort, w.From}
-		if f.gone[m] {
+		if f.gone(m) {
 			return false
 		}
-		if f.left[m] {
-			mine = append(mine, m)
+		if i, ok := f.find(m); ok {
+			mine = append(mine, i)
 		}
 	}
 	if len(mine) == 0 && !w.HostIP.IsValid() { // a network may have an address of its own for such ports
 		mine = f.anywhere(w, port)
 	}
-	for _, m := range mine {
-		delete(f.left, m)
+	for _, i := range mine {
+		f.left[i] = false
 	}
 	return len(mine) > 0
 }
@@ -131,18 +165,19 @@ func (w wish) addrs() []netip.Addr {
 
 // choice is the host port that a free wish became.
 func (f *follower) choice(w wish) uint16 {
-	for _, m := range f.leads[portOf{w.Proto, w.ContainerPort}] {
-		if f.left[m] && w.matches(m) && (w.HostPort == 0 || w.HostPort <= m.HostPort && m.HostPort <= w.last) {
+	for _, i := range f.leading(w) {
+		m := f.order[i]
+		if f.left[i] && w.matches(m) && (w.HostPort == 0 || w.HostPort <= m.HostPort && m.HostPort <= w.last) {
 			return m.HostPort
 		}
 	}
 	return 0
 }
 
-func (f *follower) anywhere(w wish, port uint16) (out []Mapping) {
-	for _, m := range f.leads[portOf{w.Proto, w.ContainerPort}] {
-		if f.left[m] && w.matches(m) && m.HostPort == port {
-			out = append(out, m)
+func (f *follower) anywhere(w wish, port uint16) (out []int) {
+	for _, i := range f.leading(w) {
+		if m := f.order[i]; f.left[i] && w.matches(m) && m.HostPort == port {
+			out = append(out, i)
 		}
 	}
 	return out
@@ -155,11 +190,11 @@ func (w wish) matches(m Mapping) bool {
 // bring adds the settled ports that nobody had asked for before.
 func (f *follower) bring(out *Asked) {
 	var specs []Mapping
-	for _, m := range f.order {
-		if !f.left[m] {
+	for i := range f.order {
+		if !f.left[i] {
 			continue
 		}
-		w := f.named(m)
+		w := f.named(i)
 		if w.Plain() {
 			if p, ok := network.PortFrom(w.ContainerPort, network.IPProtocol(w.Proto)); ok {
 				out.Bindings[p] = append(out.Bindings[p], network.PortBinding{HostIP: w.HostIP, HostPort: fmt.Sprint(w.HostPort)})
@@ -175,16 +210,17 @@ func (f *follower) bring(out *Asked) {
 
 // named is m as a person would write it: a port on every address of both
 // families names none.
-func (f *follower) named(m Mapping) Spec {
+func (f *follower) named(i int) Spec {
+	m := f.order[i]
 	other := m
 	if m.HostIP == netip.IPv4Unspecified() {
 		other.HostIP = netip.IPv6Unspecified()
 	} else if m.HostIP == netip.IPv6Unspecified() {
 		other.HostIP = netip.IPv4Unspecified()
 	}
-	delete(f.left, m)
-	if other != m && f.left[other] {
-		delete(f.left, other)
+	f.left[i] = false
+	if k, ok := f.find(other); ok {
+		f.left[k] = false
 		m.HostIP = netip.Addr{}
 	}
 	return Spec(m)

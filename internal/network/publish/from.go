@@ -79,9 +79,9 @@ func prefixes(from string) []netip.Prefix {
 	return out
 }
 
-// sources are the prefixes of m's list that are of its family; limited: it has a
+// Sources are the prefixes of m's list that are of its family; limited: it has a
 // list.
-func (m Mapping) sources() (of []netip.Prefix, limited bool) {
+func (m Mapping) Sources() (of []netip.Prefix, limited bool) {
 	for _, p := range prefixes(m.From) {
 		if p.Addr().Is4() == m.HostIP.Is4() {
 			of = append(of, p)

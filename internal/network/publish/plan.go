@@ -50,7 +50,7 @@ func Plan(m Mapping, t Target, loopback bool) []netspec.Object {
 // nobody of m's family there is no way.
 func (m Mapping) redirect(t Target) []netspec.Object {
 	to, from, limited := t.For(m.HostIP), []netip.Prefix(nil), false
-	if from, limited = m.sources(); !to.IsValid() || m.HostIP.IsLoopback() || limited && len(from) == 0 {
+	if from, limited = m.Sources(); !to.IsValid() || m.HostIP.IsLoopback() || limited && len(from) == 0 {
 		return nil
 	}
 	objs := []netspec.Object{netspec.Publish{

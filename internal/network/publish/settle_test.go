@@ -3,6 +3,7 @@ package publish_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -364,5 +365,89 @@ func BenchmarkTenThousand(b *testing.B) {
 			publish.Plan(m, to, true)
 		}
 		tab.Release("x", got)
+	}
+}
+
+// TestChangesAgainstModel: claims, take-overs and what is taken back, against a
+// table of single ports: who has which, and which are held by a socket.
+func TestChangesAgainstModel(t *testing.T) {
+	ips := []netip.Addr{ip("0.0.0.0"), ip("127.0.0.1"), ip("192.0.2.1"), ip("::")}
+	rapid.Check(t, func(t *rapid.T) {
+		h := &holder{}
+		tab := &publish.Table{Holder: h}
+		has := map[netip.AddrPort]string{}
+		t.Repeat(map[string]func(*rapid.T){
+			"change": func(t *rapid.T) {
+				owner := rapid.StringMatching(`[a-c]`).Draw(t, "owner")
+				then := maps.Clone(has)
+				var drop []publish.Mapping
+				for _, at := range slices.SortedFunc(maps.Keys(has), netip.AddrPort.Compare) {
+					if has[at] == owner && rapid.Bool().Draw(t, "drop") {
+						drop = append(drop, publish.Mapping{Proto: "tcp", HostIP: at.Addr(), HostPort: at.Port(), Count: 1})
+						delete(then, at)
+					}
+				}
+				take, fits := rapid.Bool().Draw(t, "take"), true
+				var reqs []publish.Request
+				mine := map[netip.AddrPort]bool{}
+				for range rapid.IntRange(0, 3).Draw(t, "requests") {
+					a := rapid.SampledFrom(ips).Draw(t, "ip")
+					first := uint16(rapid.IntRange(1, 6).Draw(t, "first"))
+					n := uint16(rapid.IntRange(1, 3).Draw(t, "count"))
+					reqs = append(reqs, publish.Request{Proto: "tcp", ContainerPort: 80, HostIPs: []netip.Addr{a}, First: first, Last: first, Count: n})
+					for p := first; p < first+n && fits; p++ {
+						at := netip.AddrPortFrom(a, p)
+						for other := range then {
+							same := other == at
+							hit := other.Port() == p && other.Addr().Is4() == a.Is4() && (same || other.Addr().IsUnspecified() || a.IsUnspecified())
+							fits = fits && (!hit || take && same && !mine[other])
+						}
+						then[at], mine[at] = owner, true
+					}
+				}
+				s, err := tab.Change(owner, publish.Join(drop), reqs, take, name)
+				if (err == nil) != fits {
+					t.Fatalf("%s drops %v and wants %v (take: %t) of %v: %v", owner, drop, reqs, take, has, err)
+				}
+				if err != nil {
+					return
+				}
+				if rapid.Bool().Draw(t, "undo") {
+					s.Undo()
+					return
+				}
+				s.Commit()
+				has = then
+			},
+			"": func(t *rapid.T) {
+				if len(h.open) != len(has) {
+					t.Fatalf("sockets %v, ports %v", h.open, has)
+				}
+				for at, owner := range has {
+					if h.open["tcp "+at.String()] == nil {
+						t.Fatalf("%s is held by nothing", at)
+					}
+					_, err := tab.Claim("x", []publish.Request{{Proto: "tcp", ContainerPort: 1, HostIPs: []netip.Addr{at.Addr()}, First: at.Port(), Last: at.Port(), Count: 1}}, name)
+					if err == nil || !strings.Contains(err.Error(), "<") || at.Addr() != ip("0.0.0.0") && !strings.Contains(err.Error(), "<"+owner+">") {
+						t.Fatalf("%s is %s's: %v", at, owner, err)
+					}
+				}
+			},
+		})
+	})
+}
+
+// BenchmarkFollow is one port more of a container that has ten thousand.
+func BenchmarkFollow(b *testing.B) {
+	a := publish.Asked{Bindings: network.PortMap{}}
+	for i := range 10000 {
+		a.Bindings[port(uint16(20000+i), "udp")] = []network.PortBinding{{HostPort: fmt.Sprint(20000 + i)}}
+	}
+	row := publish.Mapping{Proto: "udp", HostIP: ip("0.0.0.0"), HostPort: 20000, Count: 10000, ContainerPort: 20000}
+	six := row
+	six.HostIP = ip("::")
+	more := publish.Mapping{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 80, Count: 1, ContainerPort: 80}
+	for b.Loop() {
+		a.Follow([]publish.Mapping{row, six, more}, nil)
 	}
 }

@@ -18,8 +18,8 @@ const (
 	optICC        = "com.docker.network.bridge.enable_icc"
 	optMasquerade = "com.docker.network.bridge.enable_ip_masquerade"
 	optInhibit    = "com.docker.network.bridge.inhibit_ipv4"
-	optMode4      = "com.docker.network.bridge.gateway_mode_ipv4"
-	optMode6      = "com.docker.network.bridge.gateway_mode_ipv6"
+	optMode4      = network.OptGatewayMode4
+	optMode6      = network.OptGatewayMode6
 	optTrusted    = "com.docker.network.bridge.trusted_host_interfaces"
 	optMTU        = "com.docker.network.driver.mtu"
 	optSysctls    = "com.docker.network.endpoint.sysctls"

@@ -165,15 +165,33 @@ func (p plan) publish(s netspec.State, ep network.Endpoint) {
 	t := publish.Target{V4: ep.Addr(true), V6: ep.Addr(false), Link: p.link}
 	var open []firewall.Ports
 	for _, m := range ep.Publish {
-		to, mode := t.For(m.HostIP), p.o.mode(m.HostIP.Is4())
-		if mode != routed {
+		if to := t.Any(m.HostIP); to.IsValid() && p.o.mode(to.Is4()) != routed {
 			s.Add(publish.Plan(publish.Mapping(m), t, p.host.SockAddr)...)
 		}
-		if to.IsValid() && (mode == routed || mode == nat && len(p.o.Trusted) > 0) && !m.HostIP.IsLoopback() {
-			open = append(open, firewall.Ports{To: to, Proto: m.Proto, First: m.ContainerPort, Count: m.Count})
+		if to := t.For(m.HostIP); to.IsValid() && !m.HostIP.IsLoopback() && p.opens(to.Is4()) {
+			open = append(open, ports(publish.Mapping(m), to)...)
 		}
 	}
 	s.Add(firewall.Open(p.link, open)...)
+}
+
+// opens reports whether anybody is let in to the containers' own addresses.
+func (p plan) opens(v4 bool) bool {
+	m := p.o.mode(v4)
+	return m == routed || m == nat && len(p.o.Trusted) > 0
+}
+
+// ports are those of m at the container's own address, for whom m is for.
+func ports(m publish.Mapping, to netip.Addr) (out []firewall.Ports) {
+	all := firewall.Ports{To: to, Proto: m.Proto, First: m.ContainerPort, Count: m.Count}
+	from, limited := m.Sources()
+	if !limited {
+		return []firewall.Ports{all}
+	}
+	for _, all.From = range from {
+		out = append(out, all)
+	}
+	return out
 }
 
 // sysctls are the interface's: the user's go before ours.
