@@ -343,14 +343,14 @@ func (t *Table) replace(gen uint32, objs []netspec.Object) error {
 		return err
 	}
 	msgs = append(msgs, t.fixed()...)
-	es := elements{}
-	for _, o := range objs {
+	sent := elements{}
+	for _, o := range objs { // in their order: an interval begins before it ends
 		for _, e := range t.elementsOf(o) {
-			es[e] = struct{}{}
+			if _, twice := sent[e]; !twice {
+				sent[e] = struct{}{}
+				msgs = append(msgs, t.elementMessage(op{e: e}))
+			}
 		}
-	}
-	for e := range es {
-		msgs = append(msgs, t.elementMessage(op{e: e}))
 	}
 	errs, err := t.batch(gen, msgs)
 	if t.written = err == nil && len(errs) == 0; t.written {

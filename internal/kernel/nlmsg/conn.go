@@ -119,20 +119,23 @@ func (c *Conn) Send(msgs []Message) (first uint32, err error) {
 			b = append(b, 0)
 		}
 	}
-	c.room(len(b))
+	c.room(len(b), len(msgs))
 	if err := unix.Sendto(c.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return 0, fmt.Errorf("send %d netlink messages: %w", len(msgs), err)
 	}
 	return first, nil
 }
 
-// room raises the socket's buffers for a large message and its answers.
-func (c *Conn) room(n int) {
-	if n < 100<<10 {
+// answerRoom is what the kernel counts for an answer, however short it is.
+const answerRoom = 1 << 10
+
+// room raises the socket's buffers for many bytes and their answers.
+func (c *Conn) room(bytes, msgs int) {
+	if bytes < 100<<10 && msgs < 100 {
 		return
 	}
-	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n+1<<16) // Send reports what is still too large
-	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4*n)
+	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, bytes+1<<16) // Send reports what is still too large
+	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4*bytes+msgs*answerRoom)
 }
 
 // Answer is one message of the kernel. Done is the end of a dump; Err is set
