@@ -319,7 +319,9 @@ const (
 
 func sourceIP6() []rule {
 	icmp := join(ipv6, l4proto.is([]byte{unix.IPPROTO_ICMPV6}))
-	hidden := func(next byte) rule { return rule{"fragments that hide what they are", join(ipv6, fragmentOf.is([]byte{next}), drop())} }
+	hidden := func(next byte) rule {
+		return rule{"fragments that hide what they are", join(ipv6, fragmentOf.is([]byte{next}), drop())}
+	}
 	return append([]rule{
 		hidden(unix.IPPROTO_DSTOPTS), hidden(unix.IPPROTO_HOPOPTS), hidden(unix.IPPROTO_ROUTING),
 		{"CVE-2020-13401: a container is no router", join(icmp, icmpType.is([]byte{routerAdvert}), drop())},
