@@ -26,7 +26,7 @@ var layers = map[string]string{
 	"api":               "",
 	"server":            "api container image",
 	"server/servertest": "api server container image",
-	"engine":            "api network/publish container image rootfs runtime runtime/cgroup runtime/jsonlog runtime/spec network store volume",
+	"engine":            "api network/ipam network/publish container image rootfs runtime runtime/cgroup runtime/jsonlog runtime/spec network store volume",
 	"container":         "",
 	"image":             "runtime toolbox/applets",
 	"rootfs":            "runtime",

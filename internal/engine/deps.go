@@ -7,6 +7,7 @@ package engine
 import (
 	"context"
 	"io"
+	"net/netip"
 
 	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
@@ -19,6 +20,7 @@ import (
 	"isle/internal/filters"
 	"isle/internal/image"
 	"isle/internal/network"
+	"isle/internal/network/ipam"
 	"isle/internal/network/publish"
 	"isle/internal/runtime"
 	"isle/internal/volume"
@@ -117,6 +119,10 @@ type Networks interface {
 	Find(ctx context.Context, ref string) (network.Network, error)
 	List(ctx context.Context) ([]network.Network, error)
 	Endpoints(ctx context.Context) ([]network.Endpoint, error)
+	// Usage counts the addresses of a network by subnet.
+	Usage(ctx context.Context, networkID string) (map[netip.Prefix]ipam.Usage, error)
+	// Overlaps are what others on this host use of networks' addresses, by id.
+	Overlaps(ctx context.Context) (map[string][]ipam.Foreign, error)
 
 	// Open makes a sandbox and connects it, all or nothing.
 	Open(ctx context.Context, req network.OpenRequest) (network.Opened, error)

@@ -33,6 +33,7 @@ import (
 	"isle/internal/ids"
 	"isle/internal/image"
 	"isle/internal/network"
+	"isle/internal/network/ipam"
 	"isle/internal/network/publish"
 	"isle/internal/runtime"
 	"isle/internal/runtime/spec"
@@ -337,6 +338,13 @@ func (n *fakeNetworks) Find(_ context.Context, ref string) (network.Network, err
 }
 func (n *fakeNetworks) List(context.Context) ([]network.Network, error)       { return n.nets, nil }
 func (n *fakeNetworks) Endpoints(context.Context) ([]network.Endpoint, error) { return nil, nil }
+
+func (n *fakeNetworks) Usage(context.Context, string) (map[netip.Prefix]ipam.Usage, error) {
+	return map[netip.Prefix]ipam.Usage{}, nil
+}
+
+func (n *fakeNetworks) Overlaps(context.Context) (map[string][]ipam.Foreign, error) { return nil, nil }
+
 func (n *fakeNetworks) Open(_ context.Context, req network.OpenRequest) (network.Opened, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
-	"math/bits"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -118,14 +115,9 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref string, _ bool) (networ
 		return networktypes.Inspect{}, err
 	}
 	in := networktypes.Inspect{Network: apiNetwork(n), Containers: map[string]networktypes.EndpointResource{}}
-	var taken []netip.Addr
 	for _, ep := range eps {
-		if ep.Network != n.ID {
-			continue
-		}
-		in.Containers[ep.Sandbox] = endpointResource(ep)
-		for _, p := range ep.Addrs {
-			taken = append(taken, p.Addr())
+		if ep.Network == n.ID {
+			in.Containers[ep.Sandbox] = endpointResource(ep)
 		}
 	}
 	for _, c := range e.all() { // networks without endpoints: host and none
@@ -134,8 +126,19 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref string, _ bool) (networ
 			in.Containers[rec.ID] = networktypes.EndpointResource{Name: rec.Name}
 		}
 	}
-	in.Status = ipamStatus(n, taken)
-	return in, nil
+	in.Status, err = e.ipamStatus(ctx, n)
+	return in, err
+}
+
+// NetworkOverlaps says what else on this host uses addresses of a network: what
+// came after it, since a network is not made over what is there.
+func (e *Engine) NetworkOverlaps(ctx context.Context, id string) ([]string, error) {
+	all, err := e.Networks.Overlaps(ctx)
+	var out []string
+	for _, f := range all[id] {
+		out = append(out, f.String())
+	}
+	return out, err
 }
 
 func endpointResource(ep network.Endpoint) networktypes.EndpointResource {
@@ -150,54 +153,17 @@ func endpointResource(ep network.Endpoint) networktypes.EndpointResource {
 	return r
 }
 
-// ipamStatus counts addresses. Network and broadcast address and the gateway
-// are in use; in IPv6 there is no broadcast.
-func ipamStatus(n network.Network, taken []netip.Addr) *networktypes.Status {
-	if len(n.Pools) == 0 {
-		return nil
+// ipamStatus is nil for a network without addresses.
+func (e *Engine) ipamStatus(ctx context.Context, n network.Network) (*networktypes.Status, error) {
+	if len(n.Pools) == 0 || n.ConfigOnly {
+		return nil, nil
 	}
+	usage, err := e.Networks.Usage(ctx, n.ID)
 	subnets := networktypes.SubnetStatuses{}
-	for _, p := range n.Pools {
-		from := p.Range
-		if !from.IsValid() {
-			from = p.Subnet
-		}
-		used := map[netip.Addr]bool{p.Subnet.Masked().Addr(): true}
-		if p.Subnet.Addr().Is4() && p.Subnet.Bits() < 31 {
-			used[lastAddr(p.Subnet)] = true
-		}
-		for _, a := range append(slices.Collect(maps.Values(p.Aux)), append(taken, p.Gateway)...) {
-			if a.IsValid() && p.Subnet.Contains(a) {
-				used[a] = true
-			}
-		}
-		inRange := uint64(0)
-		for a := range used {
-			if from.Contains(a) {
-				inRange++
-			}
-		}
-		subnets[p.Subnet] = networktypes.SubnetStatus{IPsInUse: uint64(len(used)), DynamicIPsAvailable: size(from) - inRange}
+	for subnet, u := range usage {
+		subnets[subnet] = networktypes.SubnetStatus{IPsInUse: u.InUse, DynamicIPsAvailable: u.Available}
 	}
-	return &networktypes.Status{IPAM: networktypes.IPAMStatus{Subnets: subnets}}
-}
-
-// size is the number of addresses, at most what fits.
-func size(p netip.Prefix) uint64 {
-	host := p.Addr().BitLen() - p.Bits()
-	if host >= bits.UintSize {
-		return math.MaxUint64
-	}
-	return 1 << host
-}
-
-func lastAddr(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
+	return &networktypes.Status{IPAM: networktypes.IPAMStatus{Subnets: subnets}}, err
 }
 
 // NetworkRemove removes a network that no running container is on.

@@ -104,6 +104,8 @@ type Networks interface {
 	NetworkCreate(ctx context.Context, req networktypes.CreateRequest) (networktypes.CreateResponse, error)
 	NetworkList(ctx context.Context, f filters.Args) ([]networktypes.Summary, error)
 	NetworkInspect(ctx context.Context, ref string, verbose bool) (networktypes.Inspect, error)
+	// NetworkOverlaps says, in words, what else on this host uses a network's addresses.
+	NetworkOverlaps(ctx context.Context, id string) ([]string, error)
 	NetworkRemove(ctx context.Context, ref string) error
 	NetworksPrune(ctx context.Context, f filters.Args) (networktypes.PruneReport, error)
 	NetworkConnect(ctx context.Context, ref string, req networktypes.ConnectRequest) error

@@ -40,7 +40,7 @@ func (s *Server) listedNetwork(a *answer, r *http.Request, n network.Summary) (a
 	if errdefs.IsNotFound(err) { // removed since it was listed
 		return networkListed(a.v, n.Network), nil
 	}
-	return networkFor(a.v, in), err
+	return networkFor(a.v, in, nil), err
 }
 
 func (s *Server) networkInspect(a *answer, r *http.Request) error {
@@ -55,7 +55,11 @@ func (s *Server) networkInspect(a *answer, r *http.Request) error {
 	if scope := q.Get("scope"); scope != "" && a.v >= 31 && scope != n.Scope {
 		return fmt.Errorf("network %s not found: %w", id(r), errdefs.ErrNotFound)
 	}
-	return a.ok(networkFor(a.v, n))
+	overlaps, err := s.Backend.NetworkOverlaps(r.Context(), n.ID)
+	if err != nil {
+		return err
+	}
+	return a.ok(networkFor(a.v, n, overlaps))
 }
 
 func (s *Server) networkCreate(a *answer, r *http.Request) error {

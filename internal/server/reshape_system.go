@@ -211,13 +211,19 @@ type oldNet struct {
 	Services   map[string]network.ServiceInfo `json:",omitempty"`
 }
 
-func networkFor(v version, n network.Inspect) any {
+// ourNetwork is a network with what Docker's does not tell.
+type ourNetwork struct {
+	network.Inspect
+	Overlaps []string `json:",omitempty"` // what else on this host uses its addresses
+}
+
+func networkFor(v version, n network.Inspect, overlaps []string) any {
 	n.Status = since(v, 52, n.Status)
 	if n.Containers == nil {
 		n.Containers = map[string]network.EndpointResource{}
 	}
 	if v >= 48 {
-		return n
+		return ourNetwork{n, overlaps}
 	}
 	return oldNet{Network: n.Network, Containers: n.Containers, Services: n.Services}
 }

@@ -169,6 +169,9 @@ func (b *Backend) NetworkInspect(_ context.Context, ref string, _ bool) (network
 	return network.Inspect{Network: Network}, nil
 }
 
+// NetworkOverlaps implements server.Backend.
+func (b *Backend) NetworkOverlaps(context.Context, string) ([]string, error) { return nil, nil }
+
 func (b *Backend) NetworkRemove(ctx context.Context, ref string) error {
 	_, err := b.NetworkInspect(ctx, ref, false)
 	return err
