@@ -134,8 +134,8 @@ func chains(mark uint32) []chain {
 		{inet, "output", "nat", output, dstnat, []rule{
 			{"the host's own packets to its own addresses", join(local(), jump("publish"))}}},
 		{inet, "publish", "", 0, 0, publish()},
-		{inet, "mss", "filter", forward, mangle, clamp()},
 		{inet, "forward", "filter", forward, filter, forwarded()},
+		{inet, "mss", "", 0, 0, clamp()},
 		{inet, "passed", "", 0, 0, passed(mark)},
 		{inet, "postrouting", "nat", postrouting, srcnat, masquerade()},
 		{bridge, "source", "filter", prerouting, bridgeDstnat, source()},
@@ -165,30 +165,25 @@ func ingress(mark uint32) []rule {
 	rules := []rule{ // the kernel itself drops ::1 from outside, before any chain
 		{"CVE-2020-8558: loopback addresses stay on lo", outside(daddr4)},
 		{"nobody else has a loopback address", outside(saddr4)},
+		{"br_netfilter: hairpin meets the guard before the forward chain", join(translatedTwice(), in("links", iif), setMark(mark))},
+		{"settled by what came before", join(ctState(known), accept())},
 		{"br_netfilter: what is translated meets the guard before the forward chain", join(in("links", iif), local(), setMark(mark))},
 	}
 	for _, f := range families {
 		rules = append(rules,
-			rule{"a published port with an allow-list", join(family(f.n), in("limited"+f.s, f.daddr, l4proto, dport), asking(), local(),
+			rule{"a published port with an allow-list", join(family(f.n), in("limited"+f.s, f.daddr, l4proto, dport), local(),
 				notIn("allowed"+f.s, f.daddr, l4proto, dport, f.saddr), notLo, drop())},
-			rule{"a port of an interface with an allow-list", join(family(f.n), in("iflimited"+f.s, iif, l4proto, dport), asking(), localHere(),
+			rule{"a port of an interface with an allow-list", join(family(f.n), in("iflimited"+f.s, iif, l4proto, dport), localHere(),
 				notIn("ifallowed"+f.s, iif, l4proto, dport, f.saddr), drop())},
-		)
-	}
-	rules = append(rules, rule{"settled by what came before", join(ctState(known), accept())})
-	for _, f := range families {
-		rules = append(rules,
 			rule{"in by its own bridge, or by an interface that is trusted", join(family(f.n), in("nets"+f.s, f.daddr), notLo,
-				notIn("segments"+f.s, f.daddr, iif), notIn("entrances"+f.s, f.daddr, iif), drop())})
+				notIn("segments"+f.s, f.daddr, iif), notIn("entrances"+f.s, f.daddr, iif), drop())},
+		)
 	}
 	return rules
 }
 
 // known are the states of packets that belong to what was let through before.
 const known = expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED
-
-// asking matches what goes the way of a connection's first packet.
-func asking() []expr.Any { return direction.is([]byte{0}) }
 
 // linkLocal6 goes back for addresses of fe80::/10.
 func linkLocal6() rule {
@@ -227,17 +222,18 @@ func publish() []rule {
 
 // clamp keeps TCP from filling packets that do not fit the way they take.
 func clamp() []rule {
-	syn := join(l4proto.is([]byte{unix.IPPROTO_TCP}), tcpFlags.masked([]byte{synFlag | rstFlag}, []byte{synFlag}))
 	return []rule{
-		{"from a container: as large as the route allows", join(syn, in("links", iif), mssOfRoute())},
-		{"to a container: as large as the route allows", join(syn, in("links", oif), mssOfRoute())},
+		{"from a container: as large as the route allows", join(in("links", iif), mssOfRoute())},
+		{"to a container: as large as the route allows", join(in("links", oif), mssOfRoute())},
 	}
 }
 
 func forwarded() []rule {
 	rules := []rule{
+		{"the first packet of a connection says how large the others may be", join(l4proto.is([]byte{unix.IPPROTO_TCP}),
+			tcpFlags.masked([]byte{synFlag | rstFlag}, []byte{synFlag}), jump("mss"))},
+		{"settled by what came before", join(ctState(known), goTo("passed"))},
 		{"not ours: not decided here", join(notIn("links", iif), notIn("links", oif), accept())},
-		{"", join(ctState(known), goTo("passed"))},
 		{"within one network", join(in("same", iif, oif), goTo("passed"))},
 		{"nothing enters an internal network", join(in("internal", oif), drop())},
 		{"nothing leaves an internal network", join(in("internal", iif), drop())},

@@ -12,7 +12,7 @@ import (
 
 const reg = unix.NFT_REG32_00
 
-const ctStatusDNAT = 1 << 5
+const ctStatusSNAT, ctStatusDNAT = 1 << 4, 1 << 5
 
 var loopback6 = append(make([]byte, 15), 1)
 
@@ -125,6 +125,16 @@ func bits(k expr.CtKey, mask uint32) []expr.Any {
 		&expr.Ct{Key: k, Register: reg},
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(mask), Xor: native(0)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: native(0)}}
+}
+
+// translatedTwice matches connections of which both ends are translated: those
+// of a container to a port that its own network publishes.
+func translatedTwice() []expr.Any {
+	both := native(ctStatusSNAT | ctStatusDNAT)
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: both, Xor: native(0)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: both}}
 }
 
 func ctState(mask uint32) []expr.Any { return bits(expr.CtKeySTATE, mask) }
