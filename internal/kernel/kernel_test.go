@@ -215,6 +215,9 @@ func TestAttachDetach(t *testing.T) {
 	if out := w.Run("ip", "addr", "show", "dev", "eth0"); strings.Contains(out, "tentative") || !strings.Contains(out, "UP") {
 		t.Errorf("eth0: %s", out)
 	}
+	if out := m.host.Run("ip", "addr", "show", "dev", "isv1-1"); strings.Contains(out, "inet6") {
+		t.Errorf("the port has an address:\n%s", out)
+	}
 	if changes, err := reconcile.Sync(t.Context(), m.Kernel, want); err != nil || len(changes) > 0 {
 		t.Errorf("Sync of what is there: %v, %v", changes, err)
 	}
