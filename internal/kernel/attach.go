@@ -305,8 +305,8 @@ func (v *visit) takeBack(first, at int, errs []error) error {
 	return nil
 }
 
-// makeVeths makes links by one sendmsg, and those that it made ports of their
-// bridges by another: what goes by a name must not meet somebody else's link.
+// makeVeths makes links by one sendmsg, and sets the ports that it made by
+// another: what goes by a name must not meet somebody else's link.
 // It returns how many there are.
 func (k *Kernel) makeVeths(links []netspec.Link, peer *os.File) (int, error) {
 	msgs := make([]nlmsg.Message, len(links))
@@ -331,21 +331,21 @@ func (k *Kernel) makeVeths(links []netspec.Link, peer *os.File) (int, error) {
 			break
 		}
 	}
-	made, perr := k.upPorts(links[:n])
+	made, perr := k.setPorts(links[:n])
 	if perr != nil {
 		return made, errors.Join(perr, err, k.deleteLinks(links[made:n]))
 	}
 	return n, err
 }
 
-// upPorts gives new ports of bridges their flags and brings them up. It returns
-// how many of links are as they should be.
-func (k *Kernel) upPorts(links []netspec.Link) (int, error) {
+// setPorts gives new ports of bridges their flags. It returns how many of links
+// are as they should be.
+func (k *Kernel) setPorts(links []netspec.Link) (int, error) {
 	var msgs []nlmsg.Message
-	var of []int // -1: no matter whether it works
+	var of []int
 	for i, l := range links {
-		if l.Master != "" {
-			msgs, of = append(msgs, rtnl.NoIPv6Addr(l), rtnl.SetPort(l), rtnl.UpPort(l)), append(of, -1, i, i)
+		if l.Hairpin || l.Isolated {
+			msgs, of = append(msgs, rtnl.SetPort(l)), append(of, i)
 		}
 	}
 	errs, err := k.rt.Execute(msgs...)
@@ -353,8 +353,8 @@ func (k *Kernel) upPorts(links []netspec.Link) (int, error) {
 		return 0, err
 	}
 	for m, i := range of {
-		if i >= 0 && errs[m] != nil {
-			return i, fmt.Errorf("make link %s a port of %s: %w", links[i].Name, links[i].Master, errs[m])
+		if errs[m] != nil {
+			return i, fmt.Errorf("set port %s of bridge %s: %w", links[i].Name, links[i].Master, errs[m])
 		}
 	}
 	return len(links), nil

@@ -168,7 +168,7 @@ func (k *Kernel) remake(l netspec.Link, peer *os.File) error {
 		}
 		err = k.rt.Do(rtnl.NewLink(l, k.mark, master, int(peer.Fd())))
 		if err == nil {
-			_, err = k.upPorts([]netspec.Link{l})
+			_, err = k.setPorts([]netspec.Link{l})
 			return err
 		}
 		if !errors.Is(err, unix.EEXIST) {

@@ -18,12 +18,6 @@ const (
 	brMcastSnooping = 23
 )
 
-// Of IFLA_AF_SPEC for IPv6 (linux/if_link.h).
-const (
-	inet6AddrGenMode = 8
-	addrGenNone      = 1
-)
-
 // Attributes of a bridge's port (linux/if_link.h).
 const (
 	brportMode     = 4
@@ -41,14 +35,10 @@ func ifinfo(index int32, flags uint32) []byte {
 	return b
 }
 
-// NewLink makes l, up unless it is a port of a bridge. A veth's peer is made in the namespace that peerNS is a
+// NewLink makes l, up. A veth's peer is made in the namespace that peerNS is a
 // descriptor of, and is still down.
 func NewLink(l netspec.Link, m Mark, master int32, peerNS int) nlmsg.Message {
-	up := uint32(unix.IFF_UP)
-	if master != 0 {
-		up = 0 // see NoIPv6Addr
-	}
-	a := linkHeader(0, up).Str(unix.IFLA_IFNAME, l.Name).U32(unix.IFLA_GROUP, m.Group)
+	a := linkHeader(0, unix.IFF_UP).Str(unix.IFLA_IFNAME, l.Name).U32(unix.IFLA_GROUP, m.Group)
 	common(a, l.MTU, l.MAC)
 	if master != 0 {
 		a.U32(unix.IFLA_MASTER, uint32(master))
@@ -63,22 +53,6 @@ func NewLink(l netspec.Link, m Mark, master int32, peerNS int) nlmsg.Message {
 		}
 	})
 	return nlmsg.Message{Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Data: a.Data()}
-}
-
-// NoIPv6Addr keeps a port of a bridge, which needs none, from giving itself an
-// address when it comes up: a thousand of them are as many routes of the host,
-// which the kernel goes through whenever a link ends. Not every link has IPv6.
-func NoIPv6Addr(l netspec.Link) nlmsg.Message {
-	a := linkHeader(0, 0).Str(unix.IFLA_IFNAME, l.Name)
-	a.Nest(unix.IFLA_AF_SPEC, func(a *nlmsg.Attrs) {
-		a.Nest(unix.AF_INET6, func(a *nlmsg.Attrs) { a.U8(inet6AddrGenMode, addrGenNone) })
-	})
-	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
-}
-
-// UpPort brings a new port of a bridge up.
-func UpPort(l netspec.Link) nlmsg.Message {
-	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: linkHeader(0, unix.IFF_UP).Str(unix.IFLA_IFNAME, l.Name).Data()}
 }
 
 // bridge are the settings of every bridge. It does not listen in on group

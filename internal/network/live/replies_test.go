@@ -32,7 +32,7 @@ func TestRepliesLeaveTheWayTheyCame(t *testing.T) {
 	c0 := h.open(m, "c0", nil, "front", "side")
 	h.serve("c0", "[::]:80")
 	run(t, "ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
-	run(t, "ip", "addr", "add", "2001:db8::1/128", "dev", "lo")
+	run(t, "ip", "addr", "add", "2001:db8::1/128", "dev", "lo", "nodad")
 	t.Cleanup(func() { run(t, "ip", "addr", "flush", "dev", "lo", "scope", "global") })
 	side := c0.Endpoints[1]
 	if side.Network == c0.Endpoints[0].Network || side.Interface != "eth1" {
