@@ -9,7 +9,7 @@ export CGO_ENABLED = 0
 LDFLAGS = -s -w -X isle/internal/version.Version=$(VERSION) -X isle/internal/version.Commit=$(COMMIT) -X isle/internal/version.Date=$(DATE)
 GOBUILD = go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)"
 
-.PHONY: help build run test test-netns test-e2e test-vm lint generate fuzz bench install clean
+.PHONY: help build run test test-netns test-e2e test-vm lint generate firewall-docs fuzz bench install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -40,6 +40,9 @@ lint: ## gofmt, vet, staticcheck
 
 generate: ## write what follows from the code: man pages, docs/commands.md, docs/isled.toml
 	go generate ./...
+
+firewall-docs: ## write docs/firewall as the kernel has it (root)
+	go test -count 1 ./internal/network/firewalldoc -update
 
 fuzz: ## every fuzz test for FUZZTIME (10s) each
 	@grep -rl --include='*_test.go' 'func Fuzz' internal | xargs -r -n1 dirname | sort -u | while read -r dir; do \

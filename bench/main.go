@@ -8,137 +8,89 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
-// engine is one contestant.
-type engine struct {
-	name string
-	cli  []string // program and arguments that come before the command
-	api  *api     // nil: command line only
-}
+// options are the flags.
+type options struct {
+	rounds int
+	only   string
+	time   time.Duration // of one measurement under load
 
-// bench is one case: what is timed, and for whom it can be.
-type bench struct {
-	name string
-	fn   func(ctx context.Context, e engine, round int) error
-	api  bool // needs an API socket
+	containers int   // that run while others start
+	slope      int   // containers with a port each
+	attach     []int // containers on a network
+	ports      []int // ports of a container
+	peerAttach int   // the peers' last of attach
+	peerPorts  int   // the peers' last of ports
+	load       string
 }
 
 func main() {
-	rounds := flag.Int("rounds", 15, "rounds of each case")
-	slope := flag.Int("slope", 300, "containers with a port each for the slope; 0: leave it out")
-	only := flag.String("only", "", "cases whose name has this text; \"slope\": none but the slope")
-	engines := flag.String("engines", "", "name=SOCKET=CLI …; separated by commas")
+	o := options{attach: []int{1, 100, 500, 1000}, ports: []int{1, 100, 1000, 10000}}
+	flag.IntVar(&o.rounds, "rounds", 10, "rounds of each case; groups path and dns take a third")
+	flag.StringVar(&o.only, "only", "", "cases whose name has this text")
+	flag.DurationVar(&o.time, "time", time.Second, "groups path, dns: how long one measurement takes")
+	flag.IntVar(&o.containers, "n", 470, "group start: containers that run already")
+	flag.IntVar(&o.slope, "slope", 300, "group slope: containers with a port each, one after another; 0: leave it out")
+	flag.Var((*counts)(&o.attach), "attach", "group slope: containers on the network to which one more is attached")
+	flag.Var((*counts)(&o.ports), "ports", "group publish: ports of one container")
+	flag.IntVar(&o.peerAttach, "peer-attach", 100, "group slope: the most containers for -attach that peers get")
+	flag.IntVar(&o.peerPorts, "peer-ports", 1000, "group publish: the most ports that peers get")
+	flag.StringVar(&o.load, "load", "bin/load", "the program of bench/load")
+	names := flag.String("group", "all", "groups, separated by commas: "+strings.Join(groupNames(), ", "))
+	engines := flag.String("engines", "", "name=SOCKET=PID=ADDR=CLI …; separated by commas")
 	flag.Parse()
-	list, err := parse(*engines)
-	if err == nil {
-		err = run(context.Background(), list, *rounds, *slope, *only)
-	}
-	if err != nil {
+	if err := bench(o, *names, *engines); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func parse(s string) ([]engine, error) {
-	var list []engine
-	for _, item := range strings.Split(s, ",") {
-		f := strings.SplitN(item, "=", 3)
-		if len(f) != 3 {
-			return nil, fmt.Errorf("engine %q is not name=socket=command", item)
-		}
-		e := engine{name: f[0], cli: strings.Fields(f[2])}
-		if f[1] != "" {
-			a, err := dial(f[1])
-			if err != nil {
-				return nil, fmt.Errorf("engine %s: %w", e.name, err)
-			}
-			e.api = a
-		}
-		list = append(list, e)
-	}
-	return list, nil
-}
-
-func run(ctx context.Context, list []engine, rounds, slope int, only string) error {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	header(w, list)
-	for _, b := range cases() {
-		if only != "slope" && strings.Contains(b.name, only) {
-			times, err := interleave(ctx, b, list, rounds)
-			if err != nil {
-				return fmt.Errorf("%s: %w", b.name, err)
-			}
-			row(w, b.name, list, times)
-		}
-	}
-	if err := w.Flush(); err != nil || slope == 0 {
+func bench(o options, names, engines string) error {
+	chosen, err := chooseGroups(names)
+	if err != nil {
 		return err
 	}
-	return slopes(ctx, list, slope)
-}
-
-// interleave gives each engine's times for b; the first round warms up.
-func interleave(ctx context.Context, b bench, list []engine, rounds int) (map[string][]time.Duration, error) {
-	times := map[string][]time.Duration{}
-	for r := range rounds + 1 {
-		for _, e := range list {
-			if b.api && e.api == nil {
-				continue
-			}
-			start := time.Now()
-			if err := b.fn(ctx, e, r); err != nil {
-				return nil, fmt.Errorf("%s: %w", e.name, err)
-			}
-			if r > 0 {
-				times[e.name] = append(times[e.name], time.Since(start))
-			}
+	all, err := parseEngines(engines)
+	if err != nil {
+		return err
+	}
+	s := &session{options: o, all: all, out: os.Stdout}
+	s.announce(chosen)
+	for _, g := range chosen {
+		start := time.Now()
+		s.headed = false
+		fmt.Fprintf(s.out, "\n%s: %s\n", g.name, g.about)
+		if err := g.run(context.Background(), s); err != nil {
+			s.failed = append(s.failed, fmt.Errorf("group %s: %w", g.name, err))
 		}
+		fmt.Fprintf(s.out, "(%s took %s)\n", g.name, time.Since(start).Round(time.Second))
 	}
-	return times, nil
+	return errors.Join(s.failed...)
 }
 
-func header(w *tabwriter.Writer, list []engine) {
-	fmt.Fprint(w, "ms: median (p95)\t")
-	for _, e := range list {
-		fmt.Fprintf(w, "%s\t", e.name)
-	}
-	for _, e := range list[1:] {
-		fmt.Fprintf(w, "%s/%s\t", e.name, list[0].name)
-	}
-	fmt.Fprintln(w)
+// counts is a flag: numbers in rising order, separated by commas.
+type counts []int
+
+func (c *counts) String() string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(*c), " ", ","), "[]")
 }
 
-func row(w *tabwriter.Writer, name string, list []engine, times map[string][]time.Duration) {
-	fmt.Fprintf(w, "%s\t", name)
-	for _, e := range list {
-		if t := times[e.name]; t == nil {
-			fmt.Fprint(w, "-\t")
-		} else {
-			fmt.Fprintf(w, "%.1f (%.1f)\t", ms(quantile(t, 0.5)), ms(quantile(t, 0.95)))
+func (c *counts) Set(s string) error {
+	*c = nil
+	for _, f := range strings.Split(s, ",") {
+		n, err := strconv.Atoi(f)
+		if err != nil || n < 1 || len(*c) > 0 && n <= (*c)[len(*c)-1] {
+			return fmt.Errorf("%q is not a list of rising numbers", s)
 		}
+		*c = append(*c, n)
 	}
-	for _, e := range list[1:] {
-		if times[e.name] == nil || times[list[0].name] == nil {
-			fmt.Fprint(w, "-\t")
-			continue
-		}
-		fmt.Fprintf(w, "%.1f×\t", ms(quantile(times[e.name], 0.5))/ms(quantile(times[list[0].name], 0.5)))
-	}
-	fmt.Fprintln(w)
-	w.Flush()
+	return nil
 }
-
-func quantile(t []time.Duration, q float64) time.Duration {
-	s := slices.Sorted(slices.Values(t))
-	return s[min(int(q*float64(len(s))), len(s)-1)]
-}
-
-func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -20,6 +20,7 @@ import (
 	"isle/internal/image"
 	"isle/internal/kernel"
 	"isle/internal/kernel/probe"
+	"isle/internal/kernel/sockdiag"
 	"isle/internal/network"
 	"isle/internal/network/dns"
 	"isle/internal/network/driver/builtin"
@@ -126,7 +127,7 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	log, resolver := h.log.With("part", "network"), &dns.HostConfig{}
 	h.networks = &network.Manager{
 		Store: records, Kernel: k, Drivers: builtin.Drivers(), IPAM: &ipam.Allocator{Sources: sources},
-		Machine: machine{k, resolver}, Ports: &publish.Table{Holder: &publish.Sockets{Log: log}},
+		Machine: machine{k, resolver}, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
 	}
 	return nil

@@ -22,10 +22,11 @@ var layers = map[string]string{
 	"docs/gen":         "cli",
 
 	// the way of a request, from above
-	"cli":               "",
-	"server":            "container image",
-	"server/servertest": "server container image",
-	"engine":            "container image rootfs runtime runtime/cgroup runtime/jsonlog runtime/spec network store volume",
+	"cli":               "api",
+	"api":               "",
+	"server":            "api container image",
+	"server/servertest": "api server container image",
+	"engine":            "api network/publish container image rootfs runtime runtime/cgroup runtime/jsonlog runtime/spec network store volume",
 	"container":         "",
 	"image":             "runtime toolbox/applets",
 	"rootfs":            "runtime",
@@ -46,6 +47,7 @@ var layers = map[string]string{
 	"network/ipam":              "store",
 	"network/publish":           "netspec",
 	"network/firewall":          "netspec",
+	"network/firewalldoc":       "",
 	"network/dns":               "",
 	"network/driver":            "netspec network network/publish network/firewall",
 	"network/driver/drivertest": "netspec network reconcile",

@@ -64,8 +64,21 @@ func addCommands(root *cobra.Command, dockerCLI command.Cli) {
 	}
 	leaveOut(root)
 	replace(root, newInfoCommand(dockerCLI))
+	addOwn(root, dockerCLI)
+	teachPublish(root)
 	if system, _, err := root.Find([]string{"system"}); err == nil {
 		replace(system, newInfoCommand(dockerCLI))
+	}
+}
+
+// addOwn adds what docker does not have.
+func addOwn(root *cobra.Command, dockerCLI command.Cli) {
+	root.AddCommand(newPublishCommand(dockerCLI), newUnpublishCommand(dockerCLI))
+	if container, _, err := root.Find([]string{"container"}); err == nil {
+		container.AddCommand(newPublishCommand(dockerCLI), newUnpublishCommand(dockerCLI))
+	}
+	if network, _, err := root.Find([]string{"network"}); err == nil {
+		network.AddCommand(newNetworkDNSCommand(dockerCLI), newNetworkExposureCommand(dockerCLI), newNetworkDoctorCommand(dockerCLI))
 	}
 }
 

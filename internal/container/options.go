@@ -28,6 +28,13 @@ type ListOptions struct {
 	Filters filters.Args
 }
 
+// UpdateOptions is what of a container is to be changed. Nil PortBindings are
+// those that it has; others are all that it shall have.
+type UpdateOptions struct {
+	container.UpdateConfig
+	PortBindings network.PortMap
+}
+
 // StopOptions is how to stop. Nil Timeout is the container's own.
 type StopOptions struct {
 	Signal  string

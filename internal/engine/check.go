@@ -52,7 +52,7 @@ func (e *Engine) hostDefaults(h *apitypes.HostConfig) {
 // checkOptions refuses combinations that cannot be meant, in Docker's words.
 func (e *Engine) checkOptions(c apitypes.Config, h apitypes.HostConfig) error {
 	for _, check := range []func(apitypes.Config, apitypes.HostConfig) error{
-		checkModes, checkShared, checkHostNetwork, checkPaths, checkPolicies, checkLog, checkExtraHosts, checkHealth,
+		checkModes, checkShared, checkHostNetwork, checkPath, checkPublish, checkPaths, checkPolicies, checkLog, checkExtraHosts, checkHealth,
 	} {
 		if err := check(c, h); err != nil {
 			return err

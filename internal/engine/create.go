@@ -179,7 +179,7 @@ func (e *Engine) add(ctx context.Context, rec container.Record) error {
 // warnings are what a person should know that is no error.
 func (e *Engine) warnings(rec container.Record, img image.Image) []string {
 	w := []string{}
-	if rec.Host.NetworkMode.IsHost() && (len(rec.Host.PortBindings) > 0 || rec.Host.PublishAllPorts) {
+	if rec.Host.NetworkMode.IsHost() && (len(rec.Host.PortBindings) > 0 || rec.Host.PublishAllPorts || rec.Host.Annotations[AnnotationPublish] != "") {
 		w = append(w, "Published ports are discarded when using host network mode")
 	}
 	if want := platforms.DefaultSpec(); img.Platform.Architecture != "" && img.Platform.Architecture != want.Architecture {

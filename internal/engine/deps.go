@@ -19,6 +19,7 @@ import (
 	"isle/internal/filters"
 	"isle/internal/image"
 	"isle/internal/network"
+	"isle/internal/network/publish"
 	"isle/internal/runtime"
 	"isle/internal/volume"
 )
@@ -119,6 +120,8 @@ type Networks interface {
 
 	// Open makes a sandbox and connects it, all or nothing.
 	Open(ctx context.Context, req network.OpenRequest) (network.Opened, error)
+	// Reopen is Open for a sandbox that is open: what is as it should be stays.
+	Reopen(ctx context.Context, req network.OpenRequest) (network.Opened, error)
 	// Close removes a sandbox and its endpoints. A missing one is no error.
 	// It returns when the records are gone and the host's side is down; the
 	// kernel reaps the namespace behind it.
@@ -126,6 +129,16 @@ type Networks interface {
 	// Connect and Disconnect change a sandbox that is open.
 	Connect(ctx context.Context, sandboxID string, req network.ConnectRequest) (network.Endpoint, error)
 	Disconnect(ctx context.Context, sandboxID, networkID string) error
+	// Publish, Replace, Unpublish and SetPorts change the ports of a sandbox that
+	// is open: see the Manager. They are idempotent, and leave all as it was when
+	// they fail.
+	Publish(ctx context.Context, sandboxID string, want network.PortRequest) (network.Ports, error)
+	Replace(ctx context.Context, sandboxID string, want network.PortRequest) (network.Ports, error)
+	Unpublish(ctx context.Context, sandboxID string, which []publish.Selector) (network.Ports, error)
+	SetPorts(ctx context.Context, sandboxID string, want network.PortRequest) (network.Ports, error)
+	// Published are a sandbox's ports, and how "inspect" shows those that lead
+	// somewhere. Class NotFound when it is not open.
+	Published(sandboxID string) ([]network.Publish, networktypes.PortMap, error)
 	// Rename changes a container's names in DNS.
 	Rename(ctx context.Context, sandboxID, from, to string) error
 	// Path is where the namespace of an open sandbox is; "" for the host's.

@@ -34,6 +34,7 @@ type Engine struct {
 	Log      *slog.Logger // required
 	Host     spec.Host    // required: what spec.DetectHost found
 	Init     string       // program for --init, on the host; "": there is none
+	Reports  Reports
 	// Probes are what was found out about this kernel, by name, for people.
 	Probes map[string]string
 
@@ -65,6 +66,9 @@ type entry struct {
 	held    bool          // "restart" is at work: neither restart policy nor automatic removal
 	retry   *retry        // a restart that the policy has planned
 	backoff time.Duration // before the last of them
+
+	net   sync.Mutex          // guards users, held while it is decided whether the namespace lives
+	users map[string]struct{} // the containers that are in this one's namespace, itself among them
 
 	dirty bool          // the teardown left something
 	freed chan struct{} // closed when the runtime has forgotten the last run; nil: nothing to wait for

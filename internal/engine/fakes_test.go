@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -32,6 +33,7 @@ import (
 	"isle/internal/ids"
 	"isle/internal/image"
 	"isle/internal/network"
+	"isle/internal/network/publish"
 	"isle/internal/runtime"
 	"isle/internal/runtime/spec"
 	"isle/internal/store"
@@ -291,15 +293,19 @@ type fakeNetworks struct {
 	mu      sync.Mutex
 	nets    []network.Network
 	open    map[string]network.OpenRequest
+	ports   map[string][]network.Publish
 	openErr error
-	next    byte
-	renamed []string
+	// portsErr is given to every change of ports.
+	portsErr error
+	next     byte
+	renamed  []string
 	// unplugged are "sandbox network" of every Disconnect.
 	unplugged []string
+	reopened  int
 }
 
 func newFakeNetworks() *fakeNetworks {
-	n := &fakeNetworks{open: map[string]network.OpenRequest{}, next: 1}
+	n := &fakeNetworks{open: map[string]network.OpenRequest{}, ports: map[string][]network.Publish{}, next: 1}
 	for i, name := range []string{"bridge", "host", "none", "app"} {
 		d := map[string]string{"app": "bridge", "none": "null"}[name]
 		if d == "" {
@@ -345,15 +351,18 @@ func (n *fakeNetworks) Open(_ context.Context, req network.OpenRequest) (network
 	for i, c := range req.Networks {
 		out.Endpoints = append(out.Endpoints, n.endpoint(req.ID, fmt.Sprint("eth", i), c))
 	}
-	for p, bs := range req.Ports.Bindings {
-		for _, b := range bs {
-			if b.HostPort == "" {
-				b.HostPort = "32768"
-			}
-			out.Ports[p] = append(out.Ports[p], b)
-		}
-	}
+	n.ports[req.ID] = settlePorts(req.Ports)
+	out.Ports = publish.Show(mappingsOf(n.ports[req.ID]))
 	return out, nil
+}
+
+// Reopen is another Open that is counted.
+func (n *fakeNetworks) Reopen(ctx context.Context, req network.OpenRequest) (network.Opened, error) {
+	n.mu.Lock()
+	n.reopened++
+	delete(n.open, req.ID)
+	n.mu.Unlock()
+	return n.Open(ctx, req)
 }
 
 func (n *fakeNetworks) endpoint(id, ifname string, c network.ConnectRequest) network.Endpoint {
@@ -369,6 +378,7 @@ func (n *fakeNetworks) Close(_ context.Context, id string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.open, id)
+	delete(n.ports, id)
 	return nil
 }
 func (n *fakeNetworks) Connect(_ context.Context, id string, c network.ConnectRequest) (network.Endpoint, error) {
@@ -382,6 +392,97 @@ func (n *fakeNetworks) Disconnect(_ context.Context, id, networkID string) error
 	n.unplugged = append(n.unplugged, id+" "+networkID)
 	return nil
 }
+
+// settlePorts is what became of a request, with 32768 for any free port.
+func settlePorts(want network.PortRequest) []network.Publish {
+	reqs, _ := publish.Parse(want.Bindings, want.Specs, publish.Defaults{})
+	var out []network.Publish
+	for _, r := range reqs {
+		for _, ip := range r.HostIPs {
+			out = append(out, network.Publish{Proto: r.Proto, HostIP: ip, Iface: r.Iface, HostPort: cmp.Or(r.First, 32768), Count: r.Count, ContainerPort: r.ContainerPort, From: r.From})
+		}
+	}
+	return out
+}
+
+// change is what the Manager's verbs do, without conflicts of ports.
+func (n *fakeNetworks) change(id string, fn func(have []network.Publish) ([]network.Publish, network.Ports, error)) (network.Ports, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.portsErr != nil {
+		return network.Ports{}, n.portsErr
+	}
+	have, out, err := fn(n.ports[id])
+	if err == nil {
+		n.ports[id] = have
+	}
+	return out, err
+}
+
+func (n *fakeNetworks) Publish(_ context.Context, id string, want network.PortRequest) (network.Ports, error) {
+	return n.change(id, func(have []network.Publish) ([]network.Publish, network.Ports, error) {
+		added := settlePorts(want)
+		return slices.Concat(have, added), network.Ports{Added: added}, nil
+	})
+}
+
+func (n *fakeNetworks) Replace(ctx context.Context, id string, want network.PortRequest) (network.Ports, error) {
+	lost := map[string][]network.Publish{}
+	n.mu.Lock()
+	for other, have := range n.ports {
+		keep := publish.Without(mappingsOf(have), mappingsOf(settlePorts(want)))
+		var kept []network.Publish
+		for _, m := range keep {
+			kept = append(kept, network.Publish(m))
+		}
+		for _, p := range have {
+			if !slices.Contains(kept, p) && other != id {
+				lost[other] = append(lost[other], p)
+			}
+		}
+		n.ports[other] = kept
+	}
+	n.mu.Unlock()
+	out, err := n.Publish(ctx, id, want)
+	out.Lost = lost
+	return out, err
+}
+
+func (n *fakeNetworks) Unpublish(_ context.Context, id string, which []publish.Selector) (network.Ports, error) {
+	return n.change(id, func(have []network.Publish) (left []network.Publish, out network.Ports, err error) {
+		ms := mappingsOf(have)
+		for _, s := range which {
+			hit := s.Select(ms)
+			if len(hit) == 0 {
+				return nil, out, errdefs.ErrNotFound
+			}
+			for _, m := range hit {
+				out.Removed = append(out.Removed, network.Publish(m))
+			}
+			ms = publish.Without(ms, hit)
+		}
+		for _, m := range ms {
+			left = append(left, network.Publish(m))
+		}
+		return left, out, nil
+	})
+}
+
+func (n *fakeNetworks) SetPorts(_ context.Context, id string, want network.PortRequest) (network.Ports, error) {
+	return n.change(id, func([]network.Publish) ([]network.Publish, network.Ports, error) {
+		return settlePorts(want), network.Ports{}, nil
+	})
+}
+
+func (n *fakeNetworks) Published(id string) ([]network.Publish, networktypes.PortMap, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ok := n.open[id]; !ok {
+		return nil, nil, errdefs.ErrNotFound
+	}
+	return n.ports[id], publish.Show(mappingsOf(n.ports[id])), nil
+}
+
 func (n *fakeNetworks) Rename(_ context.Context, id, from, to string) error {
 	n.renamed = append(n.renamed, from+" "+to)
 	return nil

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	apitypes "github.com/moby/moby/api/types/container"
+
 	"isle/internal/container"
 	"isle/internal/ids"
 	"isle/internal/network"
@@ -157,6 +159,9 @@ func (e *Engine) linkedHosts(rec container.Record) []byte {
 	return b
 }
 
+// noResolver: the namespace is not Isle's, so no resolver of ours is in it.
+func noResolver(mode apitypes.NetworkMode) bool { return mode.IsHost() || isPath(mode) }
+
 // resolvConf is /etc/resolv.conf: the resolver of the sandbox, with the search
 // list and options of the host or of the user. On the host's network it is the
 // host's file, as far as the user does not say otherwise.
@@ -166,11 +171,11 @@ func (e *Engine) resolvConf(rec container.Record) []byte {
 		e.Log.Debug("the host has no resolv.conf", "error", err)
 	}
 	own := rec.Host
-	if own.NetworkMode.IsHost() && len(own.DNS)+len(own.DNSSearch)+len(own.DNSOptions) == 0 {
+	if noResolver(own.NetworkMode) && len(own.DNS)+len(own.DNSSearch)+len(own.DNSOptions) == 0 {
 		return host
 	}
 	r := parseResolvConf(host)
-	if own.NetworkMode.IsHost() {
+	if noResolver(own.NetworkMode) {
 		for i, a := range own.DNS {
 			if i == 0 {
 				r.servers = nil

@@ -250,6 +250,9 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref string, req networktype
 	}
 	c.op.Lock()
 	defer c.op.Unlock()
+	if err := c.settled(ctx); err != nil { // the namespace of its last run may be about to go
+		return err
+	}
 	rec := c.snapshot()
 	if err := mayConnect(rec, n, req.EndpointConfig); err != nil {
 		return err
@@ -260,9 +263,13 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref string, req networktype
 	}
 	s := cleared(req.EndpointConfig, mac)
 	s.NetworkID, s.DNSNames = n.ID, nil
-	if rec.State.Alive() {
-		if s, err = e.connectLive(ctx, rec, n, s); err != nil {
+	if e.hasNetwork(c) {
+		live, err := e.connectLive(ctx, rec, n, s)
+		if err != nil {
 			return err
+		}
+		if rec.State.Alive() {
+			s = live
 		}
 	}
 	err = e.update(ctx, c, func(rec *container.Record) error {
@@ -274,10 +281,11 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref string, req networktype
 		if len(mac) > 0 {
 			rec.MACs[n.Name] = mac
 		}
+		e.showPorts(rec)
 		return nil
 	})
 	if err != nil {
-		return errors.Join(err, e.disconnectLive(context.WithoutCancel(ctx), rec, n))
+		return errors.Join(err, e.disconnectLive(context.WithoutCancel(ctx), c, n))
 	}
 	return nil
 }
@@ -295,6 +303,8 @@ func mayConnect(rec container.Record, n network.Network, s *networktypes.Endpoin
 	switch {
 	case rec.Host.NetworkMode.IsContainer():
 		return forbidden("container sharing network namespace with another container or host cannot be connected to any other network")
+	case isPath(rec.Host.NetworkMode):
+		return forbidden("container %s is in a network namespace that is not Isle's: nothing is changed there", rec.Name)
 	case rec.Host.NetworkMode.IsHost():
 		return forbidden("cannot connect container to host network or out of it: container %s is on the host's network", rec.Name)
 	case isHost(n):
@@ -320,11 +330,11 @@ func (e *Engine) connectLive(ctx context.Context, rec container.Record, n networ
 	return settings(s, n, ep), nil
 }
 
-func (e *Engine) disconnectLive(ctx context.Context, rec container.Record, n network.Network) error {
-	if !rec.State.Alive() {
+func (e *Engine) disconnectLive(ctx context.Context, c *entry, n network.Network) error {
+	if !e.hasNetwork(c) {
 		return nil
 	}
-	return e.Networks.Disconnect(ctx, rec.ID, n.ID)
+	return e.Networks.Disconnect(ctx, c.snapshot().ID, n.ID)
 }
 
 // NetworkDisconnect takes a container off a network. With force also one that
@@ -339,6 +349,9 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string
 	}
 	c.op.Lock()
 	defer c.op.Unlock()
+	if err := c.settled(ctx); err != nil {
+		return err
+	}
 	rec := c.snapshot()
 	if rec.Host.NetworkMode.IsHost() {
 		return forbidden("container cannot be disconnected from host network - container was created in host network mode")
@@ -346,13 +359,14 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string
 	if _, on := rec.Networks[n.Name]; !on {
 		return forbidden("container %s is not connected to network %s", rec.ID, n.Name)
 	}
-	if err := e.disconnectLive(ctx, rec, n); err != nil && !(force && errdefs.IsNotFound(err)) {
+	if err := e.disconnectLive(ctx, c, n); err != nil && !(force && errdefs.IsNotFound(err)) {
 		return err
 	}
 	err = e.update(ctx, c, func(rec *container.Record) error {
 		rec.Networks, rec.MACs = maps.Clone(rec.Networks), maps.Clone(rec.MACs)
 		delete(rec.Networks, n.Name)
 		delete(rec.MACs, n.Name)
+		e.showPorts(rec)
 		return nil
 	})
 	if err == nil && isNone(n) { // of others the Manager tells

@@ -33,6 +33,9 @@ func (e *Engine) remove(ctx context.Context, c *entry, opts container.RemoveOpti
 	if err := mayRemove(c.snapshot(), opts.Force); err != nil {
 		return err
 	}
+	if err := e.mayCutOff(c); err != nil && !opts.Force {
+		return err
+	}
 	if !c.removing.CompareAndSwap(false, true) {
 		return conflict("removal of container %s is already in progress", c.snapshot().ID)
 	}
@@ -121,6 +124,9 @@ func (e *Engine) dismantle(ctx context.Context, c *entry, volumes bool) error {
 	}
 	failpoint.Here(failpoint.RemoveAfterMark)
 	if err := e.clearedUp(ctx, c); err != nil {
+		return err
+	}
+	if err := e.cutOff(ctx, c); err != nil {
 		return err
 	}
 	failpoint.Here(failpoint.RemoveAfterNetwork)

@@ -32,7 +32,7 @@ func (e *Engine) ContainerRename(ctx context.Context, ref, name string) (err err
 			e.release(name, rec.ID)
 		}
 	}()
-	if rec.State.Alive() && ownSandbox(rec) {
+	if ownSandbox(rec) {
 		if err := e.Networks.Rename(ctx, rec.ID, rec.Name, name); err != nil {
 			return about(rec, "rename", err)
 		}

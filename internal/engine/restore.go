@@ -38,6 +38,7 @@ func (e *Engine) Restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.countUsers()
 	var errs []error
 	for _, c := range e.all() {
 		errs = append(errs, e.restoreOne(ctx, c, m))
@@ -112,6 +113,11 @@ func (e *Engine) restoreOne(ctx context.Context, c *entry, m found) error {
 	if err := e.clearBroken(ctx, c, m); err != nil {
 		return about(rec, "clear what is left of", err)
 	}
+	if c.kept() { // others are in its namespace, whose ports may have changed since
+		if err := e.recordPorts(ctx, c, nil); err != nil {
+			return about(rec, "record the ports of", err)
+		}
+	}
 	switch s := rec.State.Status; {
 	case s == apitypes.StateRemoving || s == apitypes.StateDead:
 		return e.finishRemoval(ctx, c)
@@ -142,6 +148,9 @@ func (e *Engine) restoreAlive(ctx context.Context, c *entry, m found) {
 	case ok && s.Exit != nil: // its exit is on its way through Exits
 	case ok:
 		e.readFreezer(c)
+		if err := e.followPorts(ctx, c); err != nil {
+			e.Log.Warn("the ports of a container could not be recorded", "container", rec.ID, "error", err)
+		}
 		e.beginWatch(c, rec)
 	default:
 		e.spawn(func(ctx context.Context) {

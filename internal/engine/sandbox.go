@@ -23,28 +23,26 @@ import (
 
 // ownSandbox reports whether the container has a network namespace of its own.
 func ownSandbox(rec container.Record) bool {
-	return !rec.Host.NetworkMode.IsHost() && !rec.Host.NetworkMode.IsContainer()
+	m := rec.Host.NetworkMode
+	return !m.IsHost() && !m.IsContainer() && !isPath(m)
 }
 
 // openNetworks makes the container's sandbox with all its endpoints.
-func (e *Engine) openNetworks(ctx context.Context, rec container.Record) (network.Opened, error) {
-	if !ownSandbox(rec) {
-		return network.Opened{}, nil
-	}
+func (e *Engine) openNetworks(ctx context.Context, c *entry, rec container.Record) (network.Opened, error) {
 	req := network.OpenRequest{ID: rec.ID, Name: rec.Name, Sysctls: netSysctls(rec.Host.Sysctls), DNS: e.upstreams(rec)}
 	if !rec.Config.NetworkDisabled {
 		for _, name := range endpointOrder(rec) {
-			c, err := e.connectRequest(ctx, rec, name)
+			place, err := e.connectRequest(ctx, rec, name)
 			if err != nil {
 				return network.Opened{}, err
 			}
-			if c != nil {
-				req.Networks = append(req.Networks, *c)
+			if place != nil {
+				req.Networks = append(req.Networks, *place)
 			}
 		}
-		req.Ports.Bindings = bindings(rec)
+		req.Ports = portRequest(rec)
 	}
-	return e.Networks.Open(ctx, req)
+	return e.enterOwn(ctx, c, req)
 }
 
 // connectRequest is nil for the network "none", which has nothing to connect to.
@@ -204,22 +202,6 @@ func (e *Engine) announceNetworks(ctx context.Context, rec container.Record, act
 	}
 }
 
-// closeNetworks takes the container's sandbox down.
-func (e *Engine) closeNetworks(ctx context.Context, rec container.Record) error {
-	if ownSandbox(rec) {
-		if e.shared(rec) {
-			if err := e.unplug(ctx, rec); err != nil {
-				return err
-			}
-		}
-		if err := e.Networks.Close(ctx, rec.ID); err != nil {
-			return fmt.Errorf("close networks: %w", err)
-		}
-	}
-	e.announceNetworks(ctx, rec, events.ActionDisconnect)
-	return nil
-}
-
 // sharer finds the container whose namespace of the given kind ("network",
 // "PID", "IPC") rec joins; it runs.
 func (e *Engine) sharer(kind, ref string) (container.Record, error) {
@@ -237,19 +219,6 @@ func (e *Engine) sharer(kind, ref string) (container.Record, error) {
 	return rec, nil
 }
 
-// netNS is the path of the namespace that the container's process joins; ""
-// for the host's.
-func (e *Engine) netNS(rec container.Record, opened network.Opened) (string, error) {
-	if !rec.Host.NetworkMode.IsContainer() {
-		return opened.NSPath, nil
-	}
-	target, err := e.sharer("network", rec.Host.NetworkMode.ConnectedContainer())
-	if err != nil {
-		return "", err
-	}
-	return e.openNS(target)
-}
-
 // openNS is the path of the namespace that a container which runs is in: its
 // file, since a process may end and its number be used again. Only who has none
 // of its own, the host's or another container's, is found through its process.
@@ -262,14 +231,6 @@ func (e *Engine) openNS(rec container.Record) (string, error) {
 		return "", fmt.Errorf("the network namespace of container %s: %w", rec.Name, err)
 	}
 	return path, nil
-}
-
-// shared reports whether processes of other containers are in rec's namespace.
-func (e *Engine) shared(rec container.Record) bool {
-	return slices.ContainsFunc(e.all(), func(c *entry) bool {
-		other := c.snapshot()
-		return other.Host.NetworkMode.IsContainer() && other.State.Alive() && e.filesOf(other) == rec.ID
-	})
 }
 
 // unplug takes the links of a namespace away that lives on after its sandbox.

@@ -5,52 +5,155 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
+	apitypes "github.com/moby/moby/api/types/container"
+
 	"isle/internal/container"
-	"isle/internal/network"
 )
 
-// TestSharedSandbox: who joins another's network is given its namespace by its
-// file, and keeps no link when the other ends: the address goes to others.
-func TestSharedSandbox(t *testing.T) {
+func in(mode string) func(*container.CreateOptions) {
+	return func(o *container.CreateOptions) { o.Host.NetworkMode = apitypes.NetworkMode(mode) }
+}
+
+func (w *world) stopNow(ref string) {
+	w.t.Helper()
+	if err := w.ContainerStop(w.t.Context(), ref, container.StopOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
+	c, err := w.find(ref)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := c.settled(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestNamespaceOutlivesItsOwner: a namespace is there until its last user ends,
+// and its owner comes back into it.
+func TestNamespaceOutlivesItsOwner(t *testing.T) {
 	w := newWorld(t)
 	one := w.create("one")
-	two := w.create("two", func(o *container.CreateOptions) { o.Host.NetworkMode = "container:one" })
-	w.start("one")
-	w.start("two")
-	rec := func(name string) container.Record {
-		c, err := w.find(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c.snapshot()
+	w.create("two", in("container:one"))
+	w.create("three", in("container:two"))
+	if err := w.ContainerStart(t.Context(), "two"); !errdefs.IsConflict(err) && !strings.Contains(err.Error(), "non running container") {
+		t.Errorf("joined what is not there: %v", err)
 	}
-	if path, err := w.netNS(rec("two"), network.Opened{}); err != nil || path != "/run/netns/"+one {
-		t.Errorf("two joins %q, %v", path, err)
+	for _, name := range []string{"one", "two", "three"} {
+		w.start(name)
 	}
 	if in, err := w.ContainerInspect(t.Context(), "one", false); err != nil || in.NetworkSettings.SandboxKey != "/run/netns/"+one {
 		t.Errorf("sandbox key of one: %+v, %v", in.NetworkSettings, err)
 	}
-	w.create("three", func(o *container.CreateOptions) { o.Host.NetworkMode = "host" })
-	w.create("four", func(o *container.CreateOptions) { o.Host.NetworkMode = "container:three" })
-	w.start("three")
-	if path, err := w.netNS(rec("four"), network.Opened{}); err != nil || !strings.HasPrefix(path, "/proc/") {
-		t.Errorf("four joins %q, %v", path, err)
-	}
-	stop := func(name string) {
-		if err := w.ContainerStop(t.Context(), name, container.StopOptions{}); err != nil {
-			t.Fatal(err)
+	for range 20 {
+		w.stopNow("one")
+		if w.networks.left() != 1 {
+			t.Fatal("the namespace went with its owner")
 		}
-		w.eventually(name+" torn down", func() bool { return w.networks.left() == 0 || name == two })
+		w.start("one")
 	}
-	stop("one")
-	if !slices.ContainsFunc(w.networks.unplugged, func(s string) bool { return s[:len(one)] == one }) {
-		t.Errorf("unplugged: %q", w.networks.unplugged)
+	if w.networks.reopened != 20 || len(w.networks.unplugged) > 0 {
+		t.Errorf("came back %d times, unplugged %q", w.networks.reopened, w.networks.unplugged)
 	}
-	w.networks.unplugged = nil
-	stop(two)
+	w.stopNow("one")
+	w.stopNow("two")
+	w.start("two") // three keeps it
+	w.stopNow("three")
+	w.stopNow("two")
+	if w.networks.left() != 0 {
+		t.Error("nobody is in it, and it is still there")
+	}
 	w.start("one")
-	stop("one")
-	if len(w.networks.unplugged) != 0 {
-		t.Errorf("nobody is in it, but unplugged: %q", w.networks.unplugged)
+	w.stopNow("one")
+	if w.networks.left() != 0 || w.networks.reopened != 20 {
+		t.Error("of one container alone nothing is kept")
+	}
+}
+
+// TestNamespaceOutlivesIsled: also when isled dies while the owner is stopped,
+// and when the last user ends without it.
+func TestNamespaceOutlivesIsled(t *testing.T) {
+	w := newWorld(t)
+	w.create("one")
+	two := w.create("two", in("container:one"))
+	w.start("one")
+	w.start("two")
+	w.stopNow("one")
+	w.stop()
+	w.boot()
+	if w.networks.left() != 1 {
+		t.Fatal("the namespace of one is gone, and two is in it")
+	}
+	w.start("one")
+	if w.networks.reopened != 1 {
+		t.Error("one is in another namespace than two")
+	}
+	w.stopNow("one")
+	w.stop()
+	delete(w.runtime.procs, runtimeProc(two)) // it ended unseen
+	w.boot()
+	w.eventually("the namespace goes", func() bool { return w.networks.left() == 0 })
+}
+
+// TestRemoveOwner: who is in the network of a container keeps it from being
+// removed, unless by force, which cuts it off.
+func TestRemoveOwner(t *testing.T) {
+	w := newWorld(t)
+	one := w.create("one")
+	w.create("two", in("container:one"))
+	w.start("one")
+	w.start("two")
+	w.stopNow("one")
+	if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{}); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "container two is in its network") {
+		t.Errorf("removed: %v", err)
+	}
+	if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if w.networks.left() != 0 || !slices.ContainsFunc(w.networks.unplugged, func(s string) bool { return s[:len(one)] == one }) {
+		t.Errorf("its links were left to two: unplugged %q", w.networks.unplugged)
+	}
+	w.stopNow("two")
+	if err := w.ContainerStart(t.Context(), "two"); err == nil || !strings.Contains(err.Error(), "No such container") {
+		t.Errorf("two joins what is gone: %v", err)
+	}
+}
+
+// TestStartFailsInKeptNamespace: a start of the owner that fails takes nothing
+// from who is in its namespace.
+func TestStartFailsInKeptNamespace(t *testing.T) {
+	w := newWorld(t)
+	w.create("one")
+	w.create("two", in("container:one"))
+	w.start("one")
+	w.start("two")
+	w.stopNow("one")
+	w.runtime.startErr = errdefs.ErrInternal
+	if err := w.ContainerStart(t.Context(), "one"); err == nil {
+		t.Fatal("it started")
+	}
+	w.runtime.startErr = nil
+	if w.networks.left() != 1 {
+		t.Error("the namespace is gone, and two is in it")
+	}
+	w.stopNow("two")
+	if w.networks.left() != 0 {
+		t.Error("nobody is in it, and it is still there")
+	}
+}
+
+// TestJoinThroughProcess: a namespace that is not Isle's is found through the
+// process that is in it.
+func TestJoinThroughProcess(t *testing.T) {
+	w := newWorld(t)
+	w.create("three", in("host"))
+	w.create("four", in("container:three"))
+	w.start("three")
+	c, err := w.find("four")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path, err := w.enterOther(c.snapshot()); err != nil || !strings.HasPrefix(path, "/proc/") {
+		t.Errorf("four joins %q, %v", path, err)
 	}
 }

@@ -26,6 +26,9 @@ func (e *Engine) settleNetworks(ctx context.Context, rec *container.Record, give
 		}
 		return nil
 	}
+	if isPath(mode) {
+		return pathAlone(*rec, given)
+	}
 	asked := map[string]*networktypes.EndpointSettings{string(mode): nil}
 	if given != nil {
 		for ref, s := range given.EndpointsConfig {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -93,6 +94,7 @@ type run struct {
 	rec     container.Record
 	opened  network.Opened
 	netNS   string
+	path    *os.File          // the namespace of "ns:PATH", until the process is in it
 	mounts  []container.Mount // the record's, with the sources as they are now
 	rootfs  []runtime.Mount
 	user    spec.User
@@ -136,18 +138,14 @@ func (r *run) mountVolumes(ctx context.Context, u *undo.Stack) error {
 
 func (r *run) openNetworks(ctx context.Context, u *undo.Stack) error {
 	e := r.e
-	opened, err := e.openNetworks(ctx, r.rec)
-	if err != nil {
-		return fmt.Errorf("failed to set up container networking: %w", err)
-	}
-	if ownSandbox(r.rec) {
-		u.Push("open networks", func(ctx context.Context) error { return e.Networks.Close(ctx, r.rec.ID) })
-	}
-	r.opened = opened
-	if r.netNS, err = e.netNS(r.rec, opened); err != nil {
+	if err := r.enter(ctx); err != nil {
 		return err
 	}
-	if err := e.connected(ctx, &r.rec, opened); err != nil {
+	u.Push("open networks", func(ctx context.Context) error { return e.leave(ctx, r.rec) })
+	if r.path != nil {
+		u.Push("open namespace", func(context.Context) error { _ = r.path.Close(); return nil })
+	}
+	if err := e.connected(ctx, &r.rec, r.opened); err != nil {
 		return err
 	}
 	e.announceNetworks(ctx, r.rec, events.ActionConnect)
@@ -157,6 +155,25 @@ func (r *run) openNetworks(ctx context.Context, u *undo.Stack) error {
 	})
 	failpoint.Here(failpoint.StartAfterNetwork)
 	return nil
+}
+
+// enter finds the namespace that the process is to be in, or makes it.
+func (r *run) enter(ctx context.Context) (err error) {
+	switch mode := r.rec.Host.NetworkMode; {
+	case mode.IsHost():
+	case isPath(mode):
+		if r.path, err = openPath(mode); err == nil {
+			r.netNS = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), r.path.Fd())
+		}
+	case mode.IsContainer():
+		r.netNS, err = r.e.enterOther(r.rec)
+	default:
+		if r.opened, err = r.e.openNetworks(ctx, r.c, r.rec); err != nil {
+			return fmt.Errorf("failed to set up container networking: %w", err)
+		}
+		r.netNS = r.opened.NSPath
+	}
+	return err
 }
 
 func (r *run) writeFiles(ctx context.Context, _ *undo.Stack) error {
@@ -211,6 +228,9 @@ func (r *run) create(ctx context.Context, u *undo.Stack) (err error) {
 		return startError("create", err)
 	}
 	failpoint.Here(failpoint.StartAfterCreate)
+	if r.path != nil {
+		_ = r.path.Close() // the process is in it
+	}
 	r.c.join()
 	return nil
 }
@@ -245,6 +265,7 @@ func (r *run) record(ctx context.Context, again bool) (container.Record, error) 
 		s.Pid, s.StartedAt, s.ExitCode, s.Error, s.OOMKilled = r.pid, r.rec.State.StartedAt, 0, "", false
 		s.Health = startingHealth(rec.Config.Healthcheck)
 		rec.Networks, rec.Ports, rec.Mounts = r.rec.Networks, r.rec.Ports, r.rec.Mounts
+		r.e.showPorts(rec) // one may have been taken over since
 		rec.ManuallyStopped = false
 		if !again {
 			rec.RestartCount = 0

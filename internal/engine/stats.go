@@ -75,11 +75,17 @@ func (e *Engine) sample(ctx context.Context, rec container.Record) (apitypes.Sta
 // counters are those of the sandbox that the container is in, its own or
 // another container's. The host's are not the container's.
 func (e *Engine) counters(ctx context.Context, rec container.Record) (map[string]apitypes.NetworkStats, error) {
-	id := e.filesOf(rec)
-	if rec.Host.NetworkMode.IsHost() {
+	owner, err := e.find(e.filesOf(rec))
+	if err != nil { // it was removed, and the namespace with it
 		return nil, nil
 	}
-	counters, err := e.Networks.Counters(ctx, id)
+	switch mode := owner.snapshot().Host.NetworkMode; {
+	case mode.IsHost():
+		return nil, nil
+	case isPath(mode):
+		return counted(rec.State.Pid)
+	}
+	counters, err := e.Networks.Counters(ctx, owner.snapshot().ID)
 	if errdefs.IsNotFound(err) {
 		return nil, nil
 	}

@@ -6,15 +6,17 @@ import (
 
 	apitypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	networktypes "github.com/moby/moby/api/types/network"
 
 	"isle/internal/container"
+	"isle/internal/network/publish"
 	"isle/internal/runtime/cgroup"
 	"isle/internal/runtime/spec"
 )
 
-// ContainerUpdate changes limits, in a running container at once, and the
-// restart policy. What is not given stays.
-func (e *Engine) ContainerUpdate(ctx context.Context, ref string, cfg apitypes.UpdateConfig) (apitypes.UpdateResponse, error) {
+// ContainerUpdate changes limits and published ports, of a running container at
+// once, and the restart policy. What is not given stays.
+func (e *Engine) ContainerUpdate(ctx context.Context, ref string, opts container.UpdateOptions) (apitypes.UpdateResponse, error) {
 	c, err := e.find(ref)
 	if err != nil {
 		return apitypes.UpdateResponse{}, err
@@ -22,19 +24,81 @@ func (e *Engine) ContainerUpdate(ctx context.Context, ref string, cfg apitypes.U
 	c.op.Lock()
 	defer c.op.Unlock()
 	rec := c.snapshot()
-	host, err := e.updated(rec, cfg)
+	host, err := e.updated(rec, opts.UpdateConfig)
 	if err != nil {
+		return apitypes.UpdateResponse{}, err
+	}
+	if err := checkBindings(rec, opts.PortBindings); err != nil {
 		return apitypes.UpdateResponse{}, err
 	}
 	if err := e.updateLimits(ctx, rec, host); err != nil {
 		return apitypes.UpdateResponse{}, err
 	}
-	err = e.update(ctx, c, func(rec *container.Record) error { rec.Host = host; return nil })
+	warnings, err := e.updatePorts(ctx, c, opts.PortBindings)
+	if err != nil {
+		return apitypes.UpdateResponse{}, errors.Join(err, e.updateLimits(ctx, rec, rec.Host))
+	}
+	err = e.update(ctx, c, func(now *container.Record) error {
+		host.PortBindings, host.PublishAllPorts, host.Annotations = now.Host.PortBindings, now.Host.PublishAllPorts, now.Host.Annotations
+		now.Host = host
+		return nil
+	})
 	if err != nil {
 		return apitypes.UpdateResponse{}, errors.Join(err, e.updateLimits(ctx, rec, rec.Host))
 	}
 	e.emit(c.snapshot(), events.ActionUpdate)
-	return apitypes.UpdateResponse{Warnings: []string{}}, nil
+	return apitypes.UpdateResponse{Warnings: warnings}, nil
+}
+
+func checkBindings(rec container.Record, want networktypes.PortMap) error {
+	if want == nil {
+		return nil
+	}
+	if _, err := publish.Parse(want, nil, publish.Defaults{}); err != nil {
+		return err
+	}
+	if len(want) == 0 {
+		return nil
+	}
+	return mayPublish(rec)
+}
+
+// updatePorts makes want all that PortBindings say; nil changes nothing. Ports
+// of the annotation stay: Docker's clients cannot know of them.
+func (e *Engine) updatePorts(ctx context.Context, c *entry, want networktypes.PortMap) (warnings []string, err error) {
+	if want == nil {
+		return []string{}, nil
+	}
+	if err := c.settled(ctx); err != nil {
+		return nil, err
+	}
+	rec := c.snapshot()
+	host := *rec.Host
+	host.PortBindings, host.PublishAllPorts = want, false
+	rec.Host = &host
+	if e.isOpen(rec) {
+		ports, err := e.Networks.SetPorts(ctx, rec.ID, portRequest(rec))
+		if err != nil {
+			return nil, err
+		}
+		warnings = ports.Warnings
+	}
+	return append([]string{}, warnings...), e.putPorts(ctx, c, rec.Host)
+}
+
+// putPorts records ports that were set; when it cannot, the old ones are set again.
+func (e *Engine) putPorts(ctx context.Context, c *entry, host *apitypes.HostConfig) error {
+	before := c.snapshot()
+	var shown networktypes.PortMap
+	if before.State.Alive() && e.isOpen(before) {
+		_, shown, _ = e.Networks.Published(before.ID)
+	}
+	err := e.update(ctx, c, func(rec *container.Record) error { rec.Host, rec.Ports = host, shown; return nil })
+	if err == nil || !e.isOpen(before) {
+		return err
+	}
+	_, serr := e.Networks.SetPorts(ctx, before.ID, portRequest(before))
+	return errors.Join(err, serr)
 }
 
 // updateLimits changes the limits of a running container.

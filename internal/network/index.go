@@ -21,7 +21,14 @@ var (
 	holds     = store.NewTable[string]("publish")
 )
 
-func holdKey(p Publish) string { return fmt.Sprintf("%s/%s/%d", p.Proto, p.HostIP, p.HostPort) }
+// holdKey is of a whole row: that no two rows overlap is the Table's to see to.
+func holdKey(p Publish) string {
+	where := p.HostIP.String()
+	if p.Iface != "" {
+		where += "%" + p.Iface
+	}
+	return fmt.Sprintf("%s/%s/%d", p.Proto, where, p.HostPort)
+}
 
 // index is the records in memory, so that no operation reads more of the store
 // than it changes. It is rebuilt from the store at start.

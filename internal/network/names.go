@@ -149,6 +149,22 @@ func (m *Manager) listen(ctx context.Context, sb *sandbox) (net.PacketConn, net.
 	}
 }
 
+// Names is what the names of a network resolve to, by name and address. ref is
+// what Find takes.
+func (m *Manager) Names(ctx context.Context, ref string) ([]dns.Record, error) {
+	n, err := m.Find(ctx, ref)
+	if err != nil || m.DNS == nil {
+		return nil, err
+	}
+	list := m.DNS.List(n.ID)
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for i := range list {
+		list[i].Container = m.x.users[n.ID][list[i].Owner].ContainerName
+	}
+	return list, nil
+}
+
 // upstreams reads the user's name servers: "address" or "address:port".
 func upstreams(c DNSConfig) ([]netip.AddrPort, error) {
 	var out []netip.AddrPort

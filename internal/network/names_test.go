@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -118,6 +119,35 @@ func TestNamesFollowTheRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("db", "db", "unreachable")
+}
+
+// TestNamesOfANetwork: what "network dns" lists.
+func TestNamesOfANetwork(t *testing.T) {
+	w := newWorld()
+	m, _ := withNames(t, w)
+	create(t, m, api.CreateRequest{Name: "app", IPAM: config("10.1.0.0/24")})
+	for _, c := range []string{"web1", "web2"} {
+		req := request(c, nil, "app")
+		req.Networks[0].Settings.Aliases = []string{"www"}
+		if _, err := m.Open(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := m.Names(t.Context(), "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range list {
+		got = append(got, fmt.Sprint(r.Name, " ", r.Type, " ", r.Addr, " ", r.Container))
+	}
+	want := []string{"web1 A 10.1.0.2 web1", "web2 A 10.1.0.3 web2", "www A 10.1.0.2 web1", "www A 10.1.0.3 web2"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if _, err := m.Names(t.Context(), "none-such"); !errdefs.IsNotFound(err) {
+		t.Error(err)
+	}
 }
 
 // TestResolverMoves: while isled was away the container took the port.

@@ -87,9 +87,11 @@ func (e Endpoint) NS() netspec.NS { return netspec.NS(e.Sandbox) }
 type Publish struct {
 	Proto         string // tcp, udp, sctp
 	HostIP        netip.Addr
+	Iface         string // on this interface's addresses; HostIP says the family
 	HostPort      uint16
 	Count         uint16
 	ContainerPort uint16
+	From          string // who may connect, as publish.Sources writes it; "": everybody
 }
 
 // Host is what a driver may know of the machine it plans for. It is a fact

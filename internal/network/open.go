@@ -10,7 +10,6 @@ import (
 
 	"isle/internal/ids"
 	"isle/internal/netspec"
-	"isle/internal/network/publish"
 	"isle/internal/store"
 	"isle/internal/undo"
 )
@@ -44,10 +43,11 @@ func (m *Manager) Open(ctx context.Context, req OpenRequest) (out Opened, err er
 		return out, err
 	}
 	for _, pl := range sb.places {
-		out.Endpoints = append(out.Endpoints, pl.Endpoint)
 		m.tell(events.ActionConnect, *pl.net, sb.ID)
 	}
-	out.NSPath, out.Ports = m.path(sb.NS), publish.Show(mappings(sb.Publish))
+	warnings := out.Warnings
+	out = m.opened(sb)
+	out.Warnings = warnings
 	return out, nil
 }
 
@@ -91,48 +91,6 @@ func (m *Manager) draftSandbox(req OpenRequest) (Sandbox, []draft, error) {
 		return rec, nil, errHostNetwork
 	}
 	return rec, drafts, m.nameInterfaces(nil, drafts)
-}
-
-// claim settles the ports of a sandbox that is to be. They belong to the
-// sandbox, not to an endpoint: they stay when it changes networks.
-func (m *Manager) claim(rec *Sandbox, drafts []draft, want PortRequest) (warnings []string, err error) {
-	d := publish.Defaults{HostIP: m.Config.HostBinding, IPv6: m.host.IPv6}
-	var places []place
-	for _, dr := range drafts {
-		places = append(places, dr.place)
-	}
-	places = sorted(places)
-	able, isolated := false, len(places) > 0
-	for _, pl := range places {
-		drv, err := m.planner().driver(*pl.net)
-		if err != nil {
-			return nil, err
-		}
-		isolated = isolated && !drv.Caps().IPAM
-		if drv.Caps().Publish && !pl.net.Internal && !able {
-			if able = true; pl.net.Options[OptHostBinding] != "" {
-				if d.HostIP, err = hostBinding(*pl.net, d.HostIP); err != nil {
-					return nil, err
-				}
-			}
-		}
-	}
-	reqs, err := publish.Parse(want.Bindings, d)
-	if err != nil || len(reqs) == 0 {
-		return nil, err
-	}
-	switch {
-	case rec.NS == "":
-		return []string{"Published ports are discarded when using host network mode"}, nil
-	case isolated:
-		return nil, fmt.Errorf("ports cannot be published: network %s has no addresses (hint: leave out --network %s, or -p): %w",
-			places[0].net.Name, places[0].net.Name, errdefs.ErrInvalidArgument)
-	case !able:
-		warnings = append(warnings, "Published ports cannot be reached while the container is on internal networks only")
-	}
-	got, err := m.Ports.Claim(rec.ID, reqs, m.x.containerName)
-	rec.Publish = publishes(got)
-	return warnings, err
 }
 
 // Close removes a sandbox and its endpoints. A missing one is no error.
@@ -187,13 +145,8 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 }
 
 func (m *Manager) putSandbox(tx store.Tx, sb *sandbox) error {
-	for _, p := range sb.Publish {
-		if holder, err := holds.Get(tx, holdKey(p)); err == nil && holder != sb.ID {
-			return fmt.Errorf("host port %s/%d belongs to container %s: %w", p.Proto, p.HostPort, ids.Short(holder), errdefs.ErrConflict)
-		}
-		if err := holds.Put(tx, holdKey(p), sb.ID); err != nil {
-			return err
-		}
+	if err := putHolds(tx, sb.ID, sb.Publish); err != nil {
+		return err
 	}
 	return sandboxes.Put(tx, sb.ID, sb.Sandbox)
 }
@@ -241,27 +194,6 @@ func (m *Manager) became(id string, sb *sandbox) {
 		}
 		m.forward(sb)
 	}
-}
-
-// forward tells the sockets that hold ports where the container is now.
-func (m *Manager) forward(sb *sandbox) {
-	for _, p := range sb.Publish {
-		for _, pl := range sb.places {
-			if holdsPort(pl, p) {
-				t := publish.Target{V4: pl.Addr(true), V6: pl.Addr(false)}
-				m.Ports.Forward(sb.ID, publish.Mapping(p), t.Any(p.HostIP))
-			}
-		}
-	}
-}
-
-func holdsPort(pl place, p Publish) bool {
-	for _, q := range pl.Publish {
-		if q == p {
-			return true
-		}
-	}
-	return false
 }
 
 var errHostNetwork = errdefs.ErrInvalidArgument.WithMessage("container cannot be disconnected from host network or connected to host network")

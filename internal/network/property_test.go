@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/netspec"
 	"isle/internal/network"
+	"isle/internal/network/publish"
 	"isle/internal/reconcile"
 )
 
@@ -119,7 +122,7 @@ func (w *walk) survive() (what string, crashed bool, err error) {
 func (w *walk) step() (string, error) {
 	ctx := context.Background()
 	c, n := fmt.Sprint("c", w.r.IntN(5)), w.network()
-	switch w.r.IntN(7) {
+	switch w.r.IntN(14) {
 	case 0:
 		v6 := w.r.IntN(2) == 0
 		_, err := w.m.Create(ctx, api.CreateRequest{Name: n, EnableIPv6: &v6, Internal: w.r.IntN(4) == 0})
@@ -139,6 +142,22 @@ func (w *walk) step() (string, error) {
 			id = found.ID
 		}
 		return "disconnect " + c + " " + n, w.m.Disconnect(ctx, c, id)
+	case 5:
+		_, err := w.m.Publish(ctx, c, w.wishes())
+		return "publish on " + c, err
+	case 6:
+		_, err := w.m.Replace(ctx, c, w.wishes())
+		return "take ports over for " + c, err
+	case 7:
+		s, err := publish.ParseSelector(fmt.Sprintf("%d-%d", 8000+w.r.IntN(6), 8006+w.r.IntN(3)))
+		if err != nil {
+			return "", err
+		}
+		_, err = w.m.Unpublish(ctx, c, []publish.Selector{s})
+		return "unpublish on " + c, err
+	case 8:
+		_, err := w.m.SetPorts(ctx, c, w.wishes())
+		return "set ports of " + c, err
 	}
 	nets := []string{n}
 	if w.r.IntN(2) == 0 {
@@ -160,6 +179,26 @@ func (w *walk) ports() api.PortMap {
 		return ports("53/udp", "127.0.0.1:0", ":53")
 	}
 	return nil
+}
+
+// wishes are ports of the other forms: rows, interfaces, allow-lists.
+func (w *walk) wishes() network.PortRequest {
+	first := 8000 + w.r.IntN(6)
+	last := w.r.IntN(3)
+	text := fmt.Sprintf("%d-%d:80-%d", first, first+last, 80+last)
+	switch w.r.IntN(4) {
+	case 0:
+		text = "if=eth9:" + text
+	case 1:
+		text += ";from=10.0.0.0/8,fd00::/8"
+	case 2:
+		text = "127.0.0.1:" + text
+	}
+	specs, err := publish.ParseSpecs(text)
+	if err != nil {
+		panic(err)
+	}
+	return network.PortRequest{Specs: specs, Bindings: w.ports()}
 }
 
 func (w *walk) check(t *testing.T, at string) {
@@ -198,6 +237,30 @@ func (w *walk) check(t *testing.T, at string) {
 	}
 	if n := len(w.keys("publish/")); n != held {
 		t.Errorf("%s\n%d ports are held, %d published", at, n, held)
+	}
+	w.checkTable(t, at)
+}
+
+// checkTable: whoever asks is told of exactly the ports that are in the records.
+func (w *walk) checkTable(t *testing.T, at string) {
+	t.Helper()
+	var all []publish.Mapping
+	for _, k := range w.keys("sandbox/") {
+		for _, p := range w.published(strings.TrimPrefix(k, "sandbox/")) {
+			all = append(all, publish.Mapping(p))
+		}
+	}
+	for port := uint16(8000); port < 8010; port++ {
+		for _, ip := range []string{"0.0.0.0", "::"} {
+			r := publish.Request{Proto: "tcp", ContainerPort: 1, HostIPs: []netip.Addr{addr(ip)}, First: port, Last: port, Count: 1}
+			got, err := w.m.Ports.Claim("somebody", []publish.Request{r}, func(id string) string { return id })
+			w.m.Ports.Release("somebody", got)
+			sel := publish.Selector{Proto: "tcp", First: port, Last: port}
+			used := slices.ContainsFunc(sel.Select(all), func(m publish.Mapping) bool { return m.HostIP.Is4() == addr(ip).Is4() })
+			if used == (err == nil) {
+				t.Errorf("%s\nport %s:%d is in the records: %t; in the table: %v", at, ip, port, used, err)
+			}
+		}
 	}
 }
 

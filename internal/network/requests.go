@@ -4,6 +4,8 @@ import (
 	"net/netip"
 
 	"github.com/moby/moby/api/types/network"
+
+	"isle/internal/network/publish"
 )
 
 // OpenRequest is a sandbox to be made with its endpoints.
@@ -27,6 +29,7 @@ type ConnectRequest struct {
 // PortRequest is what is to be published, on whichever endpoint can.
 type PortRequest struct {
 	Bindings network.PortMap // PublishAll already spelled out; an empty HostPort means: choose one
+	Specs    []publish.Spec  // what Bindings have no place for
 }
 
 // Opened is what became of an OpenRequest.

@@ -17,6 +17,7 @@ import (
 	volumetypes "github.com/moby/moby/api/types/volume"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"isle/api"
 	isle "isle/internal/container"
 	"isle/internal/filters"
 	"isle/internal/image"
@@ -32,6 +33,7 @@ type Backend interface {
 	Networks
 	Volumes
 	System
+	Isle
 }
 
 // Containers are the verbs of a container's life. ref is a name, an id or a
@@ -52,7 +54,7 @@ type Containers interface {
 	ContainerWait(ctx context.Context, ref string, cond container.WaitCondition) (<-chan isle.WaitResult, error)
 	ContainerRemove(ctx context.Context, ref string, opts isle.RemoveOptions) error
 	ContainerRename(ctx context.Context, ref, name string) error
-	ContainerUpdate(ctx context.Context, ref string, cfg container.UpdateConfig) (container.UpdateResponse, error)
+	ContainerUpdate(ctx context.Context, ref string, opts isle.UpdateOptions) (container.UpdateResponse, error)
 	ContainerResize(ctx context.Context, ref string, height, width uint16) error
 	ContainerAttach(ctx context.Context, ref string, opts isle.AttachOptions) error
 	ContainerLogs(ctx context.Context, ref string, opts isle.LogsOptions) error
@@ -115,6 +117,15 @@ type Volumes interface {
 	VolumeInspect(ctx context.Context, name string) (volumetypes.Volume, error)
 	VolumeRemove(ctx context.Context, name string, force bool) error
 	VolumesPrune(ctx context.Context, f filters.Args) (volumetypes.PruneReport, error)
+}
+
+// Isle is what Docker's API does not have.
+type Isle interface {
+	ContainerPublish(ctx context.Context, ref string, req api.PublishRequest) (api.PortsResponse, error)
+	ContainerUnpublish(ctx context.Context, ref string, req api.UnpublishRequest) (api.PortsResponse, error)
+	NetworkNames(ctx context.Context, ref string) ([]api.DNSRecord, error)
+	NetworkExposure(ctx context.Context) (api.Exposure, error)
+	NetworkDoctor(ctx context.Context) (api.Diagnosis, error)
 }
 
 // System is the daemon as a whole.

@@ -120,7 +120,7 @@ func (s *Server) containerRename(a *answer, r *http.Request) error {
 }
 
 func (s *Server) containerUpdate(a *answer, r *http.Request) error {
-	var cfg container.UpdateConfig
+	var cfg isle.UpdateOptions
 	if err := require(a, r, &cfg); err != nil {
 		return err
 	}

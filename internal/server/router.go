@@ -58,6 +58,7 @@ func (s *Server) routes() {
 	s.handle("GET /volumes/{id}", s.volumeInspect)
 	s.handle("PUT /volumes/{id}", swarm) // only volumes of a cluster can be changed
 	s.handle("DELETE /volumes/{id}", s.volumeRemove)
+	s.isleRoutes()
 	s.absentRoutes()
 }
 

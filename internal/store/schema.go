@@ -9,7 +9,8 @@ package store
 //	├── network/<id>                      network.Network
 //	├── sandbox/<container id>            network.Sandbox
 //	├── endpoint/<id>                     network.Endpoint
-//	├── publish/<proto>/<host ip>/<port>  id of the container that holds the port
+//	├── publish/<proto>/<host ip>/<port>  id of the container that holds the row of ports that begins there
+//	│                                     ("<host ip>%<interface>" for those of an interface)
 //	└── ipam/<pool>/addr/<address>        owner of the address
 //	    ipam/<pool>/owner/<owner>         the owner's address
 //

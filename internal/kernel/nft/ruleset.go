@@ -158,17 +158,12 @@ var families = []ipFamily{
 
 func ingress() []rule {
 	notLo := named(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo")
-	outside := func(in4 bool, at field) []expr.Any {
-		if in4 {
-			return join(family(unix.NFPROTO_IPV4), at.masked([]byte{255, 0, 0, 0}, []byte{127, 0, 0, 0}), notLo, drop())
-		}
-		return join(family(unix.NFPROTO_IPV6), at.is(loopback6), notLo, drop())
+	outside := func(at field) []expr.Any {
+		return join(family(unix.NFPROTO_IPV4), at.masked([]byte{255, 0, 0, 0}, []byte{127, 0, 0, 0}), notLo, drop())
 	}
-	rules := []rule{
-		{"CVE-2020-8558: loopback addresses stay on lo", outside(true, daddr4)},
-		{"nobody else has a loopback address", outside(true, saddr4)},
-		{"CVE-2020-8558: loopback addresses stay on lo", outside(false, daddr6)},
-		{"nobody else has a loopback address", outside(false, saddr6)},
+	rules := []rule{ // the kernel itself drops ::1 from outside, before any chain
+		{"CVE-2020-8558: loopback addresses stay on lo", outside(daddr4)},
+		{"nobody else has a loopback address", outside(saddr4)},
 		{"answers to what began inside", join(direction.is([]byte{1}), accept())},
 	}
 	for _, f := range families {

@@ -25,14 +25,19 @@ func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 // lab is a server with two networks and a client on its own listener.
 type lab struct {
 	*isledns.Server
-	udp, tcp string // where the client asks
+	udp, tcp string           // where the client asks
+	ups      []netip.AddrPort // whom it may ask outside, if a test needs to know
 }
 
 var web = isledns.Host{Zone: "n1", Owner: "e1", Names: []string{"Web", "www", "0123456789ab"}, Addrs: []netip.Addr{ip("10.0.0.2"), ip("fd00::2")}}
 
 func newLab(t *testing.T, c isledns.Client) *lab {
 	t.Helper()
-	s := &isledns.Server{Log: slog.New(slog.DiscardHandler)}
+	return labOf(t, &isledns.Server{Log: slog.New(slog.DiscardHandler)}, c)
+}
+
+func labOf(t *testing.T, s *isledns.Server, c isledns.Client) *lab {
+	t.Helper()
 	s.SetZone("n1", isledns.Zone{Name: "app", Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("fd00::/64")}})
 	s.SetZone("n2", isledns.Zone{Name: "back.end", Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}})
 	s.Change(nil, []isledns.Host{
@@ -43,10 +48,10 @@ func newLab(t *testing.T, c isledns.Client) *lab {
 	u, l := listen(t)
 	s.Attach("c1", u, l, c)
 	t.Cleanup(s.Close)
-	return &lab{s, u.LocalAddr().String(), l.Addr().String()}
+	return &lab{Server: s, udp: u.LocalAddr().String(), tcp: l.Addr().String()}
 }
 
-func listen(t *testing.T) (net.PacketConn, net.Listener) {
+func listen(t testing.TB) (net.PacketConn, net.Listener) {
 	t.Helper()
 	u, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -181,7 +186,7 @@ type upstream struct {
 	asked atomic.Int32
 }
 
-func newUpstream(t *testing.T, answer func(dns.ResponseWriter, *dns.Msg)) *upstream {
+func newUpstream(t testing.TB, answer func(dns.ResponseWriter, *dns.Msg)) *upstream {
 	t.Helper()
 	up := &upstream{}
 	u, l := listenBoth(t)
@@ -195,7 +200,7 @@ func newUpstream(t *testing.T, answer func(dns.ResponseWriter, *dns.Msg)) *upstr
 }
 
 // listenBoth opens one port for UDP and TCP.
-func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
+func listenBoth(t testing.TB) (net.PacketConn, net.Listener) {
 	t.Helper()
 	for {
 		u, err := net.ListenPacket("udp4", "127.0.0.1:0")

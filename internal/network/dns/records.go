@@ -1,9 +1,10 @@
 package dns
 
 import (
+	"cmp"
 	"net/netip"
-	"slices"
 	"strings"
+	"time"
 )
 
 // Zone is one network.
@@ -23,64 +24,116 @@ type Host struct {
 // Records is everything that is known of all networks. It is never changed;
 // a change makes another one at a cost that does not grow with what is known.
 type Records struct {
-	zones tree[string, zone]
+	zones   tree[string, zone]
+	gone    tree[string, departed]  // networks that were there a moment ago
+	subnets tree[netip.Prefix, int] // of all networks, and how many have it
 }
 
+// zone is a network. Its names and addresses are keys that are looked up by
+// their beginning, so that a name that thousands share costs a change nothing.
 type zone struct {
 	Zone
-	names tree[string, []entry]
-	ptr   tree[netip.Addr, []back]
+	suffix string // what its long names end in, ".app"
+	names  tree[named, struct{}]
+	ptr    tree[back, struct{}]
 }
 
-type entry struct {
-	owner string
+type named struct {
+	name  string // in lower case
 	addr  netip.Addr
+	owner string
 }
 
-type back struct{ owner, name string }
+type back struct {
+	addr        netip.Addr
+	owner, name string
+}
+
+func compareNamed(a, b named) int {
+	return cmp.Or(strings.Compare(a.name, b.name), a.addr.Compare(b.addr), strings.Compare(a.owner, b.owner))
+}
+
+func compareBacks(a, b back) int {
+	return cmp.Or(a.addr.Compare(b.addr), strings.Compare(a.owner, b.owner), strings.Compare(a.name, b.name))
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
 
 func newRecords() *Records {
-	return &Records{newTree[string, zone](strings.Compare)}
+	return &Records{newTree[string, zone](strings.Compare), newTree[string, departed](strings.Compare), newTree[netip.Prefix, int](comparePrefixes)}
 }
 
 // withZone adds a network or changes what it is called; its hosts stay.
 func (r *Records) withZone(id string, info Zone) *Records {
 	z := r.zone(id)
-	z.Zone = info
-	return &Records{r.zones.with(id, z)}
+	next := *r
+	next.count(z.Subnets, -1)
+	next.count(info.Subnets, 1)
+	z.Zone, z.suffix = info, "."+strings.ToLower(info.Name)
+	next.zones, next.gone = r.zones.with(id, z), r.gone.without(id)
+	return &next
 }
 
-func (r *Records) withoutZone(id string) *Records { return &Records{r.zones.without(id)} }
+// withoutZone forgets a network and its hosts. That its names were ours is
+// remembered for a while.
+func (r *Records) withoutZone(id string, now time.Time) *Records {
+	z, ok := r.zones.get(id)
+	if !ok {
+		return r
+	}
+	next := *r
+	next.count(z.Subnets, -1)
+	next.zones, next.gone = r.zones.without(id), r.gone.with(id, departed{z.suffix, now.Add(memory)})
+	r.gone.root.all(func(id string, d departed) bool {
+		if now.After(d.until) {
+			next.gone = next.gone.without(id)
+		}
+		return true
+	})
+	return &next
+}
+
+// count notes that so many more networks have these subnets.
+func (r *Records) count(subnets []netip.Prefix, more int) {
+	for _, p := range subnets {
+		n, _ := r.subnets.get(p.Masked())
+		if n+more > 0 {
+			r.subnets = r.subnets.with(p.Masked(), n+more)
+		} else {
+			r.subnets = r.subnets.without(p.Masked())
+		}
+	}
+}
+
+// inside reports whether an address is of any network.
+func (r *Records) inside(a netip.Addr) bool {
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		p, _ := a.Prefix(bits)
+		if _, ok := r.subnets.get(p); ok {
+			return true
+		}
+	}
+	return false
+}
 
 // zone is a network as it is known; hosts may be known before it is.
 func (r *Records) zone(id string) zone {
 	z, ok := r.zones.get(id)
 	if !ok {
-		z = zone{names: newTree[string, []entry](strings.Compare), ptr: newTree[netip.Addr, []back](netip.Addr.Compare)}
+		z = zone{names: newTree[named, struct{}](compareNamed), ptr: newTree[back, struct{}](compareBacks)}
 	}
 	return z
 }
 
 func (r *Records) withHost(h Host) *Records {
 	z := r.zone(h.Zone)
-	for _, name := range h.Names {
-		name = strings.ToLower(name)
-		es, _ := z.names.get(name)
-		es = slices.Clone(es)
-		for _, a := range h.Addrs {
-			if e := (entry{h.Owner, a}); !slices.Contains(es, e) {
-				es = append(es, e)
-			}
-		}
-		z.names = z.names.with(name, es)
-	}
-	if len(h.Names) > 0 {
-		for _, a := range h.Addrs {
-			bs, _ := z.ptr.get(a)
-			z.ptr = z.ptr.with(a, append(slices.Clone(bs), back{h.Owner, h.Names[0]}))
-		}
-	}
-	return &Records{r.zones.with(h.Zone, z)}
+	h.each(func(n named) { z.names = z.names.with(n, struct{}{}) })
+	h.eachBack(func(b back) { z.ptr = z.ptr.with(b, struct{}{}) })
+	next := *r
+	next.zones = r.zones.with(h.Zone, z)
+	return &next
 }
 
 func (r *Records) withoutHost(h Host) *Records {
@@ -88,24 +141,50 @@ func (r *Records) withoutHost(h Host) *Records {
 	if !ok {
 		return r
 	}
+	h.each(func(n named) { z.names = z.names.without(n) })
+	h.eachBack(func(b back) { z.ptr = z.ptr.without(b) })
+	next := *r
+	next.zones = r.zones.with(h.Zone, z)
+	return &next
+}
+
+func (h Host) each(do func(named)) {
 	for _, name := range h.Names {
-		name = strings.ToLower(name)
-		es, _ := z.names.get(name)
-		es = slices.DeleteFunc(slices.Clone(es), func(e entry) bool { return e.owner == h.Owner })
-		if len(es) > 0 {
-			z.names = z.names.with(name, es)
-		} else {
-			z.names = z.names.without(name)
+		for _, a := range h.Addrs {
+			do(named{strings.ToLower(name), a, h.Owner})
 		}
+	}
+}
+
+func (h Host) eachBack(do func(back)) {
+	if len(h.Names) == 0 {
+		return
 	}
 	for _, a := range h.Addrs {
-		bs, _ := z.ptr.get(a)
-		bs = slices.DeleteFunc(slices.Clone(bs), func(b back) bool { return b.owner == h.Owner })
-		if len(bs) > 0 {
-			z.ptr = z.ptr.with(a, bs)
-		} else {
-			z.ptr = z.ptr.without(a)
-		}
+		do(back{a, h.Owner, h.Names[0]})
 	}
-	return &Records{r.zones.with(h.Zone, z)}
+}
+
+// Record is a line of what a network's names resolve to.
+type Record struct {
+	Name      string
+	Type      string // A, AAAA
+	Addr      netip.Addr
+	Owner     string // id of the endpoint
+	Container string // its name; left to who knows containers
+}
+
+// list is what is known of a network, by name and address.
+func (r *Records) list(id string) []Record {
+	z, _ := r.zones.get(id)
+	var out []Record
+	z.names.root.all(func(n named, _ struct{}) bool {
+		t := "A"
+		if n.addr.Is6() {
+			t = "AAAA"
+		}
+		out = append(out, Record{Name: n.name, Type: t, Addr: n.addr, Owner: n.owner})
+		return true
+	})
+	return out
 }

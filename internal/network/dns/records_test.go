@@ -7,10 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"pgregory.net/rapid"
 )
 
@@ -73,6 +75,38 @@ func TestChangeDoesNotGrow(t *testing.T) {
 	}
 }
 
+// TestMemoryOfNames: a container with three names costs little, and nothing when
+// it is gone, however many have come and gone.
+func TestMemoryOfNames(t *testing.T) {
+	const hosts, limit = 20_000, 2 << 10
+	use := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, r := use(), newRecords()
+	h := func(i int) Host {
+		h := host(i)
+		h.Names = append(h.Names, fmt.Sprintf("%012x", i), "www")
+		return h
+	}
+	for i := range hosts {
+		r = r.withHost(h(i))
+	}
+	each := (use() - before) / hosts
+	t.Logf("%d bytes for each of %d containers", each, hosts)
+	if each > limit {
+		t.Errorf("limit %d", limit)
+	}
+	for i := range hosts {
+		r = r.withoutHost(h(i))
+	}
+	if z, _ := r.zones.get("n"); z.names.root != nil || z.ptr.root != nil {
+		t.Error("something is left")
+	}
+}
+
 // TestOrderDoesNotMatter: the records are what the hosts are, however they
 // came and went.
 func TestOrderDoesNotMatter(t *testing.T) {
@@ -87,10 +121,10 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	for _, i := range rand.Perm(50) {
 		b = b.withHost(hosts[i]).withoutHost(hosts[i]).withHost(hosts[i])
 	}
-	c := Client{Zones: []string{"n"}}
+	c := newRecords().next(nil, Client{Zones: []string{"n"}}, time.Now())
 	for i := range 50 {
 		name := fmt.Sprint("c", i)
-		if x, y := fmt.Sprint(a.Name(c, name)), fmt.Sprint(b.Name(c, name)); x != y || !strings.Contains(x, hosts[i].Addrs[0].String()) {
+		if x, y := fmt.Sprint(a.name(c, name, time.Now())), fmt.Sprint(b.name(c, name, time.Now())); x != y || !strings.Contains(x, hosts[i].Addrs[0].String()) {
 			t.Errorf("%s: %s and %s", name, x, y)
 		}
 	}
@@ -98,7 +132,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 
 func TestReverse(t *testing.T) {
 	for name, want := range map[string]string{
-		"4.3.2.1.in-addr.arpa": "1.2.3.4", "4.3.2.1.IN-ADDR.ARPA": "1.2.3.4",
+		"4.3.2.1.in-addr.arpa": "1.2.3.4", "4.3.2.1.in-addr.arpa.x": "",
 		"3.2.1.in-addr.arpa": "", "256.3.2.1.in-addr.arpa": "", "x.3.2.1.in-addr.arpa": "", ".in-addr.arpa": "", "in-addr.arpa": "",
 		strings.Repeat("0.", 31) + "2.ip6.arpa": "2000::", strings.Repeat("0.", 30) + "2.ip6.arpa": "", strings.Repeat("g.", 31) + "2.ip6.arpa": "",
 		strings.Repeat("00", 31) + "2.ip6.arpa": "",
@@ -136,5 +170,43 @@ func TestHostConfig(t *testing.T) {
 	h.Given = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:5353")}
 	if got := fmt.Sprint(h.Servers()); got != "[192.0.2.1:5353]" {
 		t.Error("given:", got)
+	}
+}
+
+// BenchmarkReply is the work for one question, without the system calls.
+func BenchmarkReply(b *testing.B) {
+	r := newRecords().withZone("n", Zone{Name: "app"})
+	for i := range 20_000 {
+		r = r.withHost(host(i))
+	}
+	c := r.next(nil, Client{Zones: []string{"n"}, Forward: true}, time.Now())
+	for _, name := range []string{"c77.", "c77.app.", "nobody.", "77.0.0.10.in-addr.arpa."} {
+		b.Run(name, func(b *testing.B) {
+			m := new(dns.Msg).SetQuestion(name, dns.TypeA)
+			m.SetEdns0(1232, false)
+			packet, _ := m.Pack()
+			now, out := time.Now(), make([]byte, 0, 512)
+			b.ReportAllocs()
+			for b.Loop() {
+				q, _ := parse(packet, false)
+				out, _ = r.reply(out[:0], c, &q, now)
+			}
+		})
+	}
+}
+
+// BenchmarkChange is one container that comes and goes, by how many there are.
+func BenchmarkChange(b *testing.B) {
+	for _, n := range []int{10, 1000, 20_000} {
+		r := newRecords()
+		for i := range n {
+			r = r.withHost(host(i))
+		}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r.withHost(host(1 << 20)).withoutHost(host(1 << 20))
+			}
+		})
 	}
 }

@@ -1,105 +1,105 @@
 package dns
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
-	"strings"
-
-	"github.com/miekg/dns"
+	"time"
 )
 
-const (
-	ttl     = 5    // seconds: a container may be gone in the next moment
-	udpSize = 1232 // what we can take in one datagram, as we tell clients
-)
+const ttl = 5 // seconds: a container may be gone in the next moment
 
-// reply answers q if it can be answered here; forward: it is to be asked
-// outside. A nil reply without forward: q is not worth an answer.
-func (r *Records) reply(c Client, q *dns.Msg) (resp *dns.Msg, forward bool) {
-	if q.Response {
-		return nil, false // answering answers is how two servers talk for ever
-	}
-	resp = new(dns.Msg).SetReply(q)
-	resp.RecursionAvailable, resp.Compress = true, true
-	echoEDNS(resp, q)
-	switch {
-	case resp.Rcode == dns.RcodeBadVers:
-		return resp, false
-	case q.Opcode != dns.OpcodeQuery:
-		resp.Rcode = dns.RcodeNotImplemented
-		return resp, false
-	case len(q.Question) != 1:
-		resp.Rcode = dns.RcodeFormatError
-		return resp, false
-	}
-	question := q.Question[0]
-	if question.Qclass != dns.ClassINET && question.Qclass != dns.ClassANY {
-		resp.Rcode = dns.RcodeRefused
-		return resp, false
-	}
-	return resp, r.fill(c, resp, question)
-}
+// soa is the data of the record that lets clients remember for ttl seconds
+// that something is not there: localhost. nobody.invalid. 1 3600 1200 604800 5
+var soa = []byte("\x09localhost\x00\x06nobody\x07invalid\x00\x00\x00\x00\x01\x00\x00\x0e\x10\x00\x00\x04\xb0\x00\x09\x3a\x80\x00\x00\x00\x05")
 
-func (r *Records) fill(c Client, resp *dns.Msg, q dns.Question) (forward bool) {
-	name := strings.TrimSuffix(q.Name, ".")
+// reply appends the answer to q, if it can be given from what is known here;
+// forward: it is to be asked outside.
+func (r *Records) reply(dst []byte, c *client, q *query, now time.Time) (out []byte, forward bool) {
+	if q.rcode != noError {
+		return q.fail(dst, q.rcode), false
+	}
 	var a Answer
-	if addr, ok := reverse(name); ok {
-		a = r.Addr(c, addr)
+	if addr, ok := reverse(q.name); ok {
+		a = r.addr(c, addr)
 	} else {
-		a = r.Name(c, name)
+		a = r.name(c, q.name, now)
 	}
+	if a.Forward {
+		return dst, true
+	}
+	return q.answer(dst, a), false
+}
+
+// answer appends what a says. A datagram takes what fits, in a random order.
+func (q *query) answer(dst []byte, a Answer) []byte {
+	start, rcode := len(dst), noError
 	if !a.Found {
-		resp.Rcode = dns.RcodeNameError
-		return a.Forward
+		rcode = nxDomain
 	}
-	resp.Authoritative = true
-	if q.Qtype == dns.TypePTR || q.Qtype == dns.TypeANY {
-		for _, n := range a.Names {
-			resp.Answer = append(resp.Answer, &dns.PTR{Hdr: header(q.Name, dns.TypePTR), Ptr: dns.Fqdn(n)})
+	dst = q.begin(dst, bitAA, rcode)
+	n, all := 0, true
+	rand.Shuffle(len(a.Addrs), func(i, j int) { a.Addrs[i], a.Addrs[j] = a.Addrs[j], a.Addrs[i] })
+	for _, ip := range a.Addrs {
+		if q.asksFor(ip) && all {
+			dst, all = q.add(dst, start, &n, func(b []byte) []byte { return appendAddr(b, ip) })
 		}
 	}
-	addrs := slices.Clone(a.Addrs)
-	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
-	for _, ip := range addrs {
-		if rr := address(q, ip); rr != nil {
-			resp.Answer = append(resp.Answer, rr)
+	for _, name := range a.Names {
+		if (q.qtype == typePTR || q.qtype == typeANY) && all {
+			dst, all = q.add(dst, start, &n, func(b []byte) []byte { return appendPTR(b, name) })
 		}
 	}
-	return false
+	nothing := 0
+	if n == 0 && all {
+		dst, _ = q.add(dst, start, &nothing, q.appendSOA)
+	}
+	if !all {
+		dst[start+2] |= bitTC >> 8
+	}
+	return q.finish(dst, start, n, nothing, rcode)
 }
 
-func address(q dns.Question, ip netip.Addr) dns.RR {
-	any := q.Qtype == dns.TypeANY
-	switch {
-	case ip.Is4() && (any || q.Qtype == dns.TypeA):
-		return &dns.A{Hdr: header(q.Name, dns.TypeA), A: ip.AsSlice()}
-	case ip.Is6() && (any || q.Qtype == dns.TypeAAAA):
-		return &dns.AAAA{Hdr: header(q.Name, dns.TypeAAAA), AAAA: ip.AsSlice()}
-	}
-	return nil
+func (q *query) asksFor(ip netip.Addr) bool {
+	return q.qtype == typeANY || q.qtype == typeA && ip.Is4() || q.qtype == typeAAAA && ip.Is6()
 }
 
-func header(name string, t uint16) dns.RR_Header {
-	return dns.RR_Header{Name: name, Rrtype: t, Class: dns.ClassINET, Ttl: ttl}
+// add appends a record to the message at start and counts it, if there is room.
+func (q *query) add(dst []byte, start int, n *int, record func([]byte) []byte) ([]byte, bool) {
+	more := record(dst)
+	if len(more)-start > q.room() {
+		return more[:len(dst)], false
+	}
+	*n++
+	return more, true
 }
 
-// echoEDNS answers an OPT record with one of ours.
-func echoEDNS(resp, q *dns.Msg) {
-	opt := q.IsEdns0()
-	if opt == nil {
-		return
-	}
-	resp.SetEdns0(udpSize, opt.Do())
-	if opt.Version() != 0 {
-		resp.Rcode = dns.RcodeBadVers
-	}
+// appendHead writes a record of the name in the question, up to its data.
+func appendHead(dst []byte, t uint16, size int) []byte {
+	return append(dst, 0xc0, headerLen, byte(t>>8), byte(t), 0, classINET, 0, 0, 0, ttl, byte(size>>8), byte(size))
 }
 
-// size is how large a datagram the client of q takes.
-func size(q *dns.Msg) int {
-	if opt := q.IsEdns0(); opt != nil {
-		return min(max(int(opt.UDPSize()), dns.MinMsgSize), 4096)
+func appendAddr(dst []byte, ip netip.Addr) []byte {
+	if ip.Is4() {
+		b := ip.As4()
+		return append(appendHead(dst, typeA, len(b)), b[:]...)
 	}
-	return dns.MinMsgSize
+	b := ip.As16()
+	return append(appendHead(dst, typeAAAA, len(b)), b[:]...)
+}
+
+func appendPTR(dst []byte, name string) []byte {
+	at := len(dst)
+	dst = appendName(appendHead(dst, typePTR, 0), name)
+	binary.BigEndian.PutUint16(dst[at+10:], uint16(len(dst)-at-12))
+	return dst
+}
+
+// appendSOA writes a record of the name above that of the question.
+func (q *query) appendSOA(dst []byte) []byte {
+	above := q.wire[:len(q.wire)-4]
+	above = above[min(1+int(above[0]), len(above)-1):]
+	dst = append(dst, above...)
+	dst = append(dst, 0, typeSOA, 0, classINET, 0, 0, 0, ttl, 0, byte(len(soa)))
+	return append(dst, soa...)
 }

@@ -98,3 +98,16 @@ func join[K comparable, V any](a, b *node[K, V]) *node[K, V] {
 func (n *node[K, V]) all(do func(K, V) bool) bool {
 	return n == nil || (n.left.all(do) && do(n.key, n.val) && n.right.all(do))
 }
+
+// from calls do for the keys from k on in order, until it returns false.
+func (t tree[K, V]) from(k K, do func(K, V) bool) { t.after(t.root, k, do) }
+
+func (t tree[K, V]) after(n *node[K, V], k K, do func(K, V) bool) bool {
+	if n == nil {
+		return true
+	}
+	if t.cmp(n.key, k) < 0 {
+		return t.after(n.right, k, do)
+	}
+	return t.after(n.left, k, do) && do(n.key, n.val) && n.right.all(do)
+}

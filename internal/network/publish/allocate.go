@@ -9,19 +9,29 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Holder holds a host port against other programs until it is released.
+// Holder holds host ports against other programs until they are released.
 type Holder interface {
 	// Hold fails with class Conflict when another program has the port.
 	Hold(proto string, addr netip.AddrPort) (Held, error)
+	// Check is Hold for a whole row of ports, and holds none of them.
+	Check(m Mapping) error
 	// Close waits until nothing is forwarded any more. All Held are closed.
 	Close()
 }
 
-// Held is a port that is held. Forward sends what arrives at its socket to a
-// container; an invalid address refuses it. Both may be called at any time.
+// Held is a port that is held. Forward says what becomes of what arrives at its
+// socket. Both may be called at any time.
 type Held interface {
-	Forward(to netip.AddrPort)
+	Forward(Way)
 	Close() error
+}
+
+// Way is where to forward to, and from whom; an invalid address refuses all.
+type Way struct {
+	To   netip.AddrPort
+	From []netip.Prefix // with Limited, nobody else
+	// Limited: only From, and what comes from this host.
+	Limited bool
 }
 
 // Ephemeral is where ports are chosen from when none is asked for.
@@ -30,9 +40,10 @@ const (
 	ephemeralLast  = 60999
 )
 
-// holdLimit is the longest row of ports of one mapping that are held by a
-// socket each. Longer ones (a file descriptor for each port would run out) are
-// only checked against our own.
+// holdLimit is the longest row of ports that are held by a socket each. A file
+// descriptor for each port of longer ones would run out: they are looked up in
+// the kernel's list of sockets when they are claimed. So are ports of an
+// interface, whose addresses may not be there yet.
 const holdLimit = 1024
 
 // Table keeps who has which host port. Safe for concurrent use.
@@ -40,39 +51,52 @@ type Table struct {
 	Holder Holder // nil: ports are not held
 
 	mu   sync.Mutex
-	used map[slot][]claim
+	used map[slot][]*claim
 	next uint16
 }
 
-// slot is a port number of a protocol; what address it is on is in the claim.
+// slot is 64 ports of a protocol in a row. A claim is in every slot that it has
+// ports in, so that a row costs little and a port is looked for among few.
 type slot struct {
 	proto string
-	port  uint16
+	n     uint16
+}
+
+const slotBits = 6
+
+func slots(m Mapping) func(yield func(slot) bool) {
+	return func(yield func(slot) bool) {
+		for n := m.HostPort >> slotBits; n <= m.last()>>slotBits; n++ {
+			if !yield(slot{m.Proto, n}) {
+				return
+			}
+		}
+	}
 }
 
 type claim struct {
-	ip    netip.Addr
+	Mapping
 	owner string
-	held  Held
+	held  []Held // of each port, or nothing
 }
 
-// Claim settles requests for owner: all or none. name is for the error of
-// whoever wants the same port later; it is looked up when that happens.
-func (t *Table) Claim(owner string, reqs []Request, nameOf func(owner string) string) ([]Mapping, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var got []Mapping
-	for _, r := range reqs {
-		port, err := t.settle(owner, r, nameOf)
-		if err != nil {
-			t.releaseLocked(owner, got)
-			return nil, err
-		}
-		for _, ip := range r.HostIPs {
-			got = append(got, Mapping{r.Proto, ip, port, 1, r.ContainerPort})
-		}
+func (c *claim) part(first, last uint16) *claim {
+	out := &claim{Mapping: c.Mapping.part(first, last), owner: c.owner}
+	if c.held != nil {
+		out.held = c.held[first-c.HostPort : last-c.HostPort+1]
 	}
-	return t.unholdRows(owner, Join(got)), nil
+	return out
+}
+
+// Claim settles requests for owner: all or none. nameOf is for the error of
+// whoever wants the same port later.
+func (t *Table) Claim(owner string, reqs []Request, nameOf func(owner string) string) ([]Mapping, error) {
+	s, err := t.Change(owner, nil, reqs, false, nameOf)
+	if err != nil {
+		return nil, err
+	}
+	s.Commit()
+	return s.Got, nil
 }
 
 // Restore claims again what the records say owner has. A port that cannot be
@@ -82,24 +106,30 @@ func (t *Table) Restore(owner string, ms []Mapping) error {
 	defer t.mu.Unlock()
 	var errs []error
 	for _, m := range ms {
-		for i := range m.Count {
-			var held Held
-			var err error
-			if m.Count <= holdLimit {
-				held, err = t.hold(m.Proto, netip.AddrPortFrom(m.HostIP, m.HostPort+i))
-				errs = append(errs, err)
-			}
-			t.put(slot{m.Proto, m.HostPort + i}, claim{m.HostIP, owner, held})
-		}
+		held, err := t.restore(m)
+		errs = append(errs, err)
+		t.put(&claim{m, owner, held})
 	}
 	return errors.Join(errs...)
 }
 
+func (t *Table) restore(m Mapping) (held []Held, err error) {
+	if !t.holds(m) {
+		return nil, nil
+	}
+	var errs []error
+	for i := range m.Count {
+		h, err := t.Holder.Hold(m.Proto, netip.AddrPortFrom(m.HostIP, m.HostPort+i))
+		held, errs = append(held, h), append(errs, err)
+	}
+	return held, errors.Join(errs...)
+}
+
 // Release gives ports back.
 func (t *Table) Release(owner string, ms []Mapping) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.releaseLocked(owner, ms)
+	if s, err := t.Change(owner, ms, nil, false, nil); err == nil {
+		s.Commit()
+	}
 }
 
 // Forward says where what arrives at m's sockets is to go: to for the first
@@ -107,10 +137,17 @@ func (t *Table) Release(owner string, ms []Mapping) {
 func (t *Table) Forward(owner string, m Mapping, to netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range m.Count {
-		for _, c := range t.used[slot{m.Proto, m.HostPort + i}] {
-			if c.owner == owner && c.ip == m.HostIP && c.held != nil {
-				c.held.Forward(netip.AddrPortFrom(to, m.ContainerPort+i))
+	way := Way{}
+	way.From, way.Limited = m.sources()
+	for _, c := range t.find(m) {
+		if c.owner != owner || !c.sameSide(m) || c.held == nil {
+			continue
+		}
+		first, last, _ := c.overlap(m.HostPort, m.last())
+		for p := int(first); p <= int(last); p++ {
+			if h := c.held[uint16(p)-c.HostPort]; h != nil {
+				way.To = netip.AddrPortFrom(to, m.ContainerPort+uint16(p)-m.HostPort)
+				h.Forward(way)
 			}
 		}
 	}
@@ -122,7 +159,7 @@ func (t *Table) Close() {
 	defer t.mu.Unlock()
 	for _, cs := range t.used {
 		for _, c := range cs {
-			closeHeld(c.held)
+			closeAll(c.held)
 		}
 	}
 	if t.used = nil; t.Holder != nil {
@@ -130,126 +167,75 @@ func (t *Table) Close() {
 	}
 }
 
-// settle finds a port that is free on all addresses of r.
-func (t *Table) settle(owner string, r Request, nameOf func(string) string) (uint16, error) {
-	first, last, start := r.First, r.Last, r.First
-	if first == 0 {
-		first, last = ephemeralFirst, ephemeralLast
-		start = max(t.next, first)
-	}
-	n := int(last) - int(first) + 1
-	var refused error
-	for i := range n {
-		port := first + uint16((int(start-first)+i)%n)
-		if refused = t.take(owner, r, port, nameOf); refused == nil {
-			if r.First == 0 {
-				t.next = first + uint16((int(port-first)+1)%n)
-			}
-			return port, nil
-		}
-		if !errdefs.IsConflict(refused) {
-			return 0, refused
-		}
-	}
-	if n > 1 {
-		return 0, fmt.Errorf("no free host port from %d to %d: %w", first, last, refused)
-	}
-	return 0, refused
-}
-
-func (t *Table) take(owner string, r Request, port uint16, nameOf func(string) string) error {
-	for i, ip := range r.HostIPs {
-		held, err := t.try(r.Proto, ip, port, nameOf)
-		if err != nil {
-			for _, ip := range r.HostIPs[:i] {
-				t.drop(slot{r.Proto, port}, ip, owner)
-			}
-			return err
-		}
-		t.put(slot{r.Proto, port}, claim{ip, owner, held})
-	}
-	return nil
-}
-
-func (t *Table) try(proto string, ip netip.Addr, port uint16, nameOf func(string) string) (Held, error) {
-	ap := netip.AddrPortFrom(ip, port)
-	for _, c := range t.used[slot{proto, port}] {
-		if collide(c.ip, ip) {
-			return nil, fmt.Errorf("Bind for %s failed: port is already allocated: container %s has %s/%s: %w",
-				ap, nameOf(c.owner), netip.AddrPortFrom(c.ip, port), proto, errdefs.ErrConflict)
-		}
-	}
-	held, err := t.hold(proto, ap)
-	if err != nil {
-		return nil, fmt.Errorf("Bind for %s failed: %w", ap, err)
-	}
-	return held, nil
-}
-
-func (t *Table) hold(proto string, ap netip.AddrPort) (Held, error) {
-	if t.Holder == nil {
-		return nil, nil
-	}
-	return t.Holder.Hold(proto, ap)
-}
-
-// unholdRows lets the sockets of very long rows go.
-func (t *Table) unholdRows(owner string, ms []Mapping) []Mapping {
-	for _, m := range ms {
-		if m.Count <= holdLimit {
-			continue
-		}
-		for i := range m.Count {
-			cs := t.used[slot{m.Proto, m.HostPort + i}]
-			for k, c := range cs {
-				if c.owner == owner && c.ip == m.HostIP {
-					closeHeld(c.held)
-					cs[k].held = nil
-				}
+// find are the claims that have one of m's ports, on whatever address.
+func (t *Table) find(m Mapping) []*claim {
+	var out []*claim
+	for s := range slots(m) {
+		for _, c := range t.used[s] {
+			first, _, ok := c.overlap(m.HostPort, m.last())
+			if ok && s.n == first>>slotBits { // once, though it is in several slots
+				out = append(out, c)
 			}
 		}
 	}
-	return ms
+	return out
 }
 
-func (t *Table) releaseLocked(owner string, ms []Mapping) {
-	for _, m := range ms {
-		for i := range m.Count {
-			t.drop(slot{m.Proto, m.HostPort + i}, m.HostIP, owner)
-		}
-	}
-}
-
-func (t *Table) put(s slot, c claim) {
+func (t *Table) put(c *claim) {
 	if t.used == nil {
-		t.used = map[slot][]claim{}
+		t.used = map[slot][]*claim{}
 	}
-	t.used[s] = append(t.used[s], c)
+	for s := range slots(c.Mapping) {
+		t.used[s] = append(t.used[s], c)
+	}
 }
 
-func (t *Table) drop(s slot, ip netip.Addr, owner string) {
-	var keep []claim
-	for _, c := range t.used[s] {
-		if c.ip == ip && c.owner == owner {
-			closeHeld(c.held)
-			continue
+func (t *Table) drop(c *claim) {
+	for s := range slots(c.Mapping) {
+		var keep []*claim
+		for _, o := range t.used[s] {
+			if o != c {
+				keep = append(keep, o)
+			}
 		}
-		keep = append(keep, c)
-	}
-	if len(keep) == 0 {
-		delete(t.used, s)
-	} else {
-		t.used[s] = keep
+		if t.used[s] = keep; len(keep) == 0 {
+			delete(t.used, s)
+		}
 	}
 }
 
-func closeHeld(h Held) {
-	if h != nil {
-		_ = h.Close() // nothing depends on it
+// holds: every port of m gets a socket.
+func (t *Table) holds(m Mapping) bool {
+	return t.Holder != nil && m.Iface == "" && m.Count <= holdLimit
+}
+
+func closeAll(held []Held) {
+	for _, h := range held {
+		if h != nil {
+			_ = h.Close() // nothing depends on it
+		}
 	}
 }
 
-// collide reports whether one port cannot be had on both a and b.
-func collide(a, b netip.Addr) bool {
-	return a.Is4() == b.Is4() && (a == b || a.IsUnspecified() || b.IsUnspecified())
+// collide reports whether one port cannot be had on both sides. An address goes
+// before the interface that has it, so those can be had both.
+func collide(a, b Mapping) bool {
+	switch {
+	case a.HostIP.Is4() != b.HostIP.Is4():
+		return false
+	case a.Iface != "" && b.Iface != "":
+		return a.Iface == b.Iface
+	case a.Iface != "":
+		return b.HostIP.IsUnspecified()
+	case b.Iface != "":
+		return a.HostIP.IsUnspecified()
+	}
+	return a.HostIP == b.HostIP || a.HostIP.IsUnspecified() || b.HostIP.IsUnspecified()
+}
+
+// refusal is the error for whoever wants what c has.
+func (c *claim) refusal(m Mapping, nameOf func(string) string) error {
+	first, _, _ := c.overlap(m.HostPort, m.last())
+	return fmt.Errorf("Bind for %s failed: port is already allocated: container %s has %s/%s: %w",
+		m.part(first, first).where(), nameOf(c.owner), c.Mapping.part(first, first).where(), c.Proto, errdefs.ErrConflict)
 }

@@ -1,7 +1,12 @@
-// Package publish gives ports of the host to containers: parse.go reads what
-// was asked for, allocate.go chooses host ports and keeps who has which,
-// sockets.go holds them against other programs, forward.go serves what arrives
-// at the held sockets, plan.go says what the kernel is to do.
+// Package publish gives ports of the host to containers: spec.go and parse.go
+// read what was asked for, allocate.go keeps who has which port, settle.go
+// changes that and can take it back, sockets.go holds ports against other
+// programs, forward.go serves what arrives at the held sockets and allow.go says
+// whom, plan.go says what the kernel is to do, difference.go and follow.go
+// compare what is with what is wanted.
+//
+// Ports that follow each other are one row everywhere: ten thousand of them are
+// one claim, one record and one object of the kernel.
 //
 // Nearly all traffic is redirected in the kernel and never gets here. What
 // does: connections of IPv6 neighbours to a container that has IPv4 only (a

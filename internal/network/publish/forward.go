@@ -77,7 +77,7 @@ func (h *udpHeld) flow(from netip.AddrPort) *net.UDPConn {
 	if f, ok := h.flows[from]; ok || h.closed || len(h.flows) >= udpFlows {
 		return f
 	}
-	to, ok := h.get()
+	to, ok := h.get(from.Addr())
 	if !ok {
 		return nil
 	}

@@ -12,22 +12,15 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-// Mapping is one published port, or Count of them in a row, with nothing left
-// to choose. It has the fields of network.Publish.
-type Mapping struct {
-	Proto         string
-	HostIP        netip.Addr
-	HostPort      uint16
-	Count         uint16
-	ContainerPort uint16
-}
-
-// Request is one binding as it was asked for.
+// Request is one binding as it was asked for, or Count of them in a row.
 type Request struct {
 	Proto         string
 	ContainerPort uint16
 	HostIPs       []netip.Addr // the same host port on each
 	First, Last   uint16       // host ports to choose from; 0: any that is free
+	Count         uint16       // with more than 1, First is the first of them and there is no choice
+	Iface         string
+	From          string
 }
 
 // Defaults are what a binding gets that names no address.
@@ -36,20 +29,17 @@ type Defaults struct {
 	IPv6   bool       // the host has IPv6
 }
 
-// Parse reads bindings, in an order that does not depend on the map's. A port
-// without bindings is not published.
-func Parse(ports network.PortMap, d Defaults) ([]Request, error) {
+// Parse reads bindings and specs, in an order that does not depend on the map's.
+// A port without bindings is not published.
+func Parse(ports network.PortMap, specs []Spec, d Defaults) ([]Request, error) {
 	var reqs []Request
 	for _, port := range slices.SortedFunc(maps.Keys(ports), comparePorts) {
 		proto := string(port.Proto())
-		if proto != "tcp" && proto != "udp" && proto != "sctp" {
-			return nil, fmt.Errorf("invalid port %s: protocol must be tcp, udp or sctp: %w", port, errdefs.ErrInvalidArgument)
-		}
-		if port.Num() == 0 {
-			return nil, fmt.Errorf("invalid container port 0: %w", errdefs.ErrInvalidArgument)
+		if err := checkPort(proto, port.Num()); err != nil {
+			return nil, err
 		}
 		for _, b := range ports[port] {
-			r := Request{Proto: proto, ContainerPort: port.Num(), HostIPs: d.hostIPs(b.HostIP)}
+			r := Request{Proto: proto, ContainerPort: port.Num(), HostIPs: d.hostIPs(b.HostIP), Count: 1}
 			var err error
 			if r.First, r.Last, err = hostPorts(b.HostPort); err != nil {
 				return nil, fmt.Errorf("port %s: %w", port, err)
@@ -57,17 +47,63 @@ func Parse(ports network.PortMap, d Defaults) ([]Request, error) {
 			reqs = append(reqs, r)
 		}
 	}
+	for _, s := range specs {
+		reqs = append(reqs, s.request(d))
+	}
 	// A fixed port must not be taken by one that could have been any other.
-	slices.SortStableFunc(reqs, func(a, b Request) int { return cmp.Compare(a.choices(), b.choices()) })
-	return reqs, nil
+	slices.SortStableFunc(reqs, func(a, b Request) int { return cmp.Or(cmp.Compare(a.choices(), b.choices()), a.compare(b)) })
+	return rows(reqs), nil
+}
+
+// compare puts fixed requests that follow each other next to each other.
+func (r Request) compare(n Request) int {
+	if !r.fixed() {
+		return 0
+	}
+	return cmp.Or(cmp.Compare(r.Proto, n.Proto), cmp.Compare(r.Iface, n.Iface), cmp.Compare(r.From, n.From),
+		slices.CompareFunc(r.HostIPs, n.HostIPs, netip.Addr.Compare), cmp.Compare(r.First, n.First))
+}
+
+func checkPort(proto string, port uint16) error {
+	if proto != "tcp" && proto != "udp" && proto != "sctp" {
+		return fmt.Errorf("invalid port %d/%s: protocol must be tcp, udp or sctp: %w", port, proto, errdefs.ErrInvalidArgument)
+	}
+	if port == 0 {
+		return fmt.Errorf("invalid container port 0: %w", errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 func comparePorts(a, b network.Port) int {
 	return cmp.Or(cmp.Compare(a.Proto(), b.Proto()), cmp.Compare(a.Num(), b.Num()))
 }
 
+// rows makes one request of fixed ones that follow each other: a range of ports
+// comes as one binding for each.
+func rows(reqs []Request) []Request {
+	var out []Request
+	for _, r := range reqs {
+		if n := len(out); n > 0 && out[n-1].continuedBy(r) {
+			out[n-1].Count += r.Count
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func (r Request) continuedBy(n Request) bool {
+	return r.fixed() && n.fixed() && r.Proto == n.Proto && r.Iface == n.Iface && r.From == n.From && slices.Equal(r.HostIPs, n.HostIPs) &&
+		int(r.First)+int(r.Count) == int(n.First) && int(r.ContainerPort)+int(r.Count) == int(n.ContainerPort)
+}
+
+func (r Request) fixed() bool { return r.First != 0 && r.First == r.Last || r.Count > 1 }
+
 func (r Request) choices() int {
-	if r.First == 0 {
+	switch {
+	case r.fixed():
+		return 0
+	case r.First == 0:
 		return 1 << 16
 	}
 	return int(r.Last) - int(r.First)
@@ -97,40 +133,7 @@ func hostPorts(s string) (first, last uint16, err error) {
 	return r.Start(), r.End(), nil
 }
 
-// Join makes one mapping of those that follow each other.
-func Join(ms []Mapping) []Mapping {
-	slices.SortFunc(ms, compare)
-	var out []Mapping
-	for _, m := range ms {
-		if n := len(out); n > 0 && out[n-1].continuedBy(m) {
-			out[n-1].Count += m.Count
-			continue
-		}
-		out = append(out, m)
-	}
-	return out
-}
-
-func (m Mapping) continuedBy(n Mapping) bool {
-	return m.Proto == n.Proto && m.HostIP == n.HostIP && int(m.Count)+int(n.Count) < 1<<16 &&
-		int(m.HostPort)+int(m.Count) == int(n.HostPort) && int(m.ContainerPort)+int(m.Count) == int(n.ContainerPort)
-}
-
-func compare(a, b Mapping) int {
-	return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.HostIP.Compare(b.HostIP), cmp.Compare(a.HostPort, b.HostPort))
-}
-
-// Show is ms as "inspect" shows them.
-func Show(ms []Mapping) network.PortMap {
-	out := network.PortMap{}
-	for _, m := range ms {
-		for i := range m.Count {
-			port, ok := network.PortFrom(m.ContainerPort+i, network.IPProtocol(m.Proto))
-			if !ok {
-				continue
-			}
-			out[port] = append(out[port], network.PortBinding{HostIP: m.HostIP, HostPort: fmt.Sprint(m.HostPort + i)})
-		}
-	}
-	return out
+// mapping is what r becomes on one address when port is its first.
+func (r Request) mapping(ip netip.Addr, port uint16) Mapping {
+	return Mapping{r.Proto, ip, r.Iface, port, max(r.Count, 1), r.ContainerPort, r.From}
 }

@@ -39,29 +39,43 @@ func (t Target) Any(ip netip.Addr) netip.Addr {
 // loopback addresses are redirected too; otherwise they arrive at the sockets
 // that hold the port.
 func Plan(m Mapping, t Target, loopback bool) []netspec.Object {
-	var objs []netspec.Object
-	if to := t.For(m.HostIP); to.IsValid() && !m.HostIP.IsLoopback() {
-		objs = append(objs, netspec.Publish{
-			Proto: m.Proto, HostIP: m.HostIP, HostPort: m.HostPort, Count: m.Count,
-			To: to, ToPort: m.ContainerPort, Link: t.Link,
-		})
+	objs := m.redirect(t)
+	if lo, ok := m.loopback(t); ok && loopback {
+		objs = append(objs, lo)
 	}
+	return objs
+}
+
+// redirect is the way from outside, and who may take it. With a list that names
+// nobody of m's family there is no way.
+func (m Mapping) redirect(t Target) []netspec.Object {
+	to, from, limited := t.For(m.HostIP), []netip.Prefix(nil), false
+	if from, limited = m.sources(); !to.IsValid() || m.HostIP.IsLoopback() || limited && len(from) == 0 {
+		return nil
+	}
+	objs := []netspec.Object{netspec.Publish{
+		Proto: m.Proto, HostIP: m.HostIP, Iface: m.Iface, HostPort: m.HostPort, Count: m.Count,
+		To: to, ToPort: m.ContainerPort, Link: t.Link,
+	}}
+	for _, p := range from {
+		objs = append(objs, netspec.Allow{Proto: m.Proto, HostIP: m.HostIP, Iface: m.Iface, HostPort: m.HostPort, Count: m.Count, From: p})
+	}
+	return objs
+}
+
+// loopback is for the host's own connections to its loopback addresses. What is
+// published on an interface is not on them.
+func (m Mapping) loopback(t Target) (netspec.Loopback, bool) {
 	lo, ok := loopbackOf(m.HostIP)
-	if !loopback || !ok || m.Proto == "sctp" {
-		return objs
+	if !ok || m.Proto == "sctp" || m.Iface != "" {
+		return netspec.Loopback{}, false
 	}
 	// A socket of IPv6 can be sent to an IPv4 address, not the other way round.
 	to := t.For(lo)
 	if lo.Is6() {
 		to = t.Any(lo)
 	}
-	if !to.IsValid() {
-		return objs
-	}
-	for i := range m.Count {
-		objs = append(objs, netspec.Loopback{Proto: m.Proto, HostIP: lo, HostPort: m.HostPort + i, Count: 1, To: to, ToPort: m.ContainerPort + i})
-	}
-	return objs
+	return netspec.Loopback{Proto: m.Proto, HostIP: lo, HostPort: m.HostPort, Count: m.Count, To: to, ToPort: m.ContainerPort}, to.IsValid()
 }
 
 func loopbackOf(ip netip.Addr) (netip.Addr, bool) {

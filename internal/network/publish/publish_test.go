@@ -43,28 +43,37 @@ func TestParse(t *testing.T) {
 		{"the network's default", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("192.0.2.1"), IPv6: true}, "[{tcp 80 [192.0.2.1] 1 1}]"},
 		{"fixed before free", bindings("80/tcp", network.PortBinding{}, network.PortBinding{HostPort: "40000"}), v4, "[{tcp 80 [0.0.0.0] 40000 40000} {tcp 80 [0.0.0.0] 0 0}]"},
 	} {
-		got, err := publish.Parse(c.in, c.d)
-		if err != nil || fmt.Sprint(got) != c.want {
+		got, err := publish.Parse(c.in, nil, c.d)
+		if err != nil || show(got) != c.want {
 			t.Errorf("%s: %v, %v; want %s", c.name, got, err, c.want)
 		}
 	}
 	for _, bad := range []string{"x", "-1", "70000", "9-8", "1-", "0-5", "1/tcp/x"} {
-		if _, err := publish.Parse(bindings("80/tcp", network.PortBinding{HostPort: bad}), both); !errdefs.IsInvalidArgument(err) {
+		if _, err := publish.Parse(bindings("80/tcp", network.PortBinding{HostPort: bad}), nil, both); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("host port %q: %v", bad, err)
 		}
 	}
 	for _, bad := range []string{"0/tcp", "80/icmp"} {
-		if _, err := publish.Parse(bindings(bad, network.PortBinding{}), both); !errdefs.IsInvalidArgument(err) {
+		if _, err := publish.Parse(bindings(bad, network.PortBinding{}), nil, both); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("container port %s: %v", bad, err)
 		}
 	}
+}
+
+// show is requests of one port in few words.
+func show(reqs []publish.Request) string {
+	var out []string
+	for _, r := range reqs {
+		out = append(out, fmt.Sprintf("{%s %d %v %d %d}", r.Proto, r.ContainerPort, r.HostIPs, r.First, r.Last))
+	}
+	return "[" + strings.Join(out, " ") + "]"
 }
 
 func name(owner string) string { return "<" + owner + ">" }
 
 func claim(t *testing.T, tab *publish.Table, owner string, pm network.PortMap) ([]publish.Mapping, error) {
 	t.Helper()
-	reqs, err := publish.Parse(pm, publish.Defaults{IPv6: true})
+	reqs, err := publish.Parse(pm, nil, publish.Defaults{IPv6: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +87,7 @@ func TestRangesAreJoined(t *testing.T) {
 		pm[p] = []network.PortBinding{{HostIP: ip("0.0.0.0"), HostPort: fmt.Sprint(5000 + i)}}
 	}
 	got, err := claim(t, &publish.Table{}, "a", pm)
-	if want := "[{udp 0.0.0.0 5000 100 6000}]"; err != nil || fmt.Sprint(got) != want {
+	if want := "[{udp 0.0.0.0  5000 100 6000 }]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("%v, %v; want %s", got, err, want)
 	}
 	if shown := publish.Show(got); len(shown) != 100 || shown[network.MustParsePort("6099/udp")][0].HostPort != "5099" {
@@ -354,6 +363,48 @@ func TestPlan(t *testing.T) {
 		}
 		if got := strings.Join(kinds, " "); got != c.want {
 			t.Errorf("%s %s: %q, want %q", c.proto, c.hostIP, got, c.want)
+		}
+	}
+}
+
+// TestPlanSources: who may connect, each by the rules of the port's own family.
+func TestPlanSources(t *testing.T) {
+	dual := publish.Target{V4: ip("10.0.0.2"), V6: ip("fd00::2"), Link: "br"}
+	for _, c := range []struct{ hostIP, iface, from, want string }{
+		{"0.0.0.0", "", "10.0.0.0/8,192.0.2.0/24", "publish from 10.0.0.0/8 from 192.0.2.0/24 loopback"},
+		{"0.0.0.0", "", "10.0.0.0/8,fd00::/8", "publish from 10.0.0.0/8 loopback"},
+		{"::", "", "10.0.0.0/8", "loopback"}, // nobody of its family may: there is no way at all
+		{"127.0.0.1", "", "10.0.0.0/8", "loopback"},
+		{"0.0.0.0", "eth0", "10.0.0.0/8", "publish on eth0 from 10.0.0.0/8 on eth0"},
+		{"::", "eth0", "", "publish on eth0"},
+	} {
+		m := publish.Mapping{Proto: "tcp", HostIP: ip(c.hostIP), Iface: c.iface, HostPort: 80, Count: 7, ContainerPort: 90, From: c.from}
+		var got []string
+		on := ""
+		if c.iface != "" {
+			on = " on " + c.iface
+		}
+		for _, o := range publish.Plan(m, dual, true) {
+			switch o := o.(type) {
+			case netspec.Publish:
+				got = append(got, "publish"+on)
+				if o.Iface != c.iface || o.Count != 7 {
+					t.Errorf("%+v", o)
+				}
+			case netspec.Allow:
+				got = append(got, "from "+o.From.String()+on)
+				if o.HostIP != m.HostIP || o.Iface != c.iface || o.Count != 7 || o.HostPort != 80 {
+					t.Errorf("%+v", o)
+				}
+			case netspec.Loopback:
+				got = append(got, "loopback")
+				if o.Count != 7 || o.ToPort != 90 {
+					t.Errorf("a row is one object: %+v", o)
+				}
+			}
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%+v: %q, want %q", c, got, c.want)
 		}
 	}
 }

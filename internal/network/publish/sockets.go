@@ -16,10 +16,14 @@ import (
 )
 
 // Sockets is the Holder of a real machine: it listens on TCP ports and binds
-// UDP ports. SCTP ports are not held. What arrives is forwarded; Close ends
-// that and waits for it.
+// UDP ports. SCTP ports are held by nothing: there is none of SCTP in the
+// standard library, and most kernels do not have it. What arrives is forwarded;
+// Close ends that and waits for it.
 type Sockets struct {
 	Log *slog.Logger // required
+	// InUse are the addresses at which sockets of this host receive, of TCP or
+	// UDP. Nil: rows of ports are not looked for among them.
+	InUse func(proto string) ([]netip.AddrPort, error)
 
 	wg sync.WaitGroup
 }
@@ -53,6 +57,25 @@ func (s *Sockets) Hold(proto string, ap netip.AddrPort) (Held, error) {
 	return nil, nil
 }
 
+// Check implements Holder.
+func (s *Sockets) Check(m Mapping) error {
+	if s.InUse == nil || m.Proto == "sctp" {
+		return nil
+	}
+	all, err := s.InUse(m.Proto)
+	if err != nil { // the kernel has been asked in vain: that is no reason to refuse
+		s.Log.Warn("cannot tell whether another program has a port", "port", m.where(), "err", err)
+		return nil
+	}
+	for _, a := range all {
+		other := Mapping{Proto: m.Proto, HostIP: a.Addr(), HostPort: a.Port(), Count: 1}
+		if _, _, ok := m.overlap(a.Port(), a.Port()); ok && collide(other, m) {
+			return fmt.Errorf("port is already allocated: another program of this host has %s: %w", a, errdefs.ErrConflict)
+		}
+	}
+	return nil
+}
+
 // Close implements Holder.
 func (s *Sockets) Close() { s.wg.Wait() }
 
@@ -68,17 +91,18 @@ func refused(err error) error {
 
 // target is where to forward to; it may change at any time.
 type target struct {
-	p atomic.Pointer[netip.AddrPort]
+	p atomic.Pointer[Way]
 }
 
-func (t *target) Forward(to netip.AddrPort) { t.p.Store(&to) }
+func (t *target) Forward(w Way) { t.p.Store(&w) }
 
-func (t *target) get() (netip.AddrPort, bool) {
-	p := t.p.Load()
-	if p == nil || !p.Addr().IsValid() {
+// get is where what comes from peer goes.
+func (t *target) get(peer netip.Addr) (netip.AddrPort, bool) {
+	w := t.p.Load()
+	if w == nil || !w.To.Addr().IsValid() || !w.lets(peer) {
 		return netip.AddrPort{}, false
 	}
-	return *p, true
+	return w.To, true
 }
 
 type tcpHeld struct {
@@ -110,7 +134,7 @@ func (h *tcpHeld) relay(c net.Conn) {
 	h.open.Store(c, nil)
 	defer h.open.Delete(c)
 	defer c.Close()
-	to, ok := h.get()
+	to, ok := h.get(c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr())
 	if !ok {
 		return
 	}

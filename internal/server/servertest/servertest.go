@@ -390,7 +390,7 @@ func (b *Backend) ContainerRename(_ context.Context, ref, name string) error {
 	return b.with(ref, func(c *Container) error { c.Name = name; return nil })
 }
 
-func (b *Backend) ContainerUpdate(_ context.Context, ref string, cfg container.UpdateConfig) (container.UpdateResponse, error) {
+func (b *Backend) ContainerUpdate(_ context.Context, ref string, cfg isle.UpdateOptions) (container.UpdateResponse, error) {
 	return container.UpdateResponse{}, b.with(ref, func(*Container) error { b.Last = cfg; return nil })
 }
 

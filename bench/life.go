@@ -2,34 +2,48 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os/exec"
-	"strings"
+	"time"
 )
 
 const imageName = "isle/toolbox"
 
-func cases() []bench {
-	return []bench{
+// timing is a case whose only value is its time.
+type timing struct {
+	name string
+	fn   func(ctx context.Context, e engine, round int) error
+	api  bool // needs an API socket
+}
+
+func timings() []timing {
+	return []timing{
 		{"CLI --help", func(ctx context.Context, e engine, _ int) error { return e.run(ctx, "--help") }, false},
 		{"CLI run --rm --network none true", cliRun("--network", "none"), false},
 		{"CLI run --rm true, bridge", cliRun(), false},
 		{"CLI run --rm -p true, bridge", cliRun("-p", "18080:80"), false},
-		{"API create+start+wait+remove, none", life("none", 0), true},
-		{"API create+start+wait+remove, bridge", life("bridge", 0), true},
-		{"API create+start+wait+remove, bridge, a port", life("bridge", 18081), true},
+		{"API create+start+wait+remove, none", apiLife("none", 0), true},
+		{"API create+start+wait+remove, bridge", apiLife("bridge", 0), true},
+		{"API create+start+wait+remove, bridge, a port", apiLife("bridge", 18081), true},
 		{"API start of a created container, bridge, a port", (&startCase{}).round, true},
 		{"API exec true", execTrue, true},
 		{"CLI exec true", cliExec, false},
 	}
 }
 
-// run runs the engine's command line.
-func (e engine) run(ctx context.Context, args ...string) error {
-	all := append(append([]string{}, e.cli...), args...)
-	out, err := exec.CommandContext(ctx, all[0], all[1:]...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(all, " "), err, out)
+func takesLife(o options) time.Duration {
+	return time.Duration(o.rounds+1) * 8 * time.Second
+}
+
+// life times what a user waits for.
+func life(ctx context.Context, s *session) error {
+	list := s.engines(false)
+	for _, t := range timings() {
+		s.run(ctx, trial{metrics: []metric{{name: t.name}}, engines: list, rounds: s.rounds, fn: func(ctx context.Context, e engine, round int) ([]float64, error) {
+			if t.api && e.api == nil {
+				return nil, nil
+			}
+			ms, err := took(func() error { return t.fn(ctx, e, round) })
+			return []float64{ms}, err
+		}})
 	}
 	return nil
 }
@@ -39,7 +53,7 @@ func cliRun(flags ...string) func(context.Context, engine, int) error {
 	return func(ctx context.Context, e engine, _ int) error { return e.run(ctx, args...) }
 }
 
-func life(network string, port int) func(context.Context, engine, int) error {
+func apiLife(network string, port int) func(context.Context, engine, int) error {
 	return func(ctx context.Context, e engine, _ int) error { return e.api.life(ctx, network, port) }
 }
 
@@ -51,7 +65,7 @@ func (s *startCase) round(ctx context.Context, e engine, _ int) error {
 		s.ids = map[string]string{}
 	}
 	if s.ids[e.name] == "" {
-		id, err := e.api.create(ctx, "bridge", 18082, "true")
+		id, err := e.api.create(ctx, "bridge", onePort(18082), "true")
 		if err != nil {
 			return err
 		}

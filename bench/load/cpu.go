@@ -1,0 +1,32 @@
+package main
+
+import (
+	"bufio"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Fields of /proc/stat's first line that are no work: idle, iowait, steal, and
+// guest and guest_nice, which are counted in user and nice as well.
+var idleFields = map[int]bool{4: true, 5: true, 8: true, 9: true, 10: true}
+
+// busyCPU is the time that all CPUs have worked since boot. A tick is 10 ms
+// wherever Linux shows ticks to programs.
+func busyCPU() time.Duration {
+	f, err := os.Open("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	in := bufio.NewScanner(f)
+	in.Scan()
+	var ticks int64
+	for i, field := range strings.Fields(in.Text()) {
+		if n, err := strconv.ParseInt(field, 10, 64); err == nil && !idleFields[i] {
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}

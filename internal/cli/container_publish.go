@@ -1,0 +1,191 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/docker/cli/cli"
+	"github.com/docker/cli/cli/command"
+	"github.com/docker/cli/cli/command/completion"
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+
+	"isle/api"
+)
+
+type publishOptions struct {
+	from    []string
+	replace bool
+	format  string
+}
+
+func newPublishCommand(dockerCLI command.Cli) *cobra.Command {
+	var o publishOptions
+	cmd := &cobra.Command{
+		Use:   "publish [OPTIONS] CONTAINER [ADDRESS:|if=NAME:][HOST]:CONTAINER[/PROTO]...",
+		Short: "Publish ports of a container, also while it runs",
+		Long: "Publish ports of a container. A running one gets them at once, without a restart; another at its next start.\n" +
+			"HOST and CONTAINER are a port or ranges of equal length; without HOST any free port is taken.",
+		Example: `  isle publish web 8443:443                       publish port 443 as 8443 on every address of the host
+  isle publish web 127.0.0.1:8080:80 5353:53/udp  more than one
+  isle publish web if=tailscale0:80:80            on an interface, whatever its addresses are, also before it is there
+  isle publish web 9000:9000 --from 10.0.0.0/8    only for these sources
+  isle publish web-v2 8443:443 --replace          move the port here from the container that has it; nothing is refused meanwhile`,
+		Args:                  cli.RequiresMinArgs(2),
+		Annotations:           map[string]string{"aliases": "isle container publish, isle publish"},
+		ValidArgsFunction:     firstOnly(completion.ContainerNames(dockerCLI, true)),
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runPublish(cmd.Context(), dockerCLI, args[0], args[1:], o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&o.from, "from", nil, "Let only these addresses and prefixes connect")
+	f.BoolVar(&o.replace, "replace", false, "Take the ports over from the container that has them")
+	f.StringVar(&o.format, "format", "", `Format the output: "table" or "json"`)
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", formatJSON}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("from", cobra.NoFileCompletions)
+	return cmd
+}
+
+func newUnpublishCommand(dockerCLI command.Cli) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "unpublish [OPTIONS] CONTAINER [ADDRESS:|if=NAME:]PORT[/PROTO]...",
+		Short: "Take back published ports of a container, also while it runs",
+		Long:  "Take back published ports. PORT is that of the host, or a range. Connections through it end.",
+		Example: `  isle unpublish web 8443
+  isle unpublish web 127.0.0.1:8080 5353/udp
+  isle unpublish web if=tailscale0:80
+  isle unpublish web 20000-29999`,
+		Args:                  cli.RequiresMinArgs(2),
+		Annotations:           map[string]string{"aliases": "isle container unpublish, isle unpublish"},
+		ValidArgsFunction:     completePublished(dockerCLI),
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runUnpublish(cmd.Context(), dockerCLI, args[0], args[1:], format)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "", `Format the output: "table" or "json"`)
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", formatJSON}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func runPublish(ctx context.Context, dockerCLI command.Cli, ref string, ports []string, o publishOptions) error {
+	if err := checkFormat(o.format); err != nil {
+		return err
+	}
+	req := api.PublishRequest{Ports: withFrom(ports, o.from), Replace: o.replace}
+	var resp api.PortsResponse
+	if err := call(ctx, dockerCLI, http.MethodPost, "/containers/"+url.PathEscape(ref)+"/publish", req, &resp); err != nil {
+		return err
+	}
+	return printPorts(dockerCLI, o.format, resp, resp.Added)
+}
+
+func runUnpublish(ctx context.Context, dockerCLI command.Cli, ref string, ports []string, format string) error {
+	if err := checkFormat(format); err != nil {
+		return err
+	}
+	var resp api.PortsResponse
+	if err := call(ctx, dockerCLI, http.MethodPost, "/containers/"+url.PathEscape(ref)+"/unpublish", api.UnpublishRequest{Ports: ports}, &resp); err != nil {
+		return err
+	}
+	return printPorts(dockerCLI, format, resp, resp.Removed)
+}
+
+// withFrom writes an allow-list into ports.
+func withFrom(ports, from []string) []string {
+	if len(from) == 0 {
+		return ports
+	}
+	var out []string
+	for _, p := range ports {
+		out = append(out, p+";from="+strings.Join(from, ","))
+	}
+	return out
+}
+
+func printPorts(dockerCLI command.Cli, format string, resp api.PortsResponse, ports []api.Port) error {
+	for _, w := range resp.Warnings {
+		fmt.Fprintln(dockerCLI.Err(), "WARNING:", w)
+	}
+	if format == formatJSON {
+		return printJSON(dockerCLI.Out(), resp)
+	}
+	for _, p := range ports {
+		printPort(dockerCLI.Out(), p)
+	}
+	return nil
+}
+
+// printPort is a line as "isle port" has it, the other way round.
+func printPort(w io.Writer, p api.Port) {
+	side := net.JoinHostPort(p.Address, hostPorts(p))
+	switch {
+	case p.Interface != "":
+		side = "if=" + p.Interface + ":" + hostPorts(p)
+		if strings.Contains(p.Address, ":") {
+			side += " (IPv6)"
+		}
+	case p.Address == "":
+		side = hostPorts(p)
+	}
+	fmt.Fprintf(w, "%s -> %s/%s", side, row(p.ContainerPort, p.Count), p.Proto)
+	if p.From != "" {
+		fmt.Fprintf(w, " from %s", p.From)
+	}
+	fmt.Fprintln(w)
+}
+
+func hostPorts(p api.Port) string {
+	if p.HostPort == 0 {
+		return "(any)"
+	}
+	return row(p.HostPort, p.Count)
+}
+
+func row(first, count uint16) string {
+	if count > 1 {
+		return fmt.Sprintf("%d-%d", first, first+count-1)
+	}
+	return fmt.Sprint(first)
+}
+
+// firstOnly completes the first argument only.
+func firstOnly(complete cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(cmd, args, toComplete)
+	}
+}
+
+// completePublished completes a container, and then the ports that it publishes.
+func completePublished(dockerCLI command.Cli) cobra.CompletionFunc {
+	names := completion.ContainerNames(dockerCLI, true)
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return names(cmd, args, toComplete)
+		}
+		c, err := dockerCLI.Client().ContainerInspect(cmd.Context(), args[0], client.ContainerInspectOptions{})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		var ports []string
+		for p, bs := range c.Container.HostConfig.PortBindings {
+			for _, b := range bs {
+				if b.HostPort != "" {
+					ports = append(ports, b.HostPort+"/"+string(p.Proto()))
+				}
+			}
+		}
+		return ports, cobra.ShellCompDirectiveNoFileComp
+	}
+}

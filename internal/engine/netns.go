@@ -1,0 +1,166 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	apitypes "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"isle/internal/container"
+	"isle/internal/network"
+)
+
+// This file is about how long a network namespace lives. It is made when its
+// owner starts, and goes when its last user has ended: the owner may stop and
+// start as often as it likes while others are in it (--network container:NAME),
+// and finds its endpoints, addresses and ports again.
+//
+// Who uses a namespace is kept in its owner's entry (net, users), and follows
+// from the records: restore finds it out anew.
+
+// useLocked counts a container among the users of this one's namespace. net is held.
+func (c *entry) useLocked(id string) {
+	if c.users == nil {
+		c.users = map[string]struct{}{}
+	}
+	c.users[id] = struct{}{}
+}
+
+// ownerOf is the container whose namespace rec is in: itself, or through others
+// the one that it names. Nil: the namespace is not Isle's, or its owner is gone.
+func (e *Engine) ownerOf(rec container.Record) *entry {
+	c, err := e.find(e.filesOf(rec))
+	if err != nil || !ownSandbox(c.snapshot()) {
+		return nil
+	}
+	return c
+}
+
+// enterOwn opens the container's own namespace, or goes back into it when others
+// kept it alive.
+func (e *Engine) enterOwn(ctx context.Context, c *entry, req network.OpenRequest) (opened network.Opened, err error) {
+	c.net.Lock()
+	defer c.net.Unlock()
+	if _, _, perr := e.Networks.Published(req.ID); perr == nil {
+		opened, err = e.Networks.Reopen(ctx, req)
+	} else {
+		opened, err = e.Networks.Open(ctx, req)
+	}
+	if err == nil {
+		c.useLocked(req.ID)
+	}
+	return opened, err
+}
+
+// enterOther counts rec among the users of another container's namespace and
+// gives its path. That container need not run, if somebody else does who is in it.
+func (e *Engine) enterOther(rec container.Record) (string, error) {
+	target, err := e.find(rec.Host.NetworkMode.ConnectedContainer())
+	if err != nil {
+		return "", err
+	}
+	owner := e.ownerOf(target.snapshot())
+	if owner == nil { // the host's, or one that is not Isle's: found through the process
+		other, err := e.sharer("network", rec.Host.NetworkMode.ConnectedContainer())
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("/proc/%d/ns/net", other.State.Pid), nil
+	}
+	owner.net.Lock()
+	defer owner.net.Unlock()
+	if len(owner.users) == 0 {
+		_, err := e.sharer("network", rec.Host.NetworkMode.ConnectedContainer())
+		return "", errors.Join(err, conflict("cannot join network namespace of a non running container: %s", owner.snapshot().ID))
+	}
+	path, err := e.Networks.Path(owner.snapshot().ID)
+	if err != nil {
+		return "", fmt.Errorf("the network namespace of container %s: %w", owner.snapshot().Name, err)
+	}
+	owner.useLocked(rec.ID)
+	return path, nil
+}
+
+// leave takes rec from the users of its namespace. The last one closes it.
+func (e *Engine) leave(ctx context.Context, rec container.Record) error {
+	owner := e.ownerOf(rec)
+	if owner == nil {
+		return nil
+	}
+	owner.net.Lock()
+	defer owner.net.Unlock()
+	if delete(owner.users, rec.ID); len(owner.users) > 0 {
+		return nil
+	}
+	if err := e.Networks.Close(ctx, owner.snapshot().ID); err != nil {
+		return fmt.Errorf("close networks: %w", err)
+	}
+	return nil
+}
+
+// closeNetworks is the end of a run, as far as networks are concerned.
+func (e *Engine) closeNetworks(ctx context.Context, rec container.Record) error {
+	if err := e.leave(ctx, rec); err != nil {
+		return err
+	}
+	e.announceNetworks(ctx, rec, events.ActionDisconnect)
+	return nil
+}
+
+// countUsers finds out who is in which namespace, at a start of isled.
+func (e *Engine) countUsers() {
+	for _, c := range e.all() {
+		rec := c.snapshot()
+		if !rec.State.Alive() {
+			continue
+		}
+		if owner := e.ownerOf(rec); owner != nil {
+			owner.net.Lock()
+			owner.useLocked(rec.ID)
+			owner.net.Unlock()
+		}
+	}
+}
+
+// mayCutOff refuses the removal of a container whose namespace others are in.
+func (e *Engine) mayCutOff(c *entry) error {
+	c.net.Lock()
+	defer c.net.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(c.users)) {
+		if rec := c.snapshot(); id != rec.ID {
+			return conflict("cannot remove container %q: container %s is in its network; hint: remove that one first, or use --force, which cuts it off", "/"+rec.Name, e.nameOf(id))
+		}
+	}
+	return nil
+}
+
+// cutOff closes the namespace of a container that is removed, whoever is in it.
+func (e *Engine) cutOff(ctx context.Context, c *entry) error {
+	rec := c.snapshot()
+	c.net.Lock()
+	defer c.net.Unlock()
+	if c.users = nil; !e.isOpen(rec) {
+		return nil
+	}
+	if err := e.unplug(ctx, rec); err != nil {
+		return err
+	}
+	return e.Networks.Close(ctx, rec.ID)
+}
+
+// kept reports whether somebody is in the container's namespace.
+func (c *entry) kept() bool {
+	c.net.Lock()
+	defer c.net.Unlock()
+	return len(c.users) > 0
+}
+
+// hasNetwork: the container's namespace is there, because it runs or others do.
+func (e *Engine) hasNetwork(c *entry) bool {
+	rec := c.snapshot()
+	return rec.State.Status != apitypes.StateRemoving && (rec.State.Alive() || ownSandbox(rec) && c.kept())
+}

@@ -1,0 +1,260 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	apitypes "github.com/moby/moby/api/types/container"
+	networktypes "github.com/moby/moby/api/types/network"
+
+	"isle/api"
+	"isle/internal/container"
+)
+
+func publishing(bindings ...string) func(*container.CreateOptions) {
+	return func(o *container.CreateOptions) {
+		o.Host.PortBindings = networktypes.PortMap{}
+		for _, b := range bindings {
+			host, inside, _ := strings.Cut(b, ":")
+			p := networktypes.MustParsePort(inside)
+			o.Host.PortBindings[p] = append(o.Host.PortBindings[p], networktypes.PortBinding{HostPort: host})
+		}
+	}
+}
+
+// kept is what the container's configuration says of ports, and what "port" shows.
+func (w *world) kept(ref string) string {
+	w.t.Helper()
+	in, err := w.ContainerInspect(w.t.Context(), ref, false)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var parts []string
+	for p, bs := range in.HostConfig.PortBindings {
+		for _, b := range bs {
+			parts = append(parts, b.HostPort+":"+fmt.Sprint(p.Num()))
+		}
+	}
+	slices.Sort(parts)
+	shown := 0
+	for _, bs := range in.NetworkSettings.Ports {
+		shown += len(bs)
+	}
+	return fmt.Sprintf("%s|%s|%d", strings.Join(parts, " "), in.HostConfig.Annotations[AnnotationPublish], shown)
+}
+
+func (w *world) publish(ref string, ports ...string) (api.PortsResponse, error) {
+	return w.ContainerPublish(w.t.Context(), ref, api.PublishRequest{Ports: ports})
+}
+
+func (w *world) unpublish(ref string, ports ...string) error {
+	_, err := w.ContainerUnpublish(w.t.Context(), ref, api.UnpublishRequest{Ports: ports})
+	return err
+}
+
+// TestPublish: a container that runs and one that does not come to the same
+// configuration, which a new start and a container made from it are given.
+func TestPublish(t *testing.T) {
+	for _, running := range []bool{true, false} {
+		w := newWorld(t)
+		w.create("web", publishing("8080:80"))
+		if running {
+			w.start("web")
+		}
+		got, err := w.publish("web", "8443:443", "if=eth0:81:81", "90:90;from=10.0.0.0/8")
+		if err != nil || len(got.Added) != 3 {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		is := w.kept("web")
+		for _, want := range []string{"8080:80 8443:443|", "if=eth0:81:81/tcp", "90:90/tcp;from=10.0.0.0/8"} {
+			if !strings.Contains(is, want) {
+				t.Errorf("running %t: %s, want %s", running, is, want)
+			}
+		}
+		if running {
+			w.stopNow("web")
+		}
+		w.start("web")
+		if is := w.kept("web"); !strings.HasSuffix(is, "|4") {
+			t.Errorf("running %t: after a start: %s", running, is)
+		}
+		if !running {
+			w.stopNow("web")
+		}
+		if err := w.unpublish("web", "8080", "if=eth0:81", "90"); err != nil {
+			t.Fatal(err)
+		}
+		if is := w.kept("web"); !strings.HasPrefix(is, "8443:443||") {
+			t.Errorf("running %t: %s", running, is)
+		}
+		if _, err := w.publish("web", "8443:444"); !running && !errdefs.IsConflict(err) {
+			t.Errorf("one host port twice: %v", err)
+		}
+		if err := w.unpublish("web", "8080"); !errdefs.IsNotFound(err) {
+			t.Errorf("running %t: what is not published: %v", running, err)
+		}
+	}
+}
+
+// TestPublishAll: one port of --publish-all that is taken back stays away.
+func TestPublishAll(t *testing.T) {
+	w := newWorld(t)
+	w.create("web", func(o *container.CreateOptions) {
+		o.Config.ExposedPorts = networktypes.PortSet{networktypes.MustParsePort("80/tcp"): {}, networktypes.MustParsePort("81/udp"): {}}
+		o.Host.PublishAllPorts = true
+	})
+	w.start("web")
+	if _, err := w.publish("web", "9000:90"); err != nil {
+		t.Fatal(err)
+	}
+	if in, _ := w.ContainerInspect(t.Context(), "web", false); !in.HostConfig.PublishAllPorts || w.kept("web") != "9000:90||3" {
+		t.Errorf("one more, and all is not all any more: %s", w.kept("web"))
+	}
+	if err := w.unpublish("web", "32768/tcp"); err != nil {
+		t.Fatal(err)
+	}
+	if in, _ := w.ContainerInspect(t.Context(), "web", false); in.HostConfig.PublishAllPorts || w.kept("web") != "9000:90 :81||2" {
+		t.Errorf("%s, all: %t", w.kept("web"), in.HostConfig.PublishAllPorts)
+	}
+}
+
+// TestReplaceMovesTheRecords: the port is in the configuration of one container.
+func TestReplaceMovesTheRecords(t *testing.T) {
+	w := newWorld(t)
+	w.create("blue", publishing("8080:80", "8081:81"))
+	w.create("green")
+	w.start("blue")
+	if _, err := w.ContainerPublish(t.Context(), "green", api.PublishRequest{Ports: []string{"8080:80"}, Replace: true}); !errdefs.IsConflict(err) {
+		t.Errorf("moved to a container that does not run: %v", err)
+	}
+	w.start("green")
+	got, err := w.ContainerPublish(t.Context(), "green", api.PublishRequest{Ports: []string{"8080:80"}, Replace: true})
+	if err != nil || len(got.Added) != 1 || len(got.Removed) != 1 || got.Removed[0].Container != "blue" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if blue, green := w.kept("blue"), w.kept("green"); blue != "8081:81||1" || green != "8080:80||1" {
+		t.Errorf("blue %s, green %s", blue, green)
+	}
+}
+
+// TestPublishCannotBeRecorded: then the ports are as they were.
+func TestPublishCannotBeRecorded(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("web", publishing("8080:80"))
+	w.start("web")
+	w.store.fail = errors.New("the disk is full")
+	_, err := w.publish("web", "9000:90")
+	w.store.fail = nil
+	if err == nil || w.kept("web") != "8080:80||1" || len(w.networks.ports[id]) != 1 {
+		t.Errorf("%v, %s; in the namespace: %v", err, w.kept("web"), w.networks.ports[id])
+	}
+}
+
+// TestPublishRecordLost: isled died between the change and its record.
+func TestPublishRecordLost(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("web", publishing("8080:80"))
+	w.start("web")
+	w.networks.ports[id] = append(w.networks.ports[id], w.networks.ports[id][0])
+	w.networks.ports[id][1].HostPort, w.networks.ports[id][1].ContainerPort = 9000, 90
+	w.stop()
+	w.boot()
+	if is := w.kept("web"); is != "8080:80 9000:90||2" {
+		t.Errorf("%s", is)
+	}
+}
+
+// TestUpdatePorts: PortBindings of the update endpoint are all ports there shall
+// be; without them they stay; the annotation's stay anyhow.
+func TestUpdatePorts(t *testing.T) {
+	for _, running := range []bool{true, false} {
+		w := newWorld(t)
+		w.create("web", publishing("8080:80"), func(o *container.CreateOptions) {
+			o.Host.Annotations = map[string]string{AnnotationPublish: "if=eth0:81:81/tcp"}
+		})
+		if running {
+			w.start("web")
+		}
+		update := func(pm networktypes.PortMap) error {
+			_, err := w.ContainerUpdate(t.Context(), "web", container.UpdateOptions{PortBindings: pm})
+			return err
+		}
+		one := networktypes.PortMap{networktypes.MustParsePort("443/tcp"): {{HostPort: "8443"}}}
+		for _, c := range []struct {
+			pm   networktypes.PortMap
+			want string
+		}{{nil, "8080:80|if=eth0:81:81/tcp|"}, {one, "8443:443|if=eth0:81:81/tcp|"}, {networktypes.PortMap{}, "|if=eth0:81:81/tcp|"}} {
+			if err := update(c.pm); err != nil || !strings.HasPrefix(w.kept("web"), c.want) {
+				t.Errorf("running %t: %v: %v, %s; want %s", running, c.pm, err, w.kept("web"), c.want)
+			}
+		}
+		for _, bad := range []networktypes.PortMap{
+			{networktypes.MustParsePort("80/tcp"): {{HostPort: "x"}}}, {networktypes.MustParsePort("80/icmp"): {{HostPort: "80"}}},
+		} {
+			if err := update(bad); !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%v: %v", bad, err)
+			}
+		}
+		if running {
+			w.networks.portsErr = errdefs.ErrConflict
+			if err := update(one); !errdefs.IsConflict(err) || !strings.HasPrefix(w.kept("web"), "|if=eth0") {
+				t.Errorf("a conflict: %v, %s", err, w.kept("web"))
+			}
+			w.networks.portsErr = nil
+		}
+	}
+	w := newWorld(t)
+	w.create("hh", in("host"))
+	_, err := w.ContainerUpdate(t.Context(), "hh", container.UpdateOptions{PortBindings: networktypes.PortMap{networktypes.MustParsePort("80/tcp"): {{}}}})
+	if !errdefs.IsInvalidArgument(err) {
+		t.Errorf("on the host's network: %v", err)
+	}
+}
+
+// TestPublishNowhere: why not, in words.
+func TestPublishNowhere(t *testing.T) {
+	w := newWorld(t)
+	w.create("hh", in("host"))
+	w.create("nn", in("none"))
+	w.create("cc", in("container:nn"))
+	w.create("pp", in("ns:/proc/self/ns/net"))
+	for ref, text := range map[string]string{"hh": "host's network", "nn": "on no network", "cc": "shares the network of container", "pp": "not Isle's"} {
+		if _, err := w.publish(ref, "8080:80"); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	if _, err := w.publish("nobody", "8080:80"); !errdefs.IsNotFound(err) {
+		t.Errorf("nobody: %v", err)
+	}
+	if _, err := w.publish("hh"); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("no port: %v", err)
+	}
+	for _, bad := range []string{"isle.publish", "if=:80:80", "80:80;from=x"} {
+		opts := container.CreateOptions{Config: &apitypes.Config{Image: "toolbox"}, Host: &apitypes.HostConfig{Annotations: map[string]string{AnnotationPublish: bad}}}
+		if _, err := w.ContainerCreate(t.Context(), opts); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), AnnotationPublish) {
+			t.Errorf("annotation %q: %v", bad, err)
+		}
+	}
+}
+
+// TestConnectFromNone: a container that began without a network gets one live.
+func TestConnectFromNone(t *testing.T) {
+	w := newWorld(t)
+	w.create("nn", in("none"))
+	w.start("nn")
+	if err := w.NetworkConnect(t.Context(), "app", networktypes.ConnectRequest{Container: "nn"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.publish("nn", "8080:80"); err != nil {
+		t.Errorf("it is on a network now: %v", err)
+	}
+	w.create("hh", in("host"))
+	w.start("hh")
+	if err := w.NetworkConnect(t.Context(), "app", networktypes.ConnectRequest{Container: "hh"}); !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "host's network") {
+		t.Errorf("out of the host's network: %v", err)
+	}
+}

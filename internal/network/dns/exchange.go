@@ -1,0 +1,140 @@
+package dns
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	udpPatience = 2 * time.Second // with one datagram
+	tcpPatience = 3 * time.Second // with one connection
+	forgeries   = 16              // datagrams that are not the answer, before TCP is tried
+)
+
+var (
+	errForged = errors.New("too many answers to other questions")
+	errBad    = errors.New("malformed answer")
+)
+
+var datagrams = sync.Pool{New: func() any { return new([maxUDP]byte) }}
+
+// exchange puts q to one server. One that does not know EDNS is asked without,
+// and what does not fit into a datagram is asked for by TCP.
+func exchange(ctx context.Context, at netip.AddrPort, tcp bool, q *query, plain bool) (e *entry, spare bool, err error) {
+	e, err = once(ctx, at, tcp, q, plain)
+	if err == nil && !plain && (e.rcode == formErr || e.rcode == notImp || e.rcode == badVers) {
+		if second, err := once(ctx, at, tcp, q, true); err == nil && second.rcode != e.rcode {
+			e, spare, plain = second, true, true
+		}
+	}
+	if !tcp && err == nil && e.truncated {
+		if whole, err := once(ctx, at, true, q, plain); err == nil {
+			return whole, spare, nil
+		}
+	}
+	return e, spare, err
+}
+
+// once asks from a socket of its own, so that its port is hard to guess.
+func once(ctx context.Context, at netip.AddrPort, tcp bool, q *query, plain bool) (*entry, error) {
+	network, patience := "udp", udpPatience
+	if tcp {
+		network, patience = "tcp", tcpPatience
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c, err := new(net.Dialer).DialContext(ctx, network, at.String())
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	m := q.outgoing(plain)
+	if tcp {
+		return stream(c, m)
+	}
+	return datagram(c, m)
+}
+
+// outgoing is the question as it leaves: nothing of the client's is in it but
+// the question and what it wants to hear of signatures.
+func (q *query) outgoing(plain bool) []byte {
+	b := binary.BigEndian.AppendUint16(nil, uint16(rand.Uint32()))
+	b = binary.BigEndian.AppendUint16(b, bitRD|bitAD|q.flags&bitCD)
+	b = append(b, 0, 1, 0, 0, 0, 0, 0, 1)
+	b = append(b, q.wire...)
+	if plain {
+		b[11] = 0
+		return b
+	}
+	return appendOPT(b, q.do, 0)
+}
+
+// datagram passes over what is not the answer: it may be forged, or late.
+func datagram(c net.Conn, m []byte) (*entry, error) {
+	if _, err := c.Write(m); err != nil {
+		return nil, err
+	}
+	buf := datagrams.Get().(*[maxUDP]byte)
+	defer datagrams.Put(buf)
+	for range forgeries {
+		n, err := c.Read(buf[:])
+		if err != nil {
+			return nil, err
+		}
+		if e, err := readAnswer(buf[:n], m); err == nil {
+			return e, nil
+		}
+	}
+	return nil, errForged
+}
+
+func stream(c net.Conn, m []byte) (*entry, error) {
+	if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)); err != nil {
+		return nil, err
+	}
+	var size [2]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return nil, err
+	}
+	b := make([]byte, binary.BigEndian.Uint16(size[:]))
+	if _, err := io.ReadFull(c, b); err != nil {
+		return nil, err
+	}
+	return readAnswer(b, m)
+}
+
+// readAnswer takes b if it is the answer to the question m, as a copy.
+func readAnswer(b, m []byte) (*entry, error) {
+	if len(b) < headerLen || b[0] != m[0] || b[1] != m[1] || b[2]&0x80 == 0 || b[2]&(opcodes>>8) != 0 {
+		return nil, errBad
+	}
+	end, _ := skipName(m, headerLen)
+	end += 4
+	rcode := int(b[3] & rcodes)
+	if binary.BigEndian.Uint16(b[4:]) == 0 && rcode != noError && rcode != nxDomain {
+		return &entry{rcode: rcode}, nil // some repeat no question when they refuse it
+	}
+	if binary.BigEndian.Uint16(b[4:]) != 1 || len(b) < end || !sameQuestion(b[headerLen:end], m[headerLen:end]) {
+		return nil, errBad
+	}
+	e, err := newEntry(b, end)
+	if err != nil {
+		return nil, fmt.Errorf("answer from the name server: %w", err)
+	}
+	return e, nil
+}
+
+func sameQuestion(a, b []byte) bool {
+	name := len(a) - 4
+	return bytes.Equal(a[name:], b[name:]) && bytes.EqualFold(a[:name], b[:name])
+}

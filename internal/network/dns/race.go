@@ -1,0 +1,133 @@
+package dns
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	patience  = 4 * time.Second // for all servers; the C library musl waits for 5
+	exchanges = 4096            // at a time, of all clients
+	repeats   = 512             // of these, until nobody is asked twice
+)
+
+// race is one question on its way to several servers. What was begun is not
+// ended when another server has won: how it ends says how the server is.
+type race struct {
+	s       *Server
+	q       *query
+	ahead   []attempt
+	running []result // begun and not ended; e and err are not set
+	ended   chan result
+	worst   *entry // an answer that helps nobody, if there is no better
+}
+
+type result struct {
+	attempt
+	began time.Time
+	e     *entry
+	err   error
+}
+
+// race asks the servers as plan says, the next one at once when one fails. The
+// first answer that helps ends it; nil: there was none at all.
+func (s *Server) race(ctx context.Context, servers []netip.AddrPort, q *query) *entry {
+	ahead := plan(s.health.states(servers), time.Now())
+	r := &race{s: s, q: q, ahead: ahead, ended: make(chan result, len(ahead))}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	begin := time.Now()
+	for len(r.ahead)+len(r.running) > 0 {
+		var due <-chan time.Time
+		if len(r.ahead) > 0 {
+			wait := r.ahead[0].when - time.Since(begin)
+			if wait <= 0 || len(r.running) == 0 {
+				r.start()
+				continue
+			}
+			due = time.After(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return r.worst
+		case <-due:
+		case res := <-r.ended:
+			if r.end(res) {
+				return res.e
+			}
+		}
+	}
+	return r.worst
+}
+
+func (r *race) start() {
+	a := r.ahead[0]
+	r.ahead = r.ahead[1:]
+	begun := result{attempt: a, began: time.Now()}
+	r.running = append(r.running, begun)
+	s, q, ended := r.s, r.q, r.ended
+	if n := s.exchanging.Add(1); n > exchanges || a.again && n > repeats {
+		s.exchanging.Add(-1)
+		begun.err = errBusy
+		ended <- begun
+		return
+	}
+	s.wg.Go(func() {
+		defer s.exchanging.Add(-1)
+		begun.e, begun.err = s.try(a, q)
+		ended <- begun
+	})
+}
+
+// try makes one attempt and remembers how the server did.
+func (s *Server) try(a attempt, q *query) (*entry, error) {
+	s.health.asking(a.at, a.tcp)
+	begin := time.Now()
+	e, spare, err := exchange(s.life, a.at, a.tcp, q, s.health.plain(a.at))
+	switch {
+	case s.life.Err() != nil:
+	case err != nil:
+		s.note(a, s.health.failed(a.at, a.tcp))
+	default:
+		s.note(a, s.health.answered(a.at, a.tcp, time.Since(begin)))
+	}
+	if spare {
+		s.health.spare(a.at)
+	}
+	return e, err
+}
+
+// note logs what an administrator may want to know.
+func (s *Server) note(a attempt, t turn) {
+	switch t {
+	case died:
+		s.Log.Warn("a name server does not answer; others are asked first from now on", "server", a.at)
+	case cameBack:
+		s.Log.Info("a name server answers again", "server", a.at)
+	}
+}
+
+// end takes the result of an attempt; true: it is what was wanted.
+func (r *race) end(res result) bool {
+	r.running = slices.DeleteFunc(r.running, func(b result) bool { return b.attempt == res.attempt && b.began.Equal(res.began) })
+	if res.err == nil && res.e.usable() && !res.e.truncated {
+		for _, b := range r.running {
+			if res.began.Sub(b.began) >= deadStart {
+				r.s.note(b.attempt, r.s.health.late(b.at, b.tcp))
+			}
+		}
+		return true
+	}
+	if res.err == nil && (r.worst == nil || res.e.usable()) {
+		r.worst = res.e
+	}
+	// A server that has answered will not say anything else; one that refuses
+	// datagrams may still take a connection.
+	r.ahead = slices.DeleteFunc(r.ahead, func(a attempt) bool { return a.at == res.at && (res.err == nil || a.tcp == res.tcp) })
+	if len(r.ahead) > 0 {
+		r.ahead[0].when = 0
+	}
+	return false
+}

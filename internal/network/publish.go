@@ -1,0 +1,337 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+
+	"isle/internal/ids"
+	"isle/internal/netspec"
+	"isle/internal/network/publish"
+	"isle/internal/store"
+)
+
+// This file is about the published ports of sandboxes. They belong to the
+// sandbox, not to an endpoint: they stay when it changes networks, and lead to
+// whichever endpoint can carry them.
+
+// Events of ports, beside Docker's own of networks.
+const (
+	ActionPublish   events.Action = "publish"
+	ActionUnpublish events.Action = "unpublish"
+)
+
+// Ports is what became of a change of published ports.
+type Ports struct {
+	Added, Removed []Publish
+	Lost           map[string][]Publish // by other sandboxes, to this one
+	Warnings       []string
+}
+
+// Publish gives a sandbox that is open more ports. What it has already is no
+// change.
+func (m *Manager) Publish(ctx context.Context, sandboxID string, want PortRequest) (Ports, error) {
+	return m.changePorts(ctx, sandboxID, func(sb *sandbox, reqs []publish.Request) (portChange, error) {
+		return portChange{reqs: publish.Missing(reqs, mappings(sb.Publish))}, nil
+	}, want)
+}
+
+// Replace is Publish, but takes ports over from whichever sandbox has them at
+// the very same address, this one included, in one change: no connection finds
+// nobody there.
+func (m *Manager) Replace(ctx context.Context, sandboxID string, want PortRequest) (Ports, error) {
+	return m.changePorts(ctx, sandboxID, func(sb *sandbox, reqs []publish.Request) (portChange, error) {
+		return portChange{reqs: publish.Missing(reqs, mappings(sb.Publish)), take: true}, nil
+	}, want)
+}
+
+// Unpublish takes ports from a sandbox that is open. Class NotFound when one of
+// the selectors matches nothing; then nothing is changed.
+func (m *Manager) Unpublish(ctx context.Context, sandboxID string, which []publish.Selector) (Ports, error) {
+	return m.changePorts(ctx, sandboxID, func(sb *sandbox, _ []publish.Request) (c portChange, err error) {
+		for _, s := range which {
+			hit := s.Select(mappings(sb.Publish))
+			if len(hit) == 0 {
+				return c, fmt.Errorf("container %s does not publish %s: %w", sb.Name, s, errdefs.ErrNotFound)
+			}
+			c.drop = append(c.drop, hit...)
+		}
+		return c, nil
+	}, PortRequest{})
+}
+
+// SetPorts gives a sandbox that is open exactly these ports. Those that it has
+// already are not touched.
+func (m *Manager) SetPorts(ctx context.Context, sandboxID string, want PortRequest) (Ports, error) {
+	return m.changePorts(ctx, sandboxID, func(sb *sandbox, reqs []publish.Request) (c portChange, err error) {
+		c.reqs, c.drop = publish.Difference(reqs, mappings(sb.Publish))
+		return c, nil
+	}, want)
+}
+
+// Published are the settled ports of a sandbox that is open, and how "inspect"
+// shows those that an endpoint carries.
+func (m *Manager) Published(sandboxID string) ([]Publish, network.PortMap, error) {
+	sb, err := m.sandbox(sandboxID)
+	if err != nil {
+		return nil, nil, err
+	}
+	return sb.Publish, sb.shown(), nil
+}
+
+// shown leaves out ports that lead nowhere: the sandbox is on no network that
+// could carry them.
+func (sb *sandbox) shown() network.PortMap {
+	var all []publish.Mapping
+	for _, pl := range sb.places {
+		all = append(all, mappings(pl.Publish)...)
+	}
+	return publish.Show(publish.Join(all))
+}
+
+// portChange is what is to become of a sandbox's ports.
+type portChange struct {
+	drop []publish.Mapping
+	reqs []publish.Request
+	take bool
+}
+
+func (m *Manager) changePorts(ctx context.Context, id string, plan func(*sandbox, []publish.Request) (portChange, error), want PortRequest) (out Ports, err error) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	sb, err := m.sandboxLocked(id)
+	if err != nil {
+		return out, err
+	}
+	reqs, warnings, err := m.portRequests(sb.Sandbox, sb.places, want)
+	if err != nil {
+		return out, err
+	}
+	if sb.NS == "" && len(reqs) > 0 {
+		return out, fmt.Errorf("container %s is on the host's network: its ports are the host's, nothing can be published: %w", sb.Name, errdefs.ErrInvalidArgument)
+	}
+	c, err := plan(sb, reqs)
+	if err != nil {
+		return out, err
+	}
+	out.Warnings = warnings
+	return out, m.settlePorts(ctx, sb, c, &out)
+}
+
+// settlePorts claims, commits all sandboxes that the change is about as one, and
+// tells.
+func (m *Manager) settlePorts(ctx context.Context, sb *sandbox, c portChange, out *Ports) error {
+	if len(c.drop)+len(c.reqs) == 0 {
+		return nil
+	}
+	s, err := m.Ports.Change(sb.ID, c.drop, c.reqs, c.take, m.x.containerName)
+	if err != nil {
+		return err
+	}
+	old, now := m.settled(sb, c, s)
+	if err := m.commitPorts(ctx, old, now); err != nil {
+		s.Undo()
+		return fmt.Errorf("publish ports of container %s: %w", sb.Name, err)
+	}
+	s.Commit()
+	out.Lost = map[string][]Publish{}
+	for i, sb := range now {
+		m.became(sb.ID, sb)
+		added, removed := m.tellPorts(old[i], sb)
+		if i == 0 {
+			out.Added, out.Removed = added, removed
+		} else {
+			out.Lost[sb.ID] = removed
+		}
+	}
+	return nil
+}
+
+// settled are the sandboxes that s is about, before and after; sb is the first.
+func (m *Manager) settled(sb *sandbox, c portChange, s *publish.Settlement) (old, now []*sandbox) {
+	mine := publish.Without(publish.Without(mappings(sb.Publish), c.drop), s.Got)
+	old = []*sandbox{sb}
+	now = []*sandbox{m.withPorts(sb, append(mine, s.Got...))}
+	for _, id := range slices.Sorted(maps.Keys(s.Lost)) {
+		if loser := m.x.sandboxes[id]; loser != nil {
+			old = append(old, loser)
+			now = append(now, m.withPorts(loser, publish.Without(mappings(loser.Publish), s.Lost[id])))
+		}
+	}
+	return old, now
+}
+
+func (m *Manager) withPorts(sb *sandbox, ms []publish.Mapping) *sandbox {
+	rec := sb.Sandbox
+	rec.Publish = publishes(publish.Join(ms))
+	return m.assemble(rec, sb.places)
+}
+
+// commitPorts writes what sandboxes have now instead of before.
+func (m *Manager) commitPorts(ctx context.Context, old, now []*sandbox) error {
+	return m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
+		for _, sb := range old {
+			for _, p := range sb.Publish {
+				holds.Delete(tx, holdKey(p))
+			}
+		}
+		units := map[string]netspec.State{}
+		for _, sb := range now {
+			if err := m.putSandbox(tx, sb); err != nil {
+				return nil, err
+			}
+			s, err := m.planner().sandbox(sb.Sandbox, sb.places)
+			if err != nil {
+				return nil, err
+			}
+			units[sandboxUnit(sb.ID)] = s
+		}
+		return units, nil
+	})
+}
+
+func putHolds(tx store.Tx, id string, ports []Publish) error {
+	for _, p := range ports {
+		if holder, err := holds.Get(tx, holdKey(p)); err == nil {
+			if holder == id {
+				continue
+			}
+			return fmt.Errorf("host port %s/%d belongs to container %s: %w", p.Proto, p.HostPort, ids.Short(holder), errdefs.ErrConflict)
+		}
+		if err := holds.Put(tx, holdKey(p), id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellPorts emits an event for each row of ports that came or went.
+func (m *Manager) tellPorts(old, sb *sandbox) (added, removed []Publish) {
+	added, removed = less(sb.Publish, old.Publish), less(old.Publish, sb.Publish)
+	for _, p := range removed {
+		m.tellPort(ActionUnpublish, old, p)
+	}
+	for _, p := range added {
+		m.tellPort(ActionPublish, sb, p)
+	}
+	return added, removed
+}
+
+// less is what of a is not in b, port by port.
+func less(a, b []Publish) []Publish {
+	have := map[publish.Mapping]bool{}
+	for p := range publish.Each(mappings(b)) {
+		have[p] = true
+	}
+	var out []publish.Mapping
+	for p := range publish.Each(mappings(a)) {
+		if !have[p] {
+			out = append(out, p)
+		}
+	}
+	return publishes(publish.Join(out))
+}
+
+func (m *Manager) tellPort(a events.Action, sb *sandbox, p Publish) {
+	if m.Events == nil {
+		return
+	}
+	attrs := map[string]string{
+		"container": sb.ID, "name": sb.Name, "proto": p.Proto, "hostIP": p.HostIP.String(), "hostPort": strconv.Itoa(int(p.HostPort)),
+		"containerPort": strconv.Itoa(int(p.ContainerPort)), "count": strconv.Itoa(int(p.Count)),
+	}
+	if p.Iface != "" {
+		attrs["interface"] = p.Iface
+	}
+	if p.From != "" {
+		attrs["from"] = p.From
+	}
+	m.Events.Publish(events.Message{Type: events.NetworkEventType, Action: a, Actor: events.Actor{ID: m.carrierOf(sb, p), Attributes: attrs}})
+}
+
+// carrierOf is the network that p's row leads through; "": none.
+func (m *Manager) carrierOf(sb *sandbox, p Publish) string {
+	for _, pl := range sb.places {
+		for _, q := range pl.Publish {
+			if q.Proto == p.Proto && q.HostIP == p.HostIP && q.Iface == p.Iface && q.HostPort <= p.HostPort && p.HostPort-q.HostPort < q.Count {
+				return pl.net.ID
+			}
+		}
+	}
+	return ""
+}
+
+// claim settles the ports of a sandbox that is to be.
+func (m *Manager) claim(rec *Sandbox, drafts []draft, want PortRequest) (warnings []string, err error) {
+	var places []place
+	for _, dr := range drafts {
+		places = append(places, dr.place)
+	}
+	reqs, warnings, err := m.portRequests(*rec, sorted(places), want)
+	if err != nil || len(reqs) == 0 {
+		return nil, err
+	}
+	if rec.NS == "" {
+		return []string{"Published ports are discarded when using host network mode"}, nil
+	}
+	got, err := m.Ports.Claim(rec.ID, reqs, m.x.containerName)
+	rec.Publish = publishes(got)
+	return warnings, err
+}
+
+// portRequests reads what is wanted of a sandbox with these places, in order.
+func (m *Manager) portRequests(rec Sandbox, places []place, want PortRequest) (reqs []publish.Request, warnings []string, err error) {
+	d := publish.Defaults{HostIP: m.Config.HostBinding, IPv6: m.host.IPv6}
+	able, isolated := false, len(places) > 0
+	for _, pl := range places {
+		drv, err := m.planner().driver(*pl.net)
+		if err != nil {
+			return nil, nil, err
+		}
+		isolated = isolated && !drv.Caps().IPAM
+		if drv.Caps().Publish && !pl.net.Internal && !able {
+			if able = true; pl.net.Options[OptHostBinding] != "" {
+				if d.HostIP, err = hostBinding(*pl.net, d.HostIP); err != nil {
+					return nil, nil, err
+				}
+			}
+		}
+	}
+	if reqs, err = publish.Parse(want.Bindings, want.Specs, d); err != nil || len(reqs) == 0 || rec.NS == "" {
+		return reqs, nil, err
+	}
+	switch {
+	case isolated:
+		return nil, nil, fmt.Errorf("ports cannot be published: network %s has no addresses (hint: leave out --network %s, or -p): %w",
+			places[0].net.Name, places[0].net.Name, errdefs.ErrInvalidArgument)
+	case !able && len(places) == 0:
+		warnings = append(warnings, "Published ports cannot be reached while the container is on no network")
+	case !able:
+		warnings = append(warnings, "Published ports cannot be reached while the container is on internal networks only")
+	}
+	return reqs, warnings, nil
+}
+
+// forward tells the sockets that hold ports where the container is now.
+func (m *Manager) forward(sb *sandbox) {
+	carried := map[Publish]bool{}
+	for _, pl := range sb.places {
+		t := publish.Target{V4: pl.Addr(true), V6: pl.Addr(false)}
+		for _, p := range pl.Publish {
+			carried[p] = true
+			m.Ports.Forward(sb.ID, publish.Mapping(p), t.Any(p.HostIP))
+		}
+	}
+	for _, p := range sb.Publish {
+		if !carried[p] {
+			m.Ports.Forward(sb.ID, publish.Mapping(p), netip.Addr{})
+		}
+	}
+}

@@ -1,0 +1,368 @@
+package publish_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+	"pgregory.net/rapid"
+
+	"isle/internal/network/publish"
+)
+
+// holder keeps which ports have a socket.
+type holder struct {
+	open    map[string]*socket
+	checked []publish.Mapping
+	refuse  func(netip.AddrPort) error
+}
+
+type socket struct {
+	h    *holder
+	name string
+	way  publish.Way
+}
+
+func (h *holder) Hold(proto string, a netip.AddrPort) (publish.Held, error) {
+	if h.refuse != nil {
+		if err := h.refuse(a); err != nil {
+			return nil, err
+		}
+	}
+	name := proto + " " + a.String()
+	if h.open[name] != nil {
+		return nil, fmt.Errorf("%s has a socket already: %w", name, errdefs.ErrConflict)
+	}
+	if h.open == nil {
+		h.open = map[string]*socket{}
+	}
+	h.open[name] = &socket{h: h, name: name}
+	return h.open[name], nil
+}
+
+func (h *holder) Check(m publish.Mapping) error { h.checked = append(h.checked, m); return nil }
+func (h *holder) Close()                        {}
+func (s *socket) Forward(w publish.Way)         { s.way = w }
+func (s *socket) Close() error {
+	if s.h.open[s.name] != s {
+		return errors.New("closed twice")
+	}
+	delete(s.h.open, s.name)
+	return nil
+}
+
+func specs(t *testing.T, texts ...string) []publish.Request {
+	t.Helper()
+	all, err := publish.ParseSpecs(strings.Join(texts, "\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reqs, err := publish.Parse(nil, all, publish.Defaults{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reqs
+}
+
+func mustClaim(t *testing.T, tab *publish.Table, owner string, texts ...string) []publish.Mapping {
+	t.Helper()
+	got, err := tab.Claim(owner, specs(t, texts...), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// TestTakeOver: a port changes hands with the socket that holds it, and comes
+// back with it when the change comes to nothing.
+func TestTakeOver(t *testing.T) {
+	h := &holder{}
+	tab := &publish.Table{Holder: h}
+	mustClaim(t, tab, "blue", "8000-8009:80-89")
+	before := h.open["tcp 0.0.0.0:8004"]
+	for _, undo := range []bool{true, false} {
+		s, err := tab.Change("green", nil, specs(t, "8004-8005:90-91", "8080:80"), true, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(s.Got, s.Lost); got != "[{tcp 0.0.0.0  8004 2 90 } {tcp 0.0.0.0  8080 1 80 }] map[blue:[{tcp 0.0.0.0  8004 2 84 }]]" {
+			t.Errorf("settled: %s", got)
+		}
+		if h.open["tcp 0.0.0.0:8004"] != before {
+			t.Error("the socket was opened anew: for a moment anybody could have had the port")
+		}
+		if undo {
+			s.Undo()
+		} else {
+			s.Commit()
+		}
+		owner := map[bool]string{true: "blue", false: "green"}[undo]
+		_, err = tab.Claim("x", specs(t, "8004:1"), name)
+		if err == nil || !strings.Contains(err.Error(), "container <"+owner+"> has") {
+			t.Errorf("undo %t: %v", undo, err)
+		}
+		if (h.open["tcp 0.0.0.0:8080"] != nil) == undo {
+			t.Errorf("undo %t: sockets %v", undo, h.open)
+		}
+	}
+	tab.Release("blue", []publish.Mapping{{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 8000, Count: 10}})
+	if len(h.open) != 3 {
+		t.Errorf("of blue only its own goes: %v", h.open)
+	}
+}
+
+// TestTakeOverAtOtherAddress: who has the port at a wider address keeps it.
+func TestTakeOverAtOtherAddress(t *testing.T) {
+	tab := &publish.Table{}
+	mustClaim(t, tab, "web", "8080:80")
+	_, err := tab.Change("x", nil, specs(t, "127.0.0.1:8080:80"), true, name)
+	if !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "container <web> has 0.0.0.0:8080/tcp") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestInterfaces: an interface collides with itself and with every address, not
+// with a single one.
+func TestInterfaces(t *testing.T) {
+	for _, c := range []struct {
+		have, want string
+		free       bool
+	}{
+		{"if=eth0:80:80", "if=eth0:80:81", false},
+		{"if=eth0:80:80", "if=eth1:80:80", true},
+		{"if=eth0:80:80", "127.0.0.1:80:80", true},
+		{"if=eth0:80:80", "192.0.2.1:80:80", true},
+		{"192.0.2.1:80:80", "if=eth0:80:80", true},
+		{"if=eth0:80:80", "80:80", false},
+		{"80:80", "if=eth0:80:80", false},
+		{"if=eth0:80:80", "[::]:80:80", true}, // no IPv6 here
+	} {
+		h := &holder{}
+		tab := &publish.Table{Holder: h}
+		mustClaim(t, tab, "a", c.have)
+		_, err := tab.Claim("b", specs(t, c.want), name)
+		if (err == nil) != c.free || err != nil && !errdefs.IsConflict(err) {
+			t.Errorf("%s, then %s: %v; free: %t", c.have, c.want, err, c.free)
+		}
+		for s := range h.open {
+			if strings.HasPrefix(c.have, "if=") && strings.HasPrefix(c.want, "if=") {
+				t.Errorf("%s and %s: socket %s, though the interface may not be there", c.have, c.want, s)
+			}
+		}
+	}
+}
+
+// TestLongRows: ten thousand ports cost one question and no socket.
+func TestLongRows(t *testing.T) {
+	h := &holder{}
+	tab := &publish.Table{Holder: h}
+	pm := network.PortMap{}
+	for i := range 10000 {
+		pm[port(uint16(20000+i), "udp")] = []network.PortBinding{{HostPort: fmt.Sprint(20000 + i)}}
+	}
+	got, err := claim(t, tab, "a", pm)
+	if want := "[{udp 0.0.0.0  20000 10000 20000 } {udp ::  20000 10000 20000 }]"; err != nil || fmt.Sprint(got) != want {
+		t.Fatalf("%v, %v; want %s", got, err, want)
+	}
+	if len(h.open) != 0 || !slices.Equal(h.checked, got) {
+		t.Errorf("%d sockets, looked for %v", len(h.open), h.checked)
+	}
+	for port, free := range map[string]bool{"19999": true, "20000": false, "25000": false, "29999": false, "30000": true} {
+		if _, err := claim(t, tab, port, bindings("1/udp", network.PortBinding{HostPort: port})); (err == nil) != free {
+			t.Errorf("port %s: %v", port, err)
+		}
+	}
+}
+
+// TestRefusedInTheMiddle: whichever socket cannot be had, nothing is left.
+func TestRefusedInTheMiddle(t *testing.T) {
+	for n := 1; n <= 6; n++ {
+		h := &holder{}
+		tab := &publish.Table{Holder: h}
+		mustClaim(t, tab, "blue", "8000-8001:80-81")
+		calls := 0
+		h.refuse = func(netip.AddrPort) error {
+			if calls++; calls == n {
+				return errdefs.ErrConflict
+			}
+			return nil
+		}
+		s, err := tab.Change("green", nil, specs(t, "8001-8003:1-3", "9000-9001:1-2", "127.0.0.1:9100:1", "9200:1"), true, name)
+		if (err == nil) != (n > 6) && calls >= n {
+			t.Fatalf("%d: %v", n, err)
+		}
+		if err == nil {
+			s.Undo()
+		}
+		h.refuse = nil
+		if names := fmt.Sprint(len(h.open), h.open["tcp 0.0.0.0:8000"] != nil, h.open["tcp 0.0.0.0:8001"] != nil); names != "2 true true" {
+			t.Errorf("refused at socket %d: %v is left", n, h.open)
+		}
+		if _, err := tab.Claim("x", specs(t, "8001:1"), name); !errdefs.IsConflict(err) {
+			t.Errorf("refused at socket %d: blue lost its port: %v", n, err)
+		}
+	}
+}
+
+// TestFollow: the record after its ports were settled.
+func TestFollow(t *testing.T) {
+	at := func(text string) []publish.Mapping {
+		var out []publish.Mapping
+		all, err := publish.ParseSpecs(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reqs, err := publish.Parse(nil, all, publish.Defaults{IPv6: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := (&publish.Table{}).Claim("x", reqs, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(out, got...)
+	}
+	for _, c := range []struct{ what, asked, specs, settled, removed, want, wantSpecs string }{
+		{"nothing changed", "80=8080 81=", "if=eth0:1-9:1-9", "8080:80 32768:81 if=eth0:1-9:1-9", "", "80=8080 81=", "if=eth0:1-9:1-9/tcp"},
+		{"one came", "80=8080", "", "8080:80 8443:443", "", "443=8443 80=8080", ""},
+		{"one came, on one address", "", "", "127.0.0.1:8443:443", "", "443=127.0.0.1:8443", ""},
+		{"one went", "80=8080 443=8443", "", "8080:80", "8443:443", "80=8080", ""},
+		{"one of two families went", "80=8080", "", "[::]:8080:80", "0.0.0.0:8080:80", "80=:::8080", ""},
+		{"one that nobody chose went", "80= 81=", "", "32768:80", "32769:81", "80=", ""},
+		{"it leads elsewhere", "80=8080", "", "8080:81", "8080:80", "81=8080", ""},
+		{"a part of a row went", "", "if=eth0:1-9:1-9", "if=eth0:1-3:1-3 if=eth0:5-9:5-9", "if=eth0:4:4", "", "if=eth0:1-3:1-3/tcp if=eth0:5-9:5-9/tcp"},
+		{"sources came", "80=8080", "", "8080:80 90:90;from=10.0.0.0/8", "", "80=8080", "90:90/tcp;from=10.0.0.0/8"},
+		{"an address of the network's own", "80=8080", "", "192.0.2.1:8080:80", "", "80=8080", ""},
+		{"a choice", "80=8000-8010", "", "8003:80", "", "80=8000-8010", ""},
+	} {
+		a := publish.Asked{Bindings: network.PortMap{}}
+		for _, f := range strings.Fields(c.asked) {
+			p, host, _ := strings.Cut(f, "=")
+			b := network.PortBinding{HostPort: host}
+			a.Bindings[network.MustParsePort(p)] = append(a.Bindings[network.MustParsePort(p)], b)
+		}
+		a.Specs, _ = publish.ParseSpecs(c.specs)
+		got := a.Follow(at(c.settled), at(c.removed))
+		if s := showAsked(got); s != c.want+"|"+c.wantSpecs {
+			t.Errorf("%s: %s, want %s|%s", c.what, s, c.want, c.wantSpecs)
+		}
+	}
+}
+
+func showAsked(a publish.Asked) string {
+	var bs, specs []string
+	for p, all := range a.Bindings {
+		for _, b := range all {
+			host := b.HostPort
+			if b.HostIP.IsValid() {
+				host = b.HostIP.String() + ":" + host
+			}
+			bs = append(bs, fmt.Sprintf("%d=%s", p.Num(), host))
+		}
+	}
+	for _, s := range a.Specs {
+		specs = append(specs, s.String())
+	}
+	slices.Sort(bs)
+	return strings.Join(bs, " ") + "|" + strings.Join(specs, " ")
+}
+
+// TestDifference: applying it gives what was asked for, and what can stay stays.
+func TestDifference(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(label string) []publish.Request {
+			var specs []publish.Spec
+			for range rapid.IntRange(0, 4).Draw(t, label) {
+				s := publish.Spec{Proto: "tcp", Count: 1, ContainerPort: uint16(rapid.IntRange(1, 3).Draw(t, "inside")),
+					HostPort: uint16(rapid.IntRange(0, 6).Draw(t, "outside"))}
+				if s.HostPort != 0 {
+					s.Count = uint16(rapid.IntRange(1, 3).Draw(t, "count"))
+				}
+				specs = append(specs, s)
+			}
+			reqs, err := publish.Parse(nil, specs, publish.Defaults{IPv6: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return reqs
+		}
+		var tab publish.Table
+		have, err := tab.Claim("a", draw("first"), name)
+		if err != nil {
+			return
+		}
+		want := draw("then")
+		claim, drop := publish.Difference(want, have)
+		s, err := tab.Change("a", drop, claim, false, name)
+		fresh, ferr := (&publish.Table{}).Claim("a", want, name)
+		if ferr != nil { // one port twice
+			if err == nil {
+				s.Undo()
+			}
+			return
+		}
+		if err != nil {
+			t.Fatalf("%v to %v: %v, but not on an empty table", have, want, err)
+		}
+		s.Commit()
+		got := publish.Join(append(publish.Without(have, drop), s.Got...))
+		if len(slices.Collect(publish.Each(got))) != len(slices.Collect(publish.Each(fresh))) {
+			t.Fatalf("%v to %v: %v, want as many as %v", have, want, got, fresh)
+		}
+		if claim, drop := publish.Difference(want, got); len(claim)+len(drop) != 0 {
+			t.Fatalf("once more, of %v for %v: claim %v, drop %v", got, want, claim, drop)
+		}
+	})
+}
+
+func BenchmarkClaim(b *testing.B) {
+	for _, others := range []int{1, 1000, 10000} {
+		b.Run(fmt.Sprint("of ", others), func(b *testing.B) {
+			var tab publish.Table
+			for i := range others {
+				m := publish.Mapping{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: uint16(1 + 6*i), Count: 1}
+				if err := tab.Restore(fmt.Sprint(i), []publish.Mapping{m}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			reqs := []publish.Request{{Proto: "tcp", ContainerPort: 80, HostIPs: []netip.Addr{ip("0.0.0.0"), ip("::")}, First: 8080, Last: 8080, Count: 1}}
+			for b.Loop() {
+				got, err := tab.Claim("x", reqs, name)
+				if err != nil {
+					b.Fatal(err)
+				}
+				tab.Release("x", got)
+			}
+		})
+	}
+}
+
+// BenchmarkTenThousand is a range of 10,000 ports, from what a client sends to
+// what the kernel is told.
+func BenchmarkTenThousand(b *testing.B) {
+	pm := network.PortMap{}
+	for i := range 10000 {
+		pm[port(uint16(20000+i), "udp")] = []network.PortBinding{{HostPort: fmt.Sprint(20000 + i)}}
+	}
+	tab := &publish.Table{Holder: &holder{}}
+	to := publish.Target{V4: ip("10.0.0.2"), V6: ip("fd00::2"), Link: "br"}
+	for b.Loop() {
+		reqs, err := publish.Parse(pm, nil, publish.Defaults{IPv6: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		got, err := tab.Claim("x", reqs, name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, m := range got {
+			publish.Plan(m, to, true)
+		}
+		tab.Release("x", got)
+	}
+}

@@ -1,0 +1,267 @@
+package network_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+
+	"isle/internal/kernel/kerneltest"
+	"isle/internal/netspec"
+	"isle/internal/network"
+	"isle/internal/network/publish"
+	"isle/internal/reconcile"
+)
+
+func wish(t *testing.T, text string) network.PortRequest {
+	t.Helper()
+	specs, err := publish.ParseSpecs(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return network.PortRequest{Specs: specs}
+}
+
+func selectors(t *testing.T, texts ...string) (out []publish.Selector) {
+	t.Helper()
+	for _, text := range texts {
+		s, err := publish.ParseSelector(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// tcp4 is what the kernel does with TCP ports that are published on IPv4.
+func (w *world) tcp4() string {
+	var out []string
+	for _, o := range w.kernel.State {
+		switch o := o.(type) {
+		case netspec.Publish:
+			if o.HostIP.Is4() {
+				out = append(out, fmt.Sprintf("%s%s:%d+%d>%d", o.HostIP, o.Iface, o.HostPort, o.Count, o.ToPort))
+			}
+		case netspec.Allow:
+			out = append(out, fmt.Sprintf("%d from %s", o.HostPort, o.From))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
+}
+
+// TestPublishLive: what a sandbox that is open is given, and what is taken back.
+func TestPublishLive(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "web", "bridge")
+	before := w.kernel.State
+	_, live, cancel := w.events.Subscribe(time.Time{})
+	defer cancel()
+	got, err := m.Publish(t.Context(), "web", wish(t, "8000-8009:80-89 if=eth9:81:81 90:90;from=10.0.0.0/8"))
+	if err != nil || len(got.Added) != 6 || len(got.Removed) != 0 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if is := w.tcp4(); is != "0.0.0.0:8000+10>80 0.0.0.0:90+1>90 0.0.0.0eth9:81+1>81 90 from 10.0.0.0/8" {
+		t.Errorf("in the kernel: %s", is)
+	}
+	if again, err := m.Publish(t.Context(), "web", wish(t, "8000-8009:80-89")); err != nil || len(again.Added) != 0 {
+		t.Errorf("once more: %+v, %v", again, err)
+	}
+	if more, err := m.Publish(t.Context(), "web", wish(t, "8005-8010:85-90")); err != nil || fmt.Sprint(more.Added[0].HostPort, more.Added[0].Count) != "8010 1" {
+		t.Errorf("what was missing of a row: %+v, %v", more, err)
+	}
+	if _, err := m.Unpublish(t.Context(), "web", selectors(t, "8003-8009", "8010", "if=eth9:81", "90")); err != nil {
+		t.Fatal(err)
+	}
+	if is := w.tcp4(); is != "0.0.0.0:8000+3>80" {
+		t.Errorf("a part of the row was taken back; in the kernel: %s", is)
+	}
+	if _, err := m.Unpublish(t.Context(), "web", selectors(t, "8000-8002")); err != nil || !w.kernel.State.Equal(before) || len(w.keys("publish/")) != 0 {
+		t.Errorf("left: %v, %v", reconcile.Diff(before, w.kernel.State), err)
+	}
+	var heard []string
+	for len(live) > 0 {
+		e := <-live
+		if e.Type != events.NetworkEventType || e.Actor.Attributes["container"] != "web" {
+			t.Errorf("event %+v", e)
+		}
+		heard = append(heard, string(e.Action)+" "+e.Actor.Attributes["hostPort"]+"+"+e.Actor.Attributes["count"])
+	}
+	if !slices.Contains(heard, "publish 8000+10") || !slices.Contains(heard, "unpublish 8003+8") {
+		t.Errorf("events: %q", heard)
+	}
+}
+
+// TestPublishRefused: in whose words, and that nothing changes.
+func TestPublishRefused(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "web", "bridge")
+	open(t, m, "hostly", "host")
+	if _, err := m.Publish(t.Context(), "web", wish(t, "8080:80")); err != nil {
+		t.Fatal(err)
+	}
+	open(t, m, "other", "bridge")
+	before, keys := w.kernel.State, len(w.keys(""))
+	try := func(verb func() (network.Ports, error)) error { _, err := verb(); return err }
+	for what, c := range map[string]struct {
+		err  error
+		is   func(error) bool
+		text string
+	}{
+		"a port of another":    {try(func() (network.Ports, error) { return m.Publish(t.Context(), "other", wish(t, "9000:90 8080:80")) }), errdefs.IsConflict, "container web has 0.0.0.0:8080/tcp"},
+		"a row with it":        {try(func() (network.Ports, error) { return m.Publish(t.Context(), "other", wish(t, "8000-8100:1-101")) }), errdefs.IsConflict, "Bind for 0.0.0.0:8080 failed"},
+		"every port of it":     {try(func() (network.Ports, error) { return m.SetPorts(t.Context(), "other", wish(t, "8080:80")) }), errdefs.IsConflict, "container web has"},
+		"one address of it":    {try(func() (network.Ports, error) { return m.Replace(t.Context(), "other", wish(t, "127.0.0.1:8080:80")) }), errdefs.IsConflict, "container web has"},
+		"no such port":         {try(func() (network.Ports, error) { return m.Unpublish(t.Context(), "web", selectors(t, "8080", "8081")) }), errdefs.IsNotFound, "container web does not publish 8081/tcp"},
+		"the host's namespace": {try(func() (network.Ports, error) { return m.Publish(t.Context(), "hostly", wish(t, "9000:90")) }), errdefs.IsInvalidArgument, "host's network"},
+		"not open":             {try(func() (network.Ports, error) { return m.Publish(t.Context(), "gone", wish(t, "9000:90")) }), errdefs.IsNotFound, "is not open"},
+	} {
+		t.Run(what, func(t *testing.T) { refused(t, c.err, c.is, c.text) })
+	}
+	if !w.kernel.State.Equal(before) || len(w.keys("")) != keys {
+		t.Errorf("changed: %v", reconcile.Diff(before, w.kernel.State))
+	}
+}
+
+// TestReplace: a port changes hands in one change of the kernel, in which it is
+// never without a container; when that fails nobody notices.
+func TestReplace(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "blue", "bridge")
+	open(t, m, "green", "bridge")
+	if _, err := m.Publish(t.Context(), "blue", wish(t, "8000-8009:80-89")); err != nil {
+		t.Fatal(err)
+	}
+	before := w.kernel.State
+	for n := 1; ; n++ {
+		w.kernel.N, w.kernel.FailAt = 0, n
+		batches := w.kernel.Batches
+		got, err := m.Replace(t.Context(), "green", wish(t, "8000-8009:80-89"))
+		w.kernel.FailAt = 0
+		if err != nil {
+			if !w.kernel.State.Equal(before) || len(w.published("blue")) != 2 || len(w.published("green")) != 0 {
+				t.Fatalf("failed at change %d: %v", n, reconcile.Diff(before, w.kernel.State))
+			}
+			continue
+		}
+		if n == 1 {
+			t.Error("the kernel was asked for nothing")
+		}
+		if w.kernel.Batches != batches+1 {
+			t.Errorf("%d changes of the kernel", w.kernel.Batches-batches)
+		}
+		if len(got.Added) != 2 || len(got.Lost["blue"]) != 2 {
+			t.Errorf("%+v", got)
+		}
+		break
+	}
+	for _, c := range reconcile.Diff(before, w.kernel.State) {
+		if c.Old == nil || c.New == nil {
+			t.Errorf("%v: the port was nobody's in between", c)
+		}
+	}
+	if len(w.published("blue")) != 0 || len(w.published("green")) != 2 {
+		t.Errorf("records: blue %v, green %v", w.published("blue"), w.published("green"))
+	}
+	if again, err := m.Replace(t.Context(), "green", wish(t, "8000-8009:80-89")); err != nil || len(again.Added)+len(again.Lost) != 0 {
+		t.Errorf("once more: %+v, %v", again, err)
+	}
+	if _, err := m.Replace(t.Context(), "green", wish(t, "8004:99")); err != nil || !strings.Contains(w.tcp4(), "0.0.0.0:8004+1>99") {
+		t.Errorf("to another port of its own: %v, %s", err, w.tcp4())
+	}
+	if _, err := m.Replace(t.Context(), "blue", wish(t, "8002:70")); err != nil || w.tcp4() != "0.0.0.0:8000+2>80 0.0.0.0:8002+1>70 0.0.0.0:8003+1>83 0.0.0.0:8004+1>99 0.0.0.0:8005+5>85" {
+		t.Errorf("one port of a row: %v, %s", err, w.tcp4())
+	}
+}
+
+// TestReplaceCrash: wherever the process dies, the port is one container's.
+func TestReplaceCrash(t *testing.T) {
+	for n := 1; n < 8; n++ {
+		w := newWorld()
+		m := w.start(t)
+		open(t, m, "blue", "bridge")
+		open(t, m, "green", "bridge")
+		if _, err := m.Publish(t.Context(), "blue", wish(t, "8000-8009:80-89")); err != nil {
+			t.Fatal(err)
+		}
+		w.kernel.N, w.kernel.CrashAt = 0, n
+		func() {
+			defer func() {
+				if p := recover(); p != nil && p != any(kerneltest.ErrCrash) {
+					panic(p)
+				}
+			}()
+			_, _ = m.Replace(t.Context(), "green", wish(t, "8002-8003:80-81"))
+		}()
+		w.kernel.CrashAt = 0
+		w.start(t)
+		if is := w.tcp4(); is != "0.0.0.0:8000+2>80 0.0.0.0:8002+2>80 0.0.0.0:8004+6>84" {
+			t.Errorf("dead at change %d: %s", n, is)
+		}
+	}
+}
+
+// TestSetPorts: what was there before and is wanted is not touched.
+func TestSetPorts(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "web", "bridge")
+	if _, err := m.SetPorts(t.Context(), "web", wish(t, "8080:80 81 9000:90")); err != nil {
+		t.Fatal(err)
+	}
+	chosen := w.published("web")
+	w.kernel.N = 0
+	if got, err := m.SetPorts(t.Context(), "web", wish(t, "8080:80 81 9000:90")); err != nil || w.kernel.N != 0 || len(got.Added)+len(got.Removed) != 0 {
+		t.Errorf("the same once more: %+v, %v, %d changes of the kernel", got, err, w.kernel.N)
+	}
+	got, err := m.SetPorts(t.Context(), "web", wish(t, "8080:82 81"))
+	if err != nil || len(got.Added) != 2 || len(got.Removed) != 4 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, p := range w.published("web") {
+		if p.ContainerPort == 81 && !slices.Contains(chosen, p) {
+			t.Errorf("the port that we chose has become %v; it was one of %v", p, chosen)
+		}
+	}
+	if got, err := m.SetPorts(t.Context(), "web", network.PortRequest{}); err != nil || len(w.published("web")) != 0 || len(w.keys("publish/")) != 0 {
+		t.Errorf("none: %+v, %v", got, err)
+	}
+}
+
+// TestPortsOffTheNetwork: a sandbox without a network keeps its ports, but shows
+// none, and nothing leads anywhere.
+func TestPortsOffTheNetwork(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "web", "bridge")
+	if _, err := m.Publish(t.Context(), "web", wish(t, "8080:80")); err != nil {
+		t.Fatal(err)
+	}
+	n, err := m.Find(t.Context(), "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Disconnect(t.Context(), "web", n.ID); err != nil {
+		t.Fatal(err)
+	}
+	if all, shown, err := m.Published("web"); err != nil || len(all) != 2 || len(shown) != 0 || w.tcp4() != "" {
+		t.Errorf("%v, shown %v, %v; in the kernel: %s", all, shown, err, w.tcp4())
+	}
+	if got, err := m.Publish(t.Context(), "web", wish(t, "8081:81")); err != nil || len(got.Warnings) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := m.Connect(t.Context(), "web", network.ConnectRequest{Network: n.ID, ContainerName: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, shown, err := m.Published("web"); err != nil || len(shown) != 2 || w.tcp4() != "0.0.0.0:8080+2>80" {
+		t.Errorf("shown %v, %v; in the kernel: %s", shown, err, w.tcp4())
+	}
+}

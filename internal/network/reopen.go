@@ -1,0 +1,144 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/moby/moby/api/types/events"
+
+	"isle/internal/ids"
+	"isle/internal/netspec"
+	"isle/internal/network/publish"
+	"isle/internal/store"
+)
+
+// Reopen makes a sandbox that is open what Open would have made of req, and
+// leaves alone what is so already: others may be in its namespace. Class NotFound
+// when it is not open.
+func (m *Manager) Reopen(ctx context.Context, req OpenRequest) (Opened, error) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	old, err := m.sandboxLocked(req.ID)
+	if err != nil {
+		return Opened{}, err
+	}
+	rec := old.Sandbox
+	rec.Name, rec.DNS, rec.Sysctls = req.Name, req.DNS, req.Sysctls
+	if _, err := upstreams(req.DNS); err != nil {
+		return Opened{}, err
+	}
+	keep, drafts, err := m.sift(rec, old.places, req.Networks)
+	if err != nil {
+		return Opened{}, err
+	}
+	sb, err := m.rewrite(ctx, old, rec, keep, drafts)
+	if err != nil {
+		return Opened{}, fmt.Errorf("network of container %s: %w", rec.Name, err)
+	}
+	return m.reopened(ctx, old, sb, req.Ports)
+}
+
+// sift parts the places of a sandbox from what it is to have: those that stay,
+// and what must be made.
+func (m *Manager) sift(rec Sandbox, have []place, want []ConnectRequest) (keep []place, drafts []draft, err error) {
+	for _, c := range want {
+		d, err := m.draft(rec, c, drafts)
+		if err != nil {
+			return nil, nil, err
+		}
+		if d.net.Driver == DriverHost {
+			return nil, nil, errHostNetwork
+		}
+		if i := slices.IndexFunc(have, func(pl place) bool { return pl.net.ID == d.net.ID && d.fits(pl) }); i >= 0 {
+			keep = append(keep, have[i])
+			continue
+		}
+		drafts = append(drafts, d)
+	}
+	return keep, drafts, m.nameInterfaces(keep, drafts)
+}
+
+// fits reports whether pl is what d would become.
+func (d draft) fits(pl place) bool {
+	asked := func(want netip.Addr, v4 bool) bool { return !want.IsValid() || pl.Addr(v4) == want }
+	return pl.ContainerName == d.ContainerName && pl.GwPriority == d.GwPriority && pl.MAC == d.MAC &&
+		maps.Equal(pl.Options, d.Options) && slices.Equal(pl.Names, d.Names) && slices.Equal(pl.LinkLocal, d.LinkLocal) &&
+		asked(d.want.IPv4Address, true) && asked(d.want.IPv6Address, false)
+}
+
+// rewrite commits a sandbox with other places: what it had and does not keep is
+// released.
+func (m *Manager) rewrite(ctx context.Context, old *sandbox, rec Sandbox, keep []place, drafts []draft) (sb *sandbox, err error) {
+	err = m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
+		for _, pl := range without(old.places, keep) {
+			if err := m.release(tx, pl); err != nil {
+				return nil, err
+			}
+		}
+		places := slices.Clone(keep)
+		for _, d := range drafts {
+			pl, err := m.reserve(tx, d)
+			if err != nil {
+				return nil, err
+			}
+			if err := endpoints.Put(tx, pl.ID, pl.Endpoint); err != nil {
+				return nil, err
+			}
+			places = append(places, pl)
+		}
+		sb = m.assemble(rec, places)
+		if err := m.putSandbox(tx, sb); err != nil {
+			return nil, err
+		}
+		s, err := m.planner().sandbox(rec, sb.places)
+		return map[string]netspec.State{sandboxUnit(rec.ID): s}, err
+	})
+	if err == nil {
+		m.became(rec.ID, sb)
+	}
+	return sb, err
+}
+
+// without are the places of a that are not in b.
+func without(a, b []place) []place {
+	return slices.DeleteFunc(slices.Clone(a), func(pl place) bool {
+		return slices.ContainsFunc(b, func(o place) bool { return o.ID == pl.ID })
+	})
+}
+
+// reopened brings the ports and the resolver in step, and tells.
+func (m *Manager) reopened(ctx context.Context, old, sb *sandbox, want PortRequest) (out Opened, err error) {
+	for _, pl := range without(old.places, sb.places) {
+		m.tell(events.ActionDisconnect, *pl.net, sb.ID)
+	}
+	for _, pl := range without(sb.places, old.places) {
+		m.tell(events.ActionConnect, *pl.net, sb.ID)
+	}
+	reqs, warnings, err := m.portRequests(sb.Sandbox, sb.places, want)
+	if err != nil {
+		return out, err
+	}
+	var c portChange
+	c.reqs, c.drop = publish.Difference(reqs, mappings(sb.Publish))
+	if err := m.settlePorts(ctx, sb, c, &Ports{}); err != nil {
+		return out, err
+	}
+	if err := m.resolve(ctx, m.x.sandboxes[sb.ID]); err != nil {
+		return out, fmt.Errorf("network of container %s: %w", ids.Short(sb.ID), err)
+	}
+	out = m.opened(m.x.sandboxes[sb.ID])
+	out.Warnings = warnings
+	return out, nil
+}
+
+// opened is how a sandbox is told of.
+func (m *Manager) opened(sb *sandbox) Opened {
+	out := Opened{NSPath: m.path(sb.NS), Ports: sb.shown()}
+	for _, pl := range sb.places {
+		out.Endpoints = append(out.Endpoints, pl.Endpoint)
+	}
+	return out
+}
