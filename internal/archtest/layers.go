@@ -96,6 +96,7 @@ var forbidden = []struct {
 	{"go.etcd.io/bbolt", []string{"store/bolt", "image"}, "records are written through store"},
 	{"github.com/u-root/u-root/", []string{"toolbox/files"}, "coreutils are the toolbox's"},
 	{"mvdan.cc/sh/v3/", []string{"toolbox/shell"}, "the shell is the toolbox's"},
+	{"github.com/miekg/dns", []string{"toolbox/nettools"}, "the resolver reads and writes packets itself"},
 	{"net/http/pprof", nil, "it registers itself"},
 	{"log", nil, "log/slog is used"},
 	{"math/rand", nil, "math/rand/v2 or crypto/rand"},

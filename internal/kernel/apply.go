@@ -15,7 +15,7 @@ func (k *Kernel) Apply(ctx context.Context, changes []reconcile.Change) (done in
 	defer k.mu.Unlock()
 	k.rt.Forget()
 	ending := endingNamespaces(changes)
-	k.ending = len(ending) > 0
+	k.ending = ending
 	for done < len(changes) {
 		if err := ctx.Err(); err != nil {
 			return done, err

@@ -20,7 +20,7 @@ func (k *Kernel) filter(ctx context.Context, cs []reconcile.Change) (done int, e
 	var of []int // index in cs
 	for i, c := range cs {
 		switch object(c).(type) {
-		case netspec.Loopback, netspec.DNSRedirect:
+		case netspec.Loopback, netspec.DNSRedirect, netspec.PortGuard:
 		default:
 			batch, of = append(batch, c), append(of, i)
 		}
@@ -55,7 +55,8 @@ func (k *Kernel) filterBefore(ctx context.Context, cs []reconcile.Change, failed
 	return n, errors.Join(err, ferr)
 }
 
-// redirectChange makes a change of a redirect; others it leaves alone.
+// redirectChange makes a change of a redirect, or of a guard of a port; others it
+// leaves alone.
 func (k *Kernel) redirectChange(c reconcile.Change) error {
 	switch o := object(c).(type) {
 	case netspec.Loopback:
@@ -65,6 +66,8 @@ func (k *Kernel) redirectChange(c reconcile.Change) error {
 		return k.redirectLoopback(c)
 	case netspec.DNSRedirect:
 		return k.redirectDNS(o, c.New)
+	case netspec.PortGuard:
+		return k.portGuard(o, c.New)
 	}
 	return nil
 }

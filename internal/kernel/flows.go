@@ -62,7 +62,7 @@ func (f *forgetter) wait() { f.wg.Wait() }
 func (k *Kernel) forget(cs []reconcile.Change) {
 	var s conntrack.Stale
 	for _, c := range cs {
-		if p, ok := c.Old.(netspec.Publish); ok && (p.Proto == "udp" || !k.ending) {
+		if p, ok := c.Old.(netspec.Publish); ok && (p.Proto == "udp" || len(k.ending) == 0) {
 			s.Gone = append(s.Gone, p)
 		}
 		if p, ok := c.New.(netspec.Publish); ok && p.Proto == "udp" {

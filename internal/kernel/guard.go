@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"fmt"
 
 	"isle/internal/kernel/probe"
 	"isle/internal/kernel/rtnl"
@@ -43,22 +44,62 @@ func (k *Kernel) guard(c reconcile.Change) error {
 	return k.guards.Set(k.rt, index, g.Internal)
 }
 
-// readGuards adds those of our bridges.
+// portGuard is guard for the link of a container.
+func (k *Kernel) portGuard(g netspec.PortGuard, now netspec.Object) error {
+	if k.guards == nil {
+		return &probe.NotSupportedError{Feature: "guarding link " + g.Link, Err: errors.New("eBPF is switched off or not to be had")}
+	}
+	if now == nil && k.ending[g.NS] {
+		return nil // it goes with its link
+	}
+	index, err := k.rt.Index(g.Link)
+	switch {
+	case now == nil && err != nil:
+		return rtnl.Gone(err)
+	case now == nil:
+		return k.guards.DeletePort(k.rt, index)
+	case err != nil:
+		return err
+	}
+	return k.guards.SetPort(k.rt, index)
+}
+
+// readGuards adds those of our bridges and of the links of containers.
 func (k *Kernel) readGuards(s netspec.State, c *rtnl.Conn, v rtnl.View) error {
 	if k.guards == nil {
 		return nil
 	}
 	for _, l := range v.Links {
-		if l.Kind != netspec.Bridge || !k.mark.Ours(l.Group, l.Name) {
+		if !k.ours(l) || !l.Up {
 			continue
 		}
-		on, internal, err := k.guards.Get(c, l.Index)
+		o, err := k.readGuard(c, l, s)
 		if err != nil {
-			return err
+			return fmt.Errorf("guard of link %s: %w", l.Name, err)
 		}
-		if on {
-			s.Add(netspec.Guard{Link: l.Name, Internal: internal})
+		if o != nil {
+			s.Add(o)
 		}
 	}
 	return nil
+}
+
+// readGuard is the guard of a link, if it has one; s has the link.
+func (k *Kernel) readGuard(c *rtnl.Conn, l rtnl.Info, s netspec.State) (netspec.Object, error) {
+	link, _ := s[netspec.Link{Name: l.Name}.Key()].(netspec.Link)
+	switch {
+	case l.Kind == netspec.Bridge:
+		on, internal, err := k.guards.Get(c, l.Index)
+		if on {
+			return netspec.Guard{Link: l.Name, Internal: internal}, err
+		}
+		return nil, err
+	case l.Kind == netspec.Veth && link.PeerNS != "":
+		on, err := k.guards.GetPort(c, l.Index)
+		if on {
+			return netspec.PortGuard{NS: link.PeerNS, Link: l.Name}, err
+		}
+		return nil, err
+	}
+	return nil, nil
 }

@@ -68,9 +68,9 @@ type Kernel struct {
 	guards   *tc.Guards     // nil: bridges cannot be guarded
 	features probe.Features
 
-	mu        sync.Mutex // one Apply at a time
-	rt        *rtnl.Conn // in host, used under mu
-	ending    bool       // the Apply that goes on takes namespaces away
+	mu        sync.Mutex          // one Apply at a time
+	rt        *rtnl.Conn          // in host, used under mu
+	ending    map[netspec.NS]bool // the namespaces that the Apply that goes on takes away
 	flows     forgetter
 	reaper    reaper
 	announcer announcer

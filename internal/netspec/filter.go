@@ -146,6 +146,16 @@ type Guard struct {
 
 func (g Guard) Key() Key { return Key{RankGuard, "", g.Link} }
 
+// PortGuard stands at the host's end of a container's link and drops neighbour
+// advertisements for addresses that the sender does not send from. (Who may send
+// from which is a Source's business.)
+type PortGuard struct {
+	NS   NS // the container's
+	Link string
+}
+
+func (g PortGuard) Key() Key { return Key{RankFilter, g.NS, "port guard " + g.Link} }
+
 // DNSRedirect sends what processes in NS send to 127.0.0.11:53, UDP and TCP, to
 // 127.0.0.11:Port in the same namespace. Nothing is bound to port 53 there.
 type DNSRedirect struct {

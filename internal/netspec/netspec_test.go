@@ -30,6 +30,7 @@ var objects = []netspec.Object{
 	netspec.Publish{Proto: "tcp", HostIP: addr, HostPort: 80, Count: 1, To: addr, ToPort: 80, Link: "br"},
 	netspec.Allow{Proto: "tcp", HostIP: addr, HostPort: 80, Count: 1, From: subnet},
 	netspec.Source{Link: "v1", MAC: netspec.MAC{2}, Addr: subnet},
+	netspec.PortGuard{NS: "c1", Link: "v1"},
 	netspec.Loopback{Proto: "tcp", HostIP: addr, HostPort: 80, Count: 1, To: addr, ToPort: 80},
 	netspec.DNSRedirect{NS: "c1", Port: 61000},
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -78,6 +79,17 @@ func TestTable(t *testing.T) {
 	if want := remark.ReplaceAllString(string(b), ""); got != want {
 		t.Errorf("nft lists\n%s\ntable.nft has\n%s", got, want)
 	}
+}
+
+// TestReadBack : what nft prints of our tables, nft can load.
+func TestReadBack(t *testing.T) {
+	table, ns := open(t)
+	apply(t, table, nil, state(everyKind()...))
+	file := filepath.Join(t.TempDir(), "saved.nft")
+	if err := os.WriteFile(file, []byte("flush ruleset\n"+nftLists(ns)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ns.Run("nft", "-f", file)
 }
 
 // annotate puts the remarks of old before the same lines in listing.

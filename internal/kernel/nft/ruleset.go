@@ -138,9 +138,9 @@ func chains(mark uint32) []chain {
 		{inet, "passed", "", 0, 0, passed(mark)},
 		{inet, "postrouting", "nat", postrouting, srcnat, masquerade()},
 		{bridge, "source", "filter", prerouting, bridgeDstnat, source()},
-		{bridge, "arp", "", 0, 0, sourceARP()},
-		{bridge, "ip4", "", 0, 0, sourceIP("4", ipv4, saddr4, sourceDHCP())},
-		{bridge, "ip6", "", 0, 0, sourceIP("6", ipv6, saddr6, sourceND())},
+		{bridge, "source_arp", "", 0, 0, sourceARP()},
+		{bridge, "source_ip4", "", 0, 0, sourceIP4()},
+		{bridge, "source_ip6", "", 0, 0, sourceIP6()},
 	}
 }
 
@@ -164,20 +164,29 @@ func ingress() []rule {
 	rules := []rule{ // the kernel itself drops ::1 from outside, before any chain
 		{"CVE-2020-8558: loopback addresses stay on lo", outside(daddr4)},
 		{"nobody else has a loopback address", outside(saddr4)},
-		{"answers to what began inside", join(direction.is([]byte{1}), accept())},
 	}
 	for _, f := range families {
 		rules = append(rules,
-			rule{"in by its own bridge, or by an interface that is trusted", join(family(f.n), in("nets"+f.s, f.daddr), notLo,
-				notIn("segments"+f.s, f.daddr, iif), notIn("entrances"+f.s, f.daddr, iif), drop())},
-			rule{"a published port with an allow-list", join(family(f.n), in("limited"+f.s, f.daddr, l4proto, dport), local(),
+			rule{"a published port with an allow-list", join(family(f.n), in("limited"+f.s, f.daddr, l4proto, dport), asking(), local(),
 				notIn("allowed"+f.s, f.daddr, l4proto, dport, f.saddr), notLo, drop())},
-			rule{"a port of an interface with an allow-list", join(family(f.n), in("iflimited"+f.s, iif, l4proto, dport), localHere(),
+			rule{"a port of an interface with an allow-list", join(family(f.n), in("iflimited"+f.s, iif, l4proto, dport), asking(), localHere(),
 				notIn("ifallowed"+f.s, iif, l4proto, dport, f.saddr), drop())},
 		)
 	}
+	rules = append(rules, rule{"settled by what came before", join(ctState(known), accept())})
+	for _, f := range families {
+		rules = append(rules,
+			rule{"in by its own bridge, or by an interface that is trusted", join(family(f.n), in("nets"+f.s, f.daddr), notLo,
+				notIn("segments"+f.s, f.daddr, iif), notIn("entrances"+f.s, f.daddr, iif), drop())})
+	}
 	return rules
 }
+
+// known are the states of packets that belong to what was let through before.
+const known = expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED
+
+// asking matches what goes the way of a connection's first packet.
+func asking() []expr.Any { return direction.is([]byte{0}) }
 
 // linkLocal6 goes back for addresses of fe80::/10.
 func linkLocal6() rule {
@@ -216,20 +225,20 @@ func publish() []rule {
 
 // clamp keeps TCP from filling packets that do not fit the way they take.
 func clamp() []rule {
-	syn := join(l4proto.is([]byte{unix.IPPROTO_TCP}), tcpFlags.masked([]byte{synFlag | rstFlag}, []byte{synFlag}), mssOfRoute())
+	syn := join(l4proto.is([]byte{unix.IPPROTO_TCP}), tcpFlags.masked([]byte{synFlag | rstFlag}, []byte{synFlag}))
 	return []rule{
-		{"from a container: as large as the route allows", join(in("links", iif), syn)},
-		{"to a container: as large as the route allows", join(in("links", oif), syn)},
+		{"from a container: as large as the route allows", join(syn, in("links", iif), mssOfRoute())},
+		{"to a container: as large as the route allows", join(syn, in("links", oif), mssOfRoute())},
 	}
 }
 
 func forwarded() []rule {
 	rules := []rule{
 		{"not ours: not decided here", join(notIn("links", iif), notIn("links", oif), accept())},
+		{"", join(ctState(known), goTo("passed"))},
 		{"within one network", join(in("same", iif, oif), goTo("passed"))},
 		{"nothing enters an internal network", join(in("internal", oif), drop())},
 		{"nothing leaves an internal network", join(in("internal", iif), drop())},
-		{"", join(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), goTo("passed"))},
 		{"would leave with an inside address", join(ctState(expr.CtStateBitINVALID), drop())},
 		{"a published port", join(in("links", oif), bits(expr.CtKeySTATUS, ctStatusDNAT), goTo("passed"))},
 	}
@@ -265,14 +274,17 @@ func masquerade() []rule {
 }
 
 // source looks at the frames of containers as they come out of their links,
-// also those that stay within a bridge.
+// also those that stay within a bridge. What is as it should be is known by one
+// look into a set, and goes first.
 func source() []rule {
 	return []rule{
+		{"its own address", join(ipv4, in("sources4", iif, etherSaddr, saddr4), accept())},
+		{"its own address", join(ipv6, l4proto.not([]byte{unix.IPPROTO_ICMPV6}), in("sources6", iif, etherSaddr, saddr6), accept())},
 		{"not a container's, or one that may send anything", join(notIn("guarded", iif), accept())},
 		{"another's MAC address", join(notIn("macs", iif, etherSaddr), drop())},
-		{"", join(arp, goTo("arp"))},
-		{"", join(ipv4, goTo("ip4"))},
-		{"", join(ipv6, goTo("ip6"))},
+		{"", join(arp, goTo("source_arp"))},
+		{"", join(ipv4, goTo("source_ip4"))},
+		{"", join(ipv6, goTo("source_ip6"))},
 	}
 }
 
@@ -283,15 +295,16 @@ var arp, ipv4, ipv6 = protocol.is([]byte{0x08, 0x06}), protocol.is([]byte{0x08, 
 func sourceARP() []rule {
 	return []rule{
 		{"speaks of another's MAC address", join(arp, notIn("macs", iif, arpSHA), drop())},
-		{"", join(arp, in("sources4", iif, arpSHA, arpSPA), accept())},
-		{"", join(arp, in("prefixes4", iif, arpSHA, arpSPA), accept())},
+		{"its own address", join(arp, in("sources4", iif, arpSHA, arpSPA), accept())},
+		{"one that it stands for", join(arp, in("prefixes4", iif, arpSHA, arpSPA), accept())},
 		{"asks whether an address is free", join(arp, arpSPA.is(make([]byte, 4)), accept())},
 		{"speaks of another's address", drop()},
 	}
 }
 
-func sourceDHCP() []rule {
-	return []rule{{"a DHCP client", join(ipv4, saddr4.is(make([]byte, 4)), l4proto.is([]byte{unix.IPPROTO_UDP}), dport.is([]byte{0, 67}), accept())}}
+func sourceIP4() []rule {
+	dhcp := join(ipv4, saddr4.is(make([]byte, 4)), l4proto.is([]byte{unix.IPPROTO_UDP}), dport.is([]byte{0, 67}))
+	return append([]rule{{"a DHCP client", join(dhcp, accept())}}, beyond("4", ipv4, saddr4)...)
 }
 
 const (
@@ -299,23 +312,22 @@ const (
 	synFlag, rstFlag                       = 2, 4
 )
 
-func sourceND() []rule {
+func sourceIP6() []rule {
 	icmp := join(ipv6, l4proto.is([]byte{unix.IPPROTO_ICMPV6}))
-	return []rule{
+	return append([]rule{
 		{"CVE-2020-13401: a container is no router", join(icmp, icmpType.is([]byte{routerAdvert}), drop())},
 		{"nor does it know a better way", join(icmp, icmpType.is([]byte{redirect}), drop())},
-		{"speaks of another's address", join(icmp, icmpType.is([]byte{neighborAdvert}), notIn("sources6", iif, etherSaddr, ndTarget), drop())},
+		{"hides what it says: the guard of the port looks no further", join(nextHeader6.not([]byte{unix.IPPROTO_ICMPV6}), icmp, icmpType.is([]byte{neighborAdvert}), drop())},
 		{"asks whether an address is free", join(icmp, saddr6.is(make([]byte, 16)), accept())},
-	}
+		{"its own address", join(icmp, in("sources6", iif, etherSaddr, saddr6), accept())},
+	}, beyond("6", ipv6, saddr6)...)
 }
 
-// sourceIP is what both families have in common; first are the rules that only
-// one of them has.
-func sourceIP(f string, is []expr.Any, saddr field, first []rule) []rule {
-	return append(first,
-		rule{"", join(is, in("sources"+f, iif, etherSaddr, saddr), accept())},
-		rule{"", join(is, in("prefixes"+f, iif, etherSaddr, saddr), accept())},
-		rule{"routes, but for nobody here", join(is, in("routers"+f, iif, etherSaddr), notIn("subnets"+f, saddr), accept())},
-		rule{"another's address", drop()},
-	)
+// beyond are the addresses besides its own that a container may send with.
+func beyond(f string, is []expr.Any, saddr field) []rule {
+	return []rule{
+		{"one that it stands for", join(is, in("prefixes"+f, iif, etherSaddr, saddr), accept())},
+		{"routes, but for nobody here", join(is, in("routers"+f, iif, etherSaddr), notIn("subnets"+f, saddr), accept())},
+		{"another's address", drop()},
+	}
 }

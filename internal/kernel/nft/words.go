@@ -37,7 +37,7 @@ var (
 	dport          = payload(expr.PayloadBaseTransportHeader, 2, 2)
 	tcpFlags       = payload(expr.PayloadBaseTransportHeader, 13, 1)
 	icmpType       = payload(expr.PayloadBaseTransportHeader, 0, 1)
-	ndTarget       = payload(expr.PayloadBaseTransportHeader, 8, 16)
+	nextHeader6    = payload(expr.PayloadBaseNetworkHeader, 6, 1)
 	arpSHA, arpSPA = payload(expr.PayloadBaseNetworkHeader, 8, 6), payload(expr.PayloadBaseNetworkHeader, 14, 4)
 	etherSaddr     = payload(expr.PayloadBaseLLHeader, 6, 6)
 	l4proto        = meta(expr.MetaKeyL4PROTO, 1)
@@ -48,6 +48,10 @@ var (
 
 func (f field) is(v []byte) []expr.Any {
 	return []expr.Any{f.load(reg), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: v}}
+}
+
+func (f field) not(v []byte) []expr.Any {
+	return []expr.Any{f.load(reg), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: v}}
 }
 
 func (f field) masked(mask, v []byte) []expr.Any {

@@ -1,5 +1,5 @@
-// Package tc puts guards on our bridges: two small eBPF programs, by tc
-// (clsact), which do not depend on the firewall.
+// Package tc puts guards on our bridges and on the links of containers: small
+// eBPF programs, by tc (clsact), which do not depend on the firewall.
 //
 // The one at the bridge's egress lets to the containers what the host itself
 // sends, and what carries the mark that chain "passed" of our nftables table

@@ -74,6 +74,37 @@ func ingress() asm.Instructions {
 		asm.JSLE.Imm(asm.R0, fibForwardingOff, "next")))
 }
 
+// Where things are in a frame with IPv6 and, right behind it, ICMPv6.
+const (
+	frameNext   = etherLen + 6
+	frameSaddr  = etherLen + 8
+	frameType   = etherLen + 40
+	frameTarget = etherLen + 40 + 8
+	advert      = 136
+
+	portByte, portSaddr, portTarget = -40, -16, -32
+)
+
+// port drops neighbour advertisements of which the target is not the sender.
+func port() asm.Instructions {
+	byteAt := func(from int32) asm.Instructions {
+		return append(load(from, portByte, 1), asm.LoadMem(asm.R2, asm.RFP, portByte, asm.Byte))
+	}
+	ins := asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.LoadMem(asm.R2, asm.R6, skbProtocol, asm.Word), asm.JNE.Imm32(asm.R2, be(unix.ETH_P_IPV6), "next"),
+	}
+	ins = append(append(ins, byteAt(frameNext)...), asm.JNE.Imm(asm.R2, unix.IPPROTO_ICMPV6, "next"))
+	ins = append(append(ins, byteAt(frameType)...), asm.JNE.Imm(asm.R2, advert, "next"))
+	ins = append(append(ins, load(frameSaddr, portSaddr, 16)...), load(frameTarget, portTarget, 16)...)
+	for off := int16(0); off < 16; off += 8 {
+		ins = append(ins,
+			asm.LoadMem(asm.R2, asm.RFP, portSaddr+off, asm.DWord), asm.LoadMem(asm.R3, asm.RFP, portTarget+off, asm.DWord),
+			asm.JNE.Reg(asm.R2, asm.R3, "shot"))
+	}
+	return verdicts(append(ins, asm.Ja.Label("next")))
+}
+
 // load copies bytes of the packet to the stack; a packet that is too short is
 // dropped.
 func load(from, to, n int32) asm.Instructions {

@@ -14,7 +14,7 @@ import (
 
 // Guards are the loaded programs.
 type Guards struct {
-	egress, ingress program
+	egress, ingress, port program
 }
 
 type program struct {
@@ -44,10 +44,12 @@ func Open(mark uint32) (g *Guards, err error) {
 	g = &Guards{
 		egress:  program{name: "isle_guard", parent: clsactEgress},
 		ingress: program{name: "isle_inside", parent: clsactIngress},
+		port:    program{name: "isle_port", parent: clsactIngress},
 	}
 	err = errors.Join(
 		g.egress.load(&ebpf.ProgramSpec{Instructions: egress(mark)}),
-		g.ingress.load(&ebpf.ProgramSpec{Instructions: ingress()}))
+		g.ingress.load(&ebpf.ProgramSpec{Instructions: ingress()}),
+		g.port.load(&ebpf.ProgramSpec{Instructions: port()}))
 	if err != nil {
 		return nil, errors.Join(&probe.NotSupportedError{Feature: "guarding bridges by eBPF", Since: "4.18", Err: err}, g.Close())
 	}
@@ -70,7 +72,7 @@ func (p *program) load(spec *ebpf.ProgramSpec) (err error) {
 // Close lets go of the programs; those that are attached go on.
 func (g *Guards) Close() error {
 	var errs []error
-	for _, p := range []program{g.egress, g.ingress} {
+	for _, p := range []program{g.egress, g.ingress, g.port} {
 		if p.Program != nil {
 			errs = append(errs, p.Close())
 		}
@@ -81,12 +83,6 @@ func (g *Guards) Close() error {
 // Set puts the guards on a link, the one at the ingress only when the network
 // is internal.
 func (g *Guards) Set(c *rtnl.Conn, index int32, internal bool) error {
-	err := c.Do(message(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, clsactHandle, clsact, 0, func(a *nlmsg.Attrs) {
-		a.Str(tcaKind, "clsact")
-	}))
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("prepare link for a guard: %w", err)
-	}
 	if err := g.egress.attach(c, index); err != nil {
 		return err
 	}
@@ -95,6 +91,15 @@ func (g *Guards) Set(c *rtnl.Conn, index int32, internal bool) error {
 	}
 	return g.ingress.detach(c, index)
 }
+
+// SetPort puts a guard on the link of a container.
+func (g *Guards) SetPort(c *rtnl.Conn, index int32) error { return g.port.attach(c, index) }
+
+// DeletePort takes it off again.
+func (g *Guards) DeletePort(c *rtnl.Conn, index int32) error { return g.port.detach(c, index) }
+
+// GetPort reports whether it is there.
+func (g *Guards) GetPort(c *rtnl.Conn, index int32) (bool, error) { return g.port.attached(c, index) }
 
 // Delete takes the guards off a link.
 func (g *Guards) Delete(c *rtnl.Conn, index int32) error {
@@ -110,12 +115,24 @@ func (g *Guards) Get(c *rtnl.Conn, index int32) (guarded, internal bool, err err
 	return guarded, internal, err
 }
 
+// attach makes the place for filters, if there is none, and puts p there, by one
+// sendmsg.
 func (p program) attach(c *rtnl.Conn, index int32) error {
-	err := c.Do(p.filter(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE, index, func(a *nlmsg.Attrs) {
-		a.Str(tcaKind, "bpf").Nest(tcaOptions, func(a *nlmsg.Attrs) {
-			a.U32(bpfFD, uint32(p.FD())).Str(bpfName, p.name).U32(bpfFlags, directAction)
-		})
-	}))
+	errs, err := c.Execute(
+		message(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, clsactHandle, clsact, 0, func(a *nlmsg.Attrs) {
+			a.Str(tcaKind, "clsact")
+		}),
+		p.filter(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE, index, func(a *nlmsg.Attrs) {
+			a.Str(tcaKind, "bpf").Nest(tcaOptions, func(a *nlmsg.Attrs) {
+				a.U32(bpfFD, uint32(p.FD())).Str(bpfName, p.name).U32(bpfFlags, directAction)
+			})
+		}))
+	if err == nil && !errors.Is(errs[0], unix.EEXIST) {
+		err = errs[0]
+	}
+	if err == nil {
+		err = errs[1]
+	}
 	if err != nil {
 		return fmt.Errorf("attach eBPF program %s: %w", p.name, err)
 	}

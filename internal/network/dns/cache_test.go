@@ -237,7 +237,7 @@ func TestHealth(t *testing.T) {
 	if class() != 0 {
 		t.Error("one lost question")
 	}
-	if turn := h.failed(a, false); class() != 2 || turn != died {
+	if turn := h.failed(a, false, true); class() != 2 || turn != died {
 		t.Error("two in a row")
 	}
 	if turn := h.answered(a, true, time.Millisecond); turn != cameBack {
@@ -246,7 +246,7 @@ func TestHealth(t *testing.T) {
 	if s := h.states([]netip.AddrPort{a})[0]; s.class() != 0 || !s.tcpFirst() {
 		t.Error("it answers by TCP")
 	}
-	h.failed(a, true)
+	h.failed(a, true, true)
 	if class() != 2 {
 		t.Error("no more")
 	}

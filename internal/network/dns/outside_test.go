@@ -178,6 +178,35 @@ func TestFailureStartsTheNext(t *testing.T) {
 	}
 }
 
+// TestLostDatagram: it is sent again, and when the second one is answered the
+// first says nothing of the server.
+func TestLostDatagram(t *testing.T) {
+	t.Parallel()
+	var seen sync.Map
+	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		if _, again := seen.LoadOrStore(q.Question[0].Name, true); again {
+			says("192.0.2.1", dns.RcodeSuccess, 0)(w, q)
+		}
+	}).at)
+	const questions = 4
+	var wg sync.WaitGroup
+	for i := range questions {
+		wg.Go(func() {
+			if got := text(l.ask(t, "udp", fmt.Sprintf("h%d.example.com.", i), dns.TypeA, nil)); got != "NOERROR 192.0.2.1" {
+				t.Error(got)
+			}
+		})
+	}
+	wg.Wait()
+	up := func() isledns.UpstreamStats { return l.Stats().Upstreams[0] }
+	for up().Failed < questions {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if u := up(); u.Dead {
+		t.Errorf("%+v", u)
+	}
+}
+
 // TestMuslWaits: who waits for five seconds, as musl does for all its tries,
 // is told that there is no answer.
 func TestMuslWaits(t *testing.T) {

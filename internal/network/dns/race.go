@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,16 +20,22 @@ type race struct {
 	s       *Server
 	q       *query
 	ahead   []attempt
-	running []result // begun and not ended; e and err are not set
+	running []*running
 	ended   chan result
 	worst   *entry // an answer that helps nobody, if there is no better
 }
 
-type result struct {
+// running is an attempt that was begun.
+type running struct {
 	attempt
-	began time.Time
-	e     *entry
-	err   error
+	began  time.Time
+	judged atomic.Bool // what it says of the server is noted
+}
+
+type result struct {
+	*running
+	e   *entry
+	err error
 }
 
 // race asks the servers as plan says, the next one at once when one fails. The
@@ -65,33 +72,31 @@ func (s *Server) race(ctx context.Context, servers []netip.AddrPort, q *query) *
 func (r *race) start() {
 	a := r.ahead[0]
 	r.ahead = r.ahead[1:]
-	begun := result{attempt: a, began: time.Now()}
+	begun := &running{attempt: a, began: time.Now()}
 	r.running = append(r.running, begun)
 	s, q, ended := r.s, r.q, r.ended
 	if n := s.exchanging.Add(1); n > exchanges || a.again && n > repeats {
 		s.exchanging.Add(-1)
-		begun.err = errBusy
-		ended <- begun
+		ended <- result{begun, nil, errBusy}
 		return
 	}
 	s.wg.Go(func() {
 		defer s.exchanging.Add(-1)
-		begun.e, begun.err = s.try(a, q)
-		ended <- begun
+		e, err := s.try(begun, q)
+		ended <- result{begun, e, err}
 	})
 }
 
 // try makes one attempt and remembers how the server did.
-func (s *Server) try(a attempt, q *query) (*entry, error) {
+func (s *Server) try(a *running, q *query) (*entry, error) {
 	s.health.asking(a.at, a.tcp)
-	begin := time.Now()
 	e, spare, err := exchange(s.life, a.at, a.tcp, q, s.health.plain(a.at))
 	switch {
 	case s.life.Err() != nil:
 	case err != nil:
-		s.note(a, s.health.failed(a.at, a.tcp))
+		s.note(a.at, s.health.failed(a.at, a.tcp, a.judged.CompareAndSwap(false, true)))
 	default:
-		s.note(a, s.health.answered(a.at, a.tcp, time.Since(begin)))
+		s.note(a.at, s.health.answered(a.at, a.tcp, time.Since(a.began)))
 	}
 	if spare {
 		s.health.spare(a.at)
@@ -100,24 +105,20 @@ func (s *Server) try(a attempt, q *query) (*entry, error) {
 }
 
 // note logs what an administrator may want to know.
-func (s *Server) note(a attempt, t turn) {
+func (s *Server) note(at netip.AddrPort, t turn) {
 	switch t {
 	case died:
-		s.Log.Warn("a name server does not answer; others are asked first from now on", "server", a.at)
+		s.Log.Warn("a name server does not answer; others are asked first from now on", "server", at)
 	case cameBack:
-		s.Log.Info("a name server answers again", "server", a.at)
+		s.Log.Info("a name server answers again", "server", at)
 	}
 }
 
 // end takes the result of an attempt; true: it is what was wanted.
 func (r *race) end(res result) bool {
-	r.running = slices.DeleteFunc(r.running, func(b result) bool { return b.attempt == res.attempt && b.began.Equal(res.began) })
+	r.running = slices.DeleteFunc(r.running, func(b *running) bool { return b == res.running })
 	if res.err == nil && res.e.usable() && !res.e.truncated {
-		for _, b := range r.running {
-			if res.began.Sub(b.began) >= deadStart {
-				r.s.note(b.attempt, r.s.health.late(b.at, b.tcp))
-			}
-		}
+		r.judge(res.running)
 		return true
 	}
 	if res.err == nil && (r.worst == nil || res.e.usable()) {
@@ -130,4 +131,17 @@ func (r *race) end(res result) bool {
 		r.ahead[0].when = 0
 	}
 	return false
+}
+
+// judge notes which servers were slower than the winner, though they were asked
+// before it. One that has answered the second datagram has only lost the first.
+func (r *race) judge(winner *running) {
+	for _, b := range r.running {
+		if winner.began.Sub(b.began) < deadStart || !b.judged.CompareAndSwap(false, true) {
+			continue
+		}
+		if b.at != winner.at || b.tcp != winner.tcp {
+			r.s.note(b.at, r.s.health.late(b.at, b.tcp))
+		}
+	}
 }

@@ -191,10 +191,13 @@ func (h *health) answered(at netip.AddrPort, tcp bool, took time.Duration) turn 
 	})
 }
 
-func (h *health) failed(at netip.AddrPort, tcp bool) turn {
+// failed counts an attempt that had no answer; first: it was not judged before.
+func (h *health) failed(at netip.AddrPort, tcp, first bool) turn {
 	return h.change(at, func(s *state) {
 		s.total.Failed++
-		s.missed(tcp)
+		if first {
+			s.missed(tcp)
+		}
 	})
 }
 

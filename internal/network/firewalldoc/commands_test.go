@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"strconv"
 	"strings"
 
 	api "github.com/moby/moby/api/types/network"
 
 	"isle/internal/netspec"
 	"isle/internal/network"
+	"isle/internal/network/publish"
 	"isle/internal/reconcile"
 )
 
@@ -52,7 +52,7 @@ func (h *host) create(args []string) error {
 	f := flag.NewFlagSet("create", flag.ContinueOnError)
 	f.BoolVar(&req.Internal, "internal", false, "")
 	f.Func("o", "", func(s string) error { k, v, _ := strings.Cut(s, "="); req.Options[k] = v; return nil })
-	f.BoolFunc("ipv6", "", func(string) error { yes := true; req.EnableIPv6 = &yes; return nil })
+	f.BoolFunc("ipv6", "", func(s string) error { on := s == "true"; req.EnableIPv6 = &on; return nil })
 	f.Func("subnet", "", func(s string) error {
 		p, err := netip.ParsePrefix(s)
 		req.IPAM.Config = append(req.IPAM.Config, api.IPAMConfig{Subnet: p})
@@ -91,8 +91,8 @@ func (h *host) container(args []string) error {
 	for _, n := range nets {
 		req.Networks = append(req.Networks, place(n, name))
 	}
-	rest, err := h.publish(&req, ports, from)
-	if err != nil {
+	var err error
+	if req.Ports.Specs, err = specs(ports, from); err != nil {
 		return err
 	}
 	out, err := h.manager.Open(h.t.Context(), req)
@@ -100,7 +100,7 @@ func (h *host) container(args []string) error {
 		return err
 	}
 	h.serveAll(name, f.Args())
-	return h.apply(rest(out.Endpoints[0]), routes(out.Endpoints[0], caps))
+	return h.apply(routes(out.Endpoints[0], caps))
 }
 
 // place is "--network NAME" or "--network name=NAME,driver-opt=KEY=VALUE".
@@ -124,87 +124,25 @@ func (h *host) serveAll(name string, args []string) {
 }
 
 // apply adds what the manager cannot be asked for.
-func (h *host) apply(lists ...[]netspec.Object) error {
+func (h *host) apply(objs []netspec.Object) error {
 	want := netspec.State{}
-	for _, objs := range lists {
-		want.Add(objs...)
-	}
+	want.Add(objs...)
 	return reconcile.Apply(h.t.Context(), h.kernel, reconcile.Diff(nil, want))
 }
 
-// publish asks for ports; those of interfaces and lists of who may come are
-// given as objects for the endpoint that is to be.
-func (h *host) publish(req *network.OpenRequest, ports, from []string) (func(network.Endpoint) []netspec.Object, error) {
-	req.Ports.Bindings = api.PortMap{}
-	var objs []netspec.Publish
+// specs are the ports, as the command line asks for them.
+func specs(ports, from []string) (out []publish.Spec, err error) {
 	for _, p := range ports {
-		m, err := mapping(p)
+		if len(from) > 0 {
+			p += ";from=" + strings.Join(from, ",")
+		}
+		s, err := publish.ParseSpec(p)
 		if err != nil {
 			return nil, err
 		}
-		if m.Iface != "" {
-			objs = append(objs, m)
-			continue
-		}
-		bind(req.Ports.Bindings, m)
-		if len(from) > 0 {
-			m.To = netip.Addr{}
-			objs = append(objs, m)
-		}
+		out = append(out, s)
 	}
-	return func(ep network.Endpoint) (out []netspec.Object) {
-		for _, m := range objs {
-			if m.Iface != "" {
-				m.To, m.Link = ep.Addr(true), "isle0"
-				out = append(out, m)
-			}
-			for _, p := range from {
-				out = append(out, netspec.Allow{Proto: m.Proto, HostIP: m.HostIP, Iface: m.Iface, HostPort: m.HostPort, Count: m.Count, From: netip.MustParsePrefix(p)})
-			}
-		}
-		return out
-	}, nil
-}
-
-// bind adds one binding for each port, as the command line does.
-func bind(ports api.PortMap, m netspec.Publish) {
-	for i := range m.Count {
-		key := api.MustParsePort(fmt.Sprint(m.ToPort+i, "/", m.Proto))
-		b := api.PortBinding{HostPort: fmt.Sprint(m.HostPort + i)}
-		if !m.HostIP.IsUnspecified() {
-			b.HostIP = m.HostIP
-		}
-		ports[key] = append(ports[key], b)
-	}
-}
-
-// mapping reads "[ADDRESS:|if=INTERFACE:]HOST[-LAST]:CONTAINER[-LAST][/udp]".
-func mapping(s string) (m netspec.Publish, err error) {
-	m = netspec.Publish{Proto: "tcp", HostIP: netip.IPv4Unspecified(), Count: 1}
-	if t, p, ok := strings.Cut(s, "/"); ok {
-		s, m.Proto = t, p
-	}
-	part := strings.Split(s, ":")
-	if len(part) == 3 {
-		if name, ok := strings.CutPrefix(part[0], "if="); ok {
-			m.Iface = name
-		} else if m.HostIP, err = netip.ParseAddr(part[0]); err != nil {
-			return m, err
-		}
-		part = part[1:]
-	}
-	first, last, row := strings.Cut(part[0], "-")
-	to, _, _ := strings.Cut(part[1], "-")
-	m.HostPort, m.ToPort = number(first), number(to)
-	if row {
-		m.Count = number(last) - m.HostPort + 1
-	}
-	return m, nil
-}
-
-func number(s string) uint16 {
-	n, _ := strconv.ParseUint(s, 10, 16)
-	return uint16(n)
+	return out, nil
 }
 
 // routes is what NET_ADMIN does to the guard of an endpoint's sources.

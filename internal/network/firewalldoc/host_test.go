@@ -161,7 +161,7 @@ func (h *host) start() {
 	h.manager = &network.Manager{
 		Store: &storetest.Mem{}, Kernel: h.kernel, Machine: machine{h.kernel}, Drivers: builtin.Drivers(),
 		IPAM: &ipam.Allocator{Sources: sources}, Ports: &publish.Table{Holder: &publish.Sockets{Log: log}},
-		DNS: &dns.Server{Log: log}, Log: log, Config: network.Config{LinkPrefix: conf.LinkPrefix, Bridge: conf.Bridge},
+		DNS: &dns.Server{Log: log}, Log: log, Config: network.Config{LinkPrefix: conf.LinkPrefix, Bridge: conf.Bridge, IPv6: conf.IPv6},
 	}
 	if err := h.manager.Start(h.t.Context()); err != nil {
 		h.t.Fatal(err)

@@ -171,7 +171,7 @@ var hookLine = regexp.MustCompile(`^\t\ttype (\w+) hook (\w+) priority ([\w -]+?
 
 // priorities that nft has names for, by family.
 var priorities = map[string]string{
-	"inet mangle": "-150 (`mangle`)", "inet dstnat": "-100 (`dstnat`)", "inet filter": "0 (`filter`)", "inet srcnat": "100 (`srcnat`)",
+	"inet raw": "-300 (`raw`)", "inet mangle": "-150 (`mangle`)", "inet dstnat": "-100 (`dstnat`)", "inet filter": "0 (`filter`)", "inet srcnat": "100 (`srcnat`)",
 	"bridge dstnat": "-300 (`dstnat`)",
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os/exec"
 	"regexp"
@@ -249,6 +250,8 @@ func why(err error) string {
 		return "refused"
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return "no route"
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return "hung up"
 	}
 	return nothing
 }
@@ -265,7 +268,7 @@ func (h *host) spoof(who, as, to string, patience time.Duration) (string, error)
 	}
 	h.port++
 	said := fmt.Sprint(h.port)
-	if _, err := h.ask(who, as, "udp", to, patience); err != nil {
+	if _, err := h.ask(who, as, "udp", to, 300*time.Millisecond); err != nil {
 		return "", err
 	}
 	if got, ok := h.arrived.Load(said); ok {

@@ -21,6 +21,9 @@ func (p plan) sources(s netspec.State, ep network.Endpoint) error {
 	if ep.Router {
 		more = append(more, netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0))
 	}
+	if p.IPv6 && p.host.IPv6 && p.host.Guard {
+		s.Add(netspec.PortGuard{NS: ep.NS(), Link: ep.HostInterface})
+	}
 	for _, from := range more {
 		s.Add(netspec.Source{Link: ep.HostInterface, MAC: ep.MAC, Addr: from})
 	}
