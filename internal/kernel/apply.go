@@ -51,7 +51,9 @@ func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err e
 			return k.moveEnds(moved)
 		}
 		return one(k.link(rest[0], rest))
-	case netspec.Sysctl, netspec.Addr, netspec.Rule, netspec.Route, netspec.Announce:
+	case netspec.Announce:
+		return 1, nil // remembered: no address comes with it
+	case netspec.Sysctl, netspec.Addr, netspec.Rule, netspec.Route:
 		return k.attach(nil, inside(rest, rest[0].Key.NS), rest)
 	case netspec.Guard:
 		return one(k.guard(rest[0]))

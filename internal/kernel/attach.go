@@ -305,16 +305,45 @@ func (v *visit) takeBack(first, at int, errs []error) error {
 	return nil
 }
 
-// makeVeths makes links by one sendmsg. It returns how many there are.
+// makeVeths makes links by one sendmsg, and sets the ports that it made by
+// another: what goes by a name must not meet somebody else's link.
+// It returns how many there are.
 func (k *Kernel) makeVeths(links []netspec.Link, peer *os.File) (int, error) {
-	var msgs []nlmsg.Message
-	var of []int
+	msgs := make([]nlmsg.Message, len(links))
 	for i, l := range links {
 		master, err := k.master(l)
 		if err != nil {
 			return 0, err
 		}
-		msgs, of = append(msgs, rtnl.NewLink(l, k.mark, master, int(peer.Fd()))), append(of, i)
+		msgs[i] = rtnl.NewLink(l, k.mark, master, int(peer.Fd()))
+	}
+	errs, err := k.rt.Execute(msgs...)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for ; n < len(links) && err == nil; n++ {
+		if err = errs[n]; errors.Is(err, unix.EEXIST) {
+			err = k.remake(links[n], peer)
+		}
+		if err != nil {
+			err = errors.Join(fmt.Errorf("make link %s: %w", links[n].Name, err), k.deleteLinks(links[n:]))
+			break
+		}
+	}
+	made, perr := k.setPorts(links[:n])
+	if perr != nil {
+		return made, errors.Join(perr, err, k.deleteLinks(links[made:n]))
+	}
+	return n, err
+}
+
+// setPorts gives new ports of bridges their flags. It returns how many of links
+// are as they should be.
+func (k *Kernel) setPorts(links []netspec.Link) (int, error) {
+	var msgs []nlmsg.Message
+	var of []int
+	for i, l := range links {
 		if l.Hairpin || l.Isolated {
 			msgs, of = append(msgs, rtnl.SetPort(l)), append(of, i)
 		}
@@ -324,11 +353,8 @@ func (k *Kernel) makeVeths(links []netspec.Link, peer *os.File) (int, error) {
 		return 0, err
 	}
 	for m, i := range of {
-		if errors.Is(errs[m], unix.EEXIST) {
-			errs[m] = k.remake(links[i], peer)
-		}
 		if errs[m] != nil {
-			return i, errors.Join(fmt.Errorf("make link %s: %w", links[i].Name, errs[m]), k.deleteLinks(links[i:]))
+			return i, fmt.Errorf("set port %s of bridge %s: %w", links[i].Name, links[i].Master, errs[m])
 		}
 	}
 	return len(links), nil

@@ -212,7 +212,7 @@ func TestAttachDetach(t *testing.T) {
 		t.Fatalf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
 	}
 	w := m.in(ns)
-	if out := w.Run("ip", "addr", "show", "dev", "eth0"); strings.Contains(out, "tentative") || !strings.Contains(out, "UP") {
+	if out := w.Run("ip", "addr", "show", "dev", "eth0", "scope", "global"); strings.Contains(out, "tentative") || !strings.Contains(out, "UP") {
 		t.Errorf("eth0: %s", out)
 	}
 	if changes, err := reconcile.Sync(t.Context(), m.Kernel, want); err != nil || len(changes) > 0 {

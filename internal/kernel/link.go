@@ -225,8 +225,9 @@ func (k *Kernel) remake(l netspec.Link, peer *os.File) error {
 			return err
 		}
 		err = k.rt.Do(rtnl.NewLink(l, k.mark, master, int(peer.Fd())))
-		if err == nil && (l.Hairpin || l.Isolated) {
-			return k.rt.Do(rtnl.SetPort(l))
+		if err == nil {
+			_, err = k.setPorts([]netspec.Link{l})
+			return err
 		}
 		if !errors.Is(err, unix.EEXIST) {
 			return err

@@ -600,7 +600,14 @@ func TestMutation(t *testing.T) {
 		spread(t, 6, func(t testing.TB) (*policy, []mutation) {
 			p := policyVariants[0].make(t)
 			f := readFirewall(p)
-			return p, append(f.ruleMutations(), f.elementMutations()...)
+			return p, slices.DeleteFunc(append(f.ruleMutations(), f.elementMutations()...), ofLeaves)
+		})
+	})
+	t.Run("leaves", func(t *testing.T) {
+		spread(t, 1, func(t testing.TB) (*policy, []mutation) {
+			p := newLeaf(t)
+			f := readFirewall(p)
+			return p, slices.DeleteFunc(append(f.ruleMutations(), f.elementMutations()...), func(m mutation) bool { return !ofLeaves(m) })
 		})
 	})
 	t.Run("redirects and marks", func(t *testing.T) {

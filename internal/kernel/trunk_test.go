@@ -78,3 +78,21 @@ func TestChosenName(t *testing.T) {
 	m.remove(br)
 	m.host.Run("ip", "link", "show", "br0")
 }
+
+// TestForeignPort: a link of somebody else with the name of one of ours, a port of
+// somebody else's bridge, is not touched when ours cannot be made.
+func TestForeignPort(t *testing.T) {
+	m := newMachine(t)
+	m.host.IP(`link add docker0 type bridge
+		link add isv1-1 type veth peer name other
+		link set isv1-1 master docker0`)
+	before := m.host.Run("ip", "-d", "link", "show", "dev", "isv1-1")
+	m.apply(bridge(1, netspec.Segment{}))
+	c, _ := container(1, 1)
+	if err := reconcile.Apply(t.Context(), m.Kernel, reconcile.Diff(nil, c)); err == nil {
+		t.Error("took a foreign link")
+	}
+	if after := m.host.Run("ip", "-d", "link", "show", "dev", "isv1-1"); after != before {
+		t.Errorf("changed to\n%s\nfrom\n%s", after, before)
+	}
+}

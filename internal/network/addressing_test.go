@@ -171,6 +171,28 @@ func TestDualStack(t *testing.T) {
 	}
 }
 
+// TestContainerWithoutIPv6: a container that switches IPv6 off gets no such
+// address, and its interface none of its own.
+func TestContainerWithoutIPv6(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	yes := true
+	create(t, m, api.CreateRequest{Name: "app", EnableIPv6: &yes})
+	req := request("c1", nil, "app")
+	req.Sysctls = map[string]string{"net.ipv6.conf.all.disable_ipv6": "1"}
+	out, err := m.Open(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := out.Endpoints[0].Addrs; len(a) != 1 || !a[0].Addr().Is4() {
+		t.Errorf("addresses %v", a)
+	}
+	off := netspec.Sysctl{NS: "c1", Name: "ipv6/conf/eth0/disable_ipv6", Value: "1"}
+	if w.kernel.State[off.Key()] != off {
+		t.Errorf("%v", w.kernel.State[off.Key()])
+	}
+}
+
 // TestUplinksKeepTheirAdvertisements: before the host forwards IPv6, its uplinks
 // are told to go on with what their router says.
 func TestUplinksKeepTheirAdvertisements(t *testing.T) {

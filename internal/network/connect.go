@@ -21,7 +21,8 @@ import (
 // draft is an endpoint without its addresses.
 type draft struct {
 	place
-	want network.EndpointIPAMConfig
+	want   network.EndpointIPAMConfig
+	noIPv6 bool // the container has none
 }
 
 // Connect puts a sandbox that is open on one more network.
@@ -143,6 +144,7 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 		return d, err
 	}
 	d.HostInterface = m.hostInterface(d.ID)
+	d.noIPv6 = rec.Sysctls["net.ipv6.conf.all.disable_ipv6"] == "1"
 	if c := req.Settings.IPAMConfig; c != nil {
 		d.want = *c
 	}
@@ -253,7 +255,7 @@ func (m *Manager) reserve(tx store.Tx, d draft) (place, error) {
 		v6   bool
 		addr netip.Addr
 		on   bool
-	}{{false, d.want.IPv4Address, d.net.IPv4}, {true, d.want.IPv6Address, d.net.IPv6}} {
+	}{{false, d.want.IPv4Address, d.net.IPv4}, {true, d.want.IPv6Address, d.net.IPv6 && !d.noIPv6}} {
 		if d.HostInterface == "" || (!want.on && !want.addr.IsValid()) {
 			continue
 		}

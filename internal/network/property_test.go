@@ -15,6 +15,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"isle/internal/kernel/kerneltest"
+	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/publish"
 	"isle/internal/reconcile"
@@ -27,6 +28,7 @@ type walk struct {
 	r *rand.Rand
 
 	crashes, failures, refused, done int
+	trunks, rules                    int // seen in the kernel
 }
 
 // TestKernelFollowsRecords: whatever is done, and wherever the kernel refuses
@@ -38,9 +40,10 @@ func TestKernelFollowsRecords(t *testing.T) {
 		w := live(t, seed, 25)
 		sum.crashes, sum.failures = sum.crashes+w.crashes, sum.failures+w.failures
 		sum.refused, sum.done = sum.refused+w.refused, sum.done+w.done
+		sum.trunks, sum.rules = sum.trunks+w.trunks, sum.rules+w.rules
 	}
 	t.Logf("%d done, %d refused, %d failed in the kernel, %d crashes", sum.done, sum.refused, sum.failures, sum.crashes)
-	if min(sum.done, sum.refused, sum.failures, sum.crashes) < 100 {
+	if min(sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules) < 100 {
 		t.Error("the walks do not go everywhere")
 	}
 }
@@ -52,7 +55,7 @@ func FuzzKernelFollowsRecords(f *testing.F) {
 
 func live(t *testing.T, seed uint64, steps int) *walk {
 	w := &walk{world: newWorld(), r: rand.New(rand.NewPCG(seed, 1))}
-	w.room = 1 + int(seed%2)
+	w.room = 1 + int(seed%3)
 	w.m = w.start(t)
 	for i := range steps {
 		what, err := w.fault(t)
@@ -215,6 +218,16 @@ func (w *walk) check(t *testing.T, at string) {
 	}
 	if want := w.want(t); !w.kernel.State.Equal(want) {
 		t.Errorf("%s\nthe kernel is not what the records say:\n%v", at, reconcile.Diff(w.kernel.State, want))
+	}
+	for _, o := range w.kernel.State {
+		switch o := o.(type) {
+		case netspec.Rule:
+			w.rules++
+		case netspec.Link:
+			if o.PeerMaster != "" {
+				w.trunks++
+			}
+		}
 	}
 	for _, k := range w.keys("ipam/") {
 		if strings.Contains(k, "/owner/") {

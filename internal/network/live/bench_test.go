@@ -3,31 +3,56 @@ package live_test
 import (
 	"fmt"
 	"net/netip"
+	"syscall"
 	"testing"
+	"time"
 
 	api "github.com/moby/moby/api/types/network"
 )
 
-// BenchmarkAttach is a container's network with a published port, made and
-// taken away, among others.
+// BenchmarkAttach is a container's network with a published port, made and taken
+// away, among N others on the same network. "ratio" is how much longer it takes
+// than the first, the slope; "cpu-ratio" the same for the time that processors
+// worked on it, which says more on a machine that others use too.
 func BenchmarkAttach(b *testing.B) {
-	for _, n := range []int{0, 100} {
+	var first, firstCPU time.Duration
+	for _, n := range []int{0, 100, 500, 1000, 1500} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			h := newHost(b, true)
 			m := h.start()
 			defer stop(m)
-			ports := api.PortMap{api.MustParsePort("80/tcp"): {{HostIP: netip.IPv4Unspecified()}}}
-			for i := range n {
-				h.open(m, fmt.Sprint("c", i), ports, "bridge")
+			if _, err := m.Create(b.Context(), api.CreateRequest{
+				Name: "app", IPAM: &api.IPAM{Config: []api.IPAMConfig{{Subnet: netip.MustParsePrefix("10.67.0.0/16")}}},
+			}); err != nil {
+				b.Fatal(err)
 			}
+			ports := api.PortMap{api.MustParsePort("80/tcp"): {{HostIP: netip.IPv4Unspecified()}}}
+			h.fill(m, "app", n)
+			var spent, cpu time.Duration
 			for b.Loop() {
-				h.open(m, "x", ports, "bridge")
+				at, used := time.Now(), worked(b)
+				h.open(m, "x", ports, "app")
+				spent, cpu = spent+time.Since(at), cpu+worked(b)-used
 				b.StopTimer()
 				if err := m.Close(b.Context(), "x"); err != nil {
 					b.Fatal(err)
 				}
 				b.StartTimer()
 			}
+			if spent, cpu = spent/time.Duration(b.N), cpu/time.Duration(b.N); n == 0 {
+				first, firstCPU = spent, cpu
+			}
+			b.ReportMetric(ratio(spent, first), "ratio")
+			b.ReportMetric(ratio(cpu, firstCPU), "cpu-ratio")
 		})
 	}
+}
+
+// worked is the processor time that this process has used.
+func worked(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -2,6 +2,8 @@ package bridge
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/containerd/errdefs"
@@ -70,4 +72,9 @@ func (p plan) endpointMTU(ep network.Endpoint) (int, error) {
 		return 0, fmt.Errorf("option %s=%s: %w: %w", optEndpointMTU, v, err, errdefs.ErrInvalidArgument)
 	}
 	return n, nil
+}
+
+// hasIPv6 is false for an endpoint whose container switched IPv6 off.
+func hasIPv6(ep network.Endpoint) bool {
+	return slices.ContainsFunc(slices.Concat(ep.Addrs, ep.LinkLocal), func(a netip.Prefix) bool { return a.Addr().Is6() })
 }

@@ -15,7 +15,10 @@ import (
 func TestCVE_2020_13401(t *testing.T) {
 	for ipv6, want := range map[bool]string{true: "accept_ra=0", false: "disable_ipv6=1"} {
 		n := network.Network{ID: "3f2a9c0d1b00", Name: "app", IPv6: ipv6, Pools: []network.Pool{{Subnet: netip.MustParsePrefix("10.9.0.0/24"), Gateway: netip.MustParseAddr("10.9.0.1")}}}
-		ep := network.Endpoint{Sandbox: "web", Interface: "eth0", HostInterface: "islev1"}
+		ep := network.Endpoint{Sandbox: "web", Interface: "eth0", HostInterface: "islev1", Addrs: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")}}
+		if ipv6 {
+			ep.Addrs = append(ep.Addrs, netip.MustParsePrefix("fd00:9::2/64"))
+		}
 		host := drivertest.Host
 		host.IPv6 = true
 		s := netspec.State{}

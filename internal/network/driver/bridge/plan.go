@@ -93,7 +93,7 @@ func (p plan) bridge(s netspec.State) {
 		s.Add(firewall.Segment(p.link, pool.Subnet, p.policy(pool))...)
 	}
 	p.wide(s)
-	p.ipv6(s, "", p.link)
+	p.ipv6(s, "", p.link, p.IPv6)
 }
 
 // hasAddress reports whether the bridge has the pool's gateway for its own.
@@ -119,14 +119,14 @@ func (p plan) policy(pool network.Pool) firewall.Policy {
 
 // ipv6 sets how an interface is to take IPv6: not at all on a network without
 // it, else without believing advertisements.
-func (p plan) ipv6(s netspec.State, ns netspec.NS, link string) {
+func (p plan) ipv6(s netspec.State, ns netspec.NS, link string, on bool) {
 	if !p.host.IPv6 {
 		return
 	}
 	conf := func(name, v string) netspec.Sysctl {
 		return netspec.Sysctl{NS: ns, Name: "ipv6/conf/" + link + "/" + name, Value: v}
 	}
-	if !p.IPv6 {
+	if !on {
 		s.Add(conf("disable_ipv6", "1"))
 		return
 	}
@@ -201,7 +201,7 @@ func (p plan) sysctls(s netspec.State, ep network.Endpoint) error {
 		return err
 	}
 	mine := netspec.State{}
-	p.ipv6(mine, ep.NS(), ep.Interface)
+	p.ipv6(mine, ep.NS(), ep.Interface, p.IPv6 && hasIPv6(ep))
 	for name, v := range users {
 		sc := netspec.Sysctl{NS: ep.NS(), Name: name, Value: v}
 		mine[sc.Key()] = sc

@@ -147,3 +147,22 @@ func TestEndpointSysctlsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestEndpointMTU: an endpoint may ask for less than its network has.
+func TestEndpointMTU(t *testing.T) {
+	for _, c := range []struct {
+		v    string
+		ipv6 bool
+		mtu  int // 0: refused
+	}{{"", false, 1450}, {"1400", false, 1400}, {"1451", false, 0}, {"600", false, 600}, {"600", true, 0}, {"x", false, 0}, {"67", false, 0}} {
+		n := drivertest.Network(bridge.Driver{}, nil, c.ipv6, false)
+		ep := drivertest.Endpoint(n, 0)
+		ep.Options = map[string]string{"isle.endpoint.mtu": c.v}
+		s := netspec.State{}
+		err := bridge.Driver{}.Plan(s, n, []network.Endpoint{ep}, drivertest.Host)
+		l, _ := s[netspec.Link{Name: ep.HostInterface}.Key()].(netspec.Link)
+		if c.mtu == 0 && !errdefs.IsInvalidArgument(err) || c.mtu != 0 && (err != nil || l.MTU != c.mtu) {
+			t.Errorf("%q: MTU %d, %v; want %d", c.v, l.MTU, err, c.mtu)
+		}
+	}
+}
