@@ -2,7 +2,6 @@ package engine
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -95,10 +94,6 @@ func TestCreateRefuses(t *testing.T) {
 		{func(o *container.CreateOptions) { o.Config.WorkingDir = "x" }, "the working directory 'x' is invalid, it needs to be an absolute path"},
 		{func(o *container.CreateOptions) { o.Config.StopSignal = "SIGNOSUCH" }, "invalid signal: SIGNOSUCH"},
 		{func(o *container.CreateOptions) { o.Host.ExtraHosts = []string{"x"} }, `bad format for add-host: "x"`},
-		{func(o *container.CreateOptions) {
-			o.Networking = &networktypes.NetworkingConfig{EndpointsConfig: map[string]*networktypes.EndpointSettings{
-				"default": {IPAMConfig: &networktypes.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.0.0.9")}}}}
-		}, "invalid config for network bridge: user specified IP address is supported on user defined networks only"},
 	} {
 		o := container.CreateOptions{Config: &apitypes.Config{Image: "toolbox"}, Host: &apitypes.HostConfig{}}
 		tt.change(&o)

@@ -90,15 +90,12 @@ func alone(rec container.Record) error {
 }
 
 // checkEndpoint refuses what the default network does not do, and addresses
-// that cannot be. A static address is allowed on every other network.
+// that cannot be. A static address is allowed on every network.
 func checkEndpoint(n network.Network, s *networktypes.EndpointSettings) error {
 	if s == nil {
 		return nil
 	}
 	if ipam := s.IPAMConfig; ipam != nil {
-		if isDefault(n) && (ipam.IPv4Address.IsValid() || ipam.IPv6Address.IsValid()) {
-			return invalid("invalid config for network %s: user specified IP address is supported on user defined networks only", n.Name)
-		}
 		if a := ipam.IPv4Address; a.IsValid() && (!a.Is4() || a.IsUnspecified()) {
 			return invalid("invalid config for network %s: invalid IPv4 address: %s", n.Name, a)
 		}
