@@ -40,13 +40,17 @@ func TestRepliesLeaveTheWayTheyCame(t *testing.T) {
 	}
 	for _, from := range []string{"192.0.2.1", "2001:db8::1"} {
 		a := netip.MustParseAddr(from)
-		before := sent(t, m, "c0", "eth0")
-		got, err := ask(from, netip.AddrPortFrom(side.Addr(a.Is4()), 80))
-		if err != nil || !strings.Contains(got, from) {
-			t.Errorf("from %s: %q, %v", from, got, err)
+		to, left := netip.AddrPortFrom(side.Addr(a.Is4()), 80), uint64(1)
+		for try := 0; try < 5 && left > 0; try++ { // eth0 announces its addresses meanwhile
+			before := sent(t, m, "c0", "eth0")
+			got, err := ask(from, to)
+			if err != nil || !strings.Contains(got, from) {
+				t.Errorf("from %s: %q, %v", from, got, err)
+			}
+			left = sent(t, m, "c0", "eth0") - before
 		}
-		if n := sent(t, m, "c0", "eth0") - before; n > 0 {
-			t.Errorf("from %s: %d packets of the reply left by eth0", from, n)
+		if left > 0 {
+			t.Errorf("from %s: %d packets of the reply left by eth0", from, left)
 		}
 	}
 	if err := m.Disconnect(t.Context(), "c0", side.Network); err != nil {
