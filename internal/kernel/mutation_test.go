@@ -21,6 +21,7 @@ import (
 
 	"isle/internal/kernel/nlmsg"
 	"isle/internal/kernel/tc"
+	"isle/internal/netspec"
 )
 
 // The rule mutation test: each rule, element, redirect and guard is taken away
@@ -377,9 +378,9 @@ func elsewhere(data []byte, v6 bool) []byte {
 // layouts are the fields of the keys of sets: interface, address, protocol,
 // number of a port, MAC address.
 var layouts = map[string]string{
-	"links": "i", "internal": "i", "same": "ii", "nets": "a", "segments": "ai", "entrances": "ai", "open": "a", "direct": "a", "masquerade": "a",
+	"links": "i", "internal": "i", "leaves": "i", "same": "ii", "nets": "a", "segments": "ai", "entrances": "ai", "open": "a", "direct": "a", "masquerade": "a",
 	"ports": "apn", "anyports": "pn", "ifports": "ipn", "ranges": "apn", "anyranges": "pn", "ifranges": "ipn",
-	"limited": "apn", "allowed": "apna", "iflimited": "ipn", "ifallowed": "ipna", "openports": "apn", "openranges": "apn",
+	"limited": "apn", "allowed": "apna", "iflimited": "ipn", "ifallowed": "ipna", "openports": "apn", "openranges": "apn", "openfrom": "apna",
 	"guarded": "i", "macs": "im", "sources": "ima", "prefixes": "ima", "routers": "im", "subnets": "a",
 }
 
@@ -496,8 +497,8 @@ var equivalent = map[string]string{
 	"(a published port; links) without condition 1":                                 "chain passed asks for the link again",
 	"(a network that is open to everybody; links direct4) without condition 1":      "chain passed asks for the link again",
 	"(a network that is open to everybody; links direct6) without condition 1":      "chain passed asks for the link again",
-	"as large as the route allows; links) without condition 2: meta cmp":            "the kernel looks for options in TCP only",
-	"as large as the route allows; links) without condition 3: payload bitwise cmp": "only a SYN has the option",
+	"as large as the route allows; links) without condition 1: meta cmp":            "the kernel looks for options in TCP only",
+	"as large as the route allows; links) without condition 2: payload bitwise cmp": "only a SYN has the option",
 }
 
 func excuse(name string) string {
@@ -593,6 +594,20 @@ func guardMutation(p *policy, n int, what string, do func(index int32) error) mu
 	return mutation{"guard " + link + what, func() error { return do(index) }, func() error { return p.guards.Set(p.rt, index, policyNets[n].Internal) }}
 }
 
+// portMutations take the guards of ports away.
+func portMutations(p *policy) (out []mutation) {
+	for _, o := range p.portGuards() {
+		link := o.(netspec.PortGuard).Link
+		index, err := p.rt.Index(link)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		out = append(out, mutation{"port guard " + link + " deleted",
+			func() error { return p.guards.DeletePort(p.rt, index) }, func() error { return p.guards.SetPort(p.rt, index) }})
+	}
+	return out
+}
+
 // TestMutation : rules and elements without guards, which would hide that a
 // rule is missing; redirects and guards by themselves.
 func TestMutation(t *testing.T) {
@@ -603,10 +618,10 @@ func TestMutation(t *testing.T) {
 			return p, append(f.ruleMutations(), f.elementMutations()...)
 		})
 	})
-	t.Run("redirects and marks", func(t *testing.T) {
+	t.Run("redirects, marks and guards of ports", func(t *testing.T) {
 		spread(t, 1, func(t testing.TB) (*policy, []mutation) {
 			p := newGuarded(t)
-			return p, append(redirectMutations(p), markMutations(p)...)
+			return p, slices.Concat(redirectMutations(p), markMutations(p), portMutations(p))
 		})
 	})
 	t.Run("guards", func(t *testing.T) {

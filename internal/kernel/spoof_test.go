@@ -35,7 +35,8 @@ type spoof struct {
 }
 
 func newSpoof(t *testing.T) *spoof {
-	p := newPolicy(t)
+	p := newPolicy(t, withBPF)
+	p.guardPorts()
 	s := &spoof{policy: p, mac: macOf(nat2Net, 1), victim: macOf(nat2Net, 2), gateway: netspec.MAC{2, 0, 0, 0, nat2Net, 1}}
 	s.at = [2]netip.Addr{member(nat2Net, 1).addr(0), member(nat2Net, 1).addr(1)}
 	s.local[1] = ownLinkLocal(s.mac)
@@ -53,7 +54,7 @@ func (s *spoof) reset() {
 
 // free lets the attacker send anything.
 func (s *spoof) free() {
-	held := netspec.State{}
+	held := state(netspec.PortGuard{NS: "c2-1", Link: "isv2-1"})
 	for _, o := range s.want {
 		if src, ok := o.(netspec.Source); ok && src.Link == "isv2-1" {
 			held.Add(src)
