@@ -291,10 +291,7 @@ func (p *policy) inside() {
 		if !strings.HasPrefix(name, "c") {
 			continue
 		}
-		c := p.in(netspec.NS(name))
-		p.ns[name], p.wires[name] = c, tap(p.t, c.File, "eth0")
-		serveAs(p.t, c.File, name, 80, 77, 90, 91, 92, 7000, 7001, 7002, 7101, 7201, 7301)
-		c.Run("sysctl", "-w", "net/ipv6/conf/eth0/accept_redirects=0", "net/ipv6/conf/all/accept_redirects=0")
+		p.start(name)
 	}
 	for n := range policyNets {
 		for i := 1; i <= 2; i++ {
@@ -303,6 +300,14 @@ func (p *policy) inside() {
 			}
 		}
 	}
+}
+
+// start is what runs in a container.
+func (p *policy) start(name string) {
+	c := p.in(netspec.NS(name))
+	p.ns[name], p.wires[name] = c, tap(p.t, c.File, "eth0")
+	serveAs(p.t, c.File, name, 80, 77, 90, 91, 92, 7000, 7001, 7002, 7101, 7201, 7301)
+	c.Run("sysctl", "-w", "net/ipv6/conf/eth0/accept_redirects=0", "net/ipv6/conf/all/accept_redirects=0")
 }
 
 // serveAs answers, on every address of a namespace, with a name, the port and
@@ -673,7 +678,7 @@ func (p *policy) askSources(f int, s string) {
 		}
 	}
 	for _, o := range p.want {
-		if seg, ok := o.(netspec.Segment); ok && familyOf(seg.Subnet.Addr()) == f {
+		if seg, ok := o.(netspec.Segment); ok && !seg.Leaf && familyOf(seg.Subnet.Addr()) == f {
 			a := seg.Subnet.Addr().As16()
 			a[15] = 0x77
 			from := netip.AddrFrom16(a).Unmap()
@@ -766,10 +771,14 @@ func (p *policy) askARP() {
 	arp("c1-1", own, nobodyMAC, ip("0.0.0.0"), "another's MAC inside", blocked, "speaks of another's MAC")
 	arp("c1-1", own, own, ip("0.0.0.0"), "is it free", heard, "is free")
 	arp("c1-2", macOf(natNet, 2), macOf(natNet, 2), ip("10.8.0.7"), "for a prefix", heard, "prefixes4")
-	for mac, want := range map[netspec.MAC]string{own: heard, nobodyMAC: blocked} {
-		p.frame(fmt.Sprintf("another protocol from %s", hw(mac)), "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
+	other := func(c string, mac netspec.MAC, want, touches string) {
+		p.frame(fmt.Sprintf("another protocol from %s by %s", hw(mac), c), c, &p.wires[partner(c)].ears, func(token []byte) []byte {
 			return eth(broadcast, mac, etherOther, token)
-		}, want, "source another's MAC address")
+		}, want, touches)
+	}
+	other("c1-1", nobodyMAC, blocked, "source another's MAC address")
+	for c, mac := range p.held() {
+		other(c, mac, heard, "source another's MAC address macs isv"+c[1:])
 	}
 	for _, inner := range []uint16{unix.ETH_P_8021Q, unix.ETH_P_8021AD} {
 		p.frame(fmt.Sprintf("nested tags %#x", inner), "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
@@ -847,32 +856,31 @@ func (p *policy) askHidden() {
 
 // askPorts : each container that is held to its addresses advertises those only.
 func (p *policy) askPorts() {
-	for _, g := range p.portGuards() {
-		g := g.(netspec.PortGuard)
-		c := string(g.NS)
-		var n, i int
-		_, _ = fmt.Sscanf(c, "c%d-%d", &n, &i)
-		mac := macOf(n, i)
+	for c, mac := range p.held() {
 		p.frame("nd: advertisement of another's by "+c, c, &p.wires[partner(c)].ears, func(token []byte) []byte {
 			return eth(allNodes, mac, ether6, nd(ownLinkLocal(mac), ip("ff02::1"), icmpNA, make([]byte, 4), nobodyAt.addr(1).AsSlice(), tokenOption(token)))
-		}, blocked, "port guard "+g.Link)
+		}, blocked, "port guard isv"+c[1:])
 	}
 }
 
-// portGuards are those of the containers that are held to their addresses.
-func (p *policy) portGuards() (s netspec.State) {
-	s = netspec.State{}
+// held are the containers that are held to their addresses, and their MAC addresses.
+func (p *policy) held() map[string]netspec.MAC {
+	out := map[string]netspec.MAC{}
 	for _, o := range p.want {
 		if src, ok := o.(netspec.Source); ok {
-			s.Add(netspec.PortGuard{NS: netspec.NS("c" + strings.TrimPrefix(src.Link, "isv")), Link: src.Link})
+			out["c"+strings.TrimPrefix(src.Link, "isv")] = src.MAC
 		}
 	}
-	return s
+	return out
 }
 
+// guardPorts puts guards at their links.
 func (p *policy) guardPorts() {
 	needGuards(p.t, p.machine)
-	more := p.portGuards()
+	more := netspec.State{}
+	for c := range p.held() {
+		more.Add(netspec.PortGuard{NS: netspec.NS(c), Link: "isv" + c[1:]})
+	}
 	p.want = merge(p.want, more)
 	p.apply(more)
 }
@@ -945,12 +953,7 @@ type variant struct {
 
 var policyVariants = []variant{
 	{"nft", func(t testing.TB) *policy { p := newPolicy(t); p.markWitness(); return p.ask(false) }},
-	{"br_netfilter", func(t testing.TB) *policy {
-		p := newPolicy(t)
-		p.markWitness()
-		bridgesCall(p.host, "1")
-		return p.ask(false)
-	}},
+	{"br_netfilter", newLeaf},
 	{"ebpf", newGuarded},
 }
 
