@@ -496,9 +496,9 @@ var equivalent = map[string]string{
 	"(a published port; links) without condition 1":                            "chain passed asks for the link again",
 	"(a network that is open to everybody; links direct4) without condition 1": "chain passed asks for the link again",
 	"(a network that is open to everybody; links direct6) without condition 1": "chain passed asks for the link again",
-	"element links isleaf ":         "what passes on a leaf is let through, and so is what is on no bridge of ours",
-	"element sources6 isv1-4 fe80:": "one who routes may send from all that is in no subnet of ours",
-	"rule source_ip6 8 (its own address; sources6) without condition 1: meta cmp":   "what is not ICMPv6 was let through before",
+	"rule source 2 (its own address; sources6) deleted":                        "chain source_ip6 says it again, later",
+	"rule source 3 (its own address; sources6) deleted":                        "chain source_ip6 says it again, later",
+	"element links isleaf ": "what passes on a leaf is let through, and so is what is on no bridge of ours",
 	"as large as the route allows; links) without condition 1: meta cmp":            "the kernel looks for options in TCP only",
 	"as large as the route allows; links) without condition 2: payload bitwise cmp": "only a SYN has the option",
 }

@@ -832,6 +832,7 @@ func (p *policy) askND() {
 	p.frame("nd: advertisement of a router's own", router, &p.wires[partner(router)].ears, func(token []byte) []byte {
 		return eth(allNodes, routes, ether6, nd(ownLinkLocal(routes), all, icmpNA, none, ownLinkLocal(routes).AsSlice(), tokenOption(token)))
 	}, heard, "sources6 isv1-4 "+ownLinkLocal(routes).String())
+	p.frame("a router sends from another's link-local address", router, &p.wires[partner(router)].ears, says(routes, local), blocked, "ip6 link-local")
 }
 
 // askHidden : what stands behind headers of options and in fragments.
@@ -847,9 +848,12 @@ func (p *policy) askHidden() {
 			return behind(unix.IPPROTO_ICMPV6, icmp6(addr, all, typ, make([]byte, 4), addr.AsSlice(), tokenOption(token)))
 		}, want, "hides what it says")
 	}
-	for _, next := range []byte{unix.IPPROTO_DSTOPTS, unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING} {
+	for next, inside := range map[byte][]byte{
+		unix.IPPROTO_DSTOPTS: behind(unix.IPPROTO_ICMPV6, nil), unix.IPPROTO_HOPOPTS: behind(unix.IPPROTO_ICMPV6, nil),
+		unix.IPPROTO_ROUTING: behind(unix.IPPROTO_ICMPV6, nil), unix.IPPROTO_FRAGMENT: fragment(unix.IPPROTO_ICMPV6, 0, true, nil),
+	} {
 		send(fmt.Sprintf("a fragment that goes on with header %d", next), unix.IPPROTO_FRAGMENT, func(token []byte) []byte {
-			return fragment(next, 0, true, append(behind(unix.IPPROTO_ICMPV6, make([]byte, 8)), token...))
+			return fragment(next, 0, next != unix.IPPROTO_FRAGMENT, slices.Concat(inside, make([]byte, 8), token))
 		}, blocked, "fragments that hide")
 	}
 }
