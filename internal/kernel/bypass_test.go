@@ -76,6 +76,29 @@ func TestHiddenByFragmentsStops(t *testing.T) {
 	}
 }
 
+// TestHiddenBehindTheEnd : bytes behind the end of a packet, or a fragment within
+// a fragment, do not make it look harmless.
+func TestHiddenBehindTheEnd(t *testing.T) {
+	s := newSpoof(t)
+	from, all := ownLinkLocal(s.mac), ip("ff02::1")
+	options := func(next byte) []byte { return behind(next, nil) }
+	for name, frame := range map[string]func() []byte{
+		"more options, and behind the end the header of a datagram": func() []byte {
+			return append(eth(allNodes, s.mac, ether6, ipPacket(from, all, unix.IPPROTO_FRAGMENT,
+				fragment(unix.IPPROTO_DSTOPTS, 0, true, options(unix.IPPROTO_DSTOPTS)))), options(unix.IPPROTO_UDP)...)
+		},
+		"a fragment within one that is whole": func() []byte {
+			return eth(allNodes, s.mac, ether6, ipPacket(from, all, unix.IPPROTO_FRAGMENT,
+				fragment(unix.IPPROTO_FRAGMENT, 0, false, fragment(unix.IPPROTO_DSTOPTS, 0, true, options(unix.IPPROTO_ICMPV6)))))
+		},
+	} {
+		got := passes(s.wires["c2-1"], &s.wires["c2-2"].ears, func(token []byte) []byte { return append(frame(), token...) }, quick)
+		if got != blocked {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
 // TestGuardedHairpin : with br_netfilter, what a container sends to its own
 // network's published port passes the bridge once more before the forward
 // chain, and so the guard before the mark.

@@ -377,9 +377,9 @@ func elsewhere(data []byte, v6 bool) []byte {
 // layouts are the fields of the keys of sets: interface, address, protocol,
 // number of a port, MAC address.
 var layouts = map[string]string{
-	"links": "i", "internal": "i", "same": "ii", "nets": "a", "segments": "ai", "entrances": "ai", "open": "a", "direct": "a", "masquerade": "a",
+	"links": "i", "internal": "i", "leaves": "i", "same": "ii", "nets": "a", "segments": "ai", "entrances": "ai", "open": "a", "direct": "a", "masquerade": "a",
 	"ports": "apn", "anyports": "pn", "ifports": "ipn", "ranges": "apn", "anyranges": "pn", "ifranges": "ipn",
-	"limited": "apn", "allowed": "apna", "iflimited": "ipn", "ifallowed": "ipna", "openports": "apn", "openranges": "apn",
+	"limited": "apn", "allowed": "apna", "iflimited": "ipn", "ifallowed": "ipna", "openports": "apn", "openranges": "apn", "openfrom": "apna",
 	"guarded": "i", "macs": "im", "sources": "ima", "prefixes": "ima", "routers": "im", "subnets": "a",
 }
 
@@ -493,11 +493,14 @@ func spread(t *testing.T, worlds int, build func(t testing.TB) (*policy, []mutat
 
 // equivalent are mutations that change nothing, and why.
 var equivalent = map[string]string{
-	"(a published port; links) without condition 1":                                 "chain passed asks for the link again",
-	"(a network that is open to everybody; links direct4) without condition 1":      "chain passed asks for the link again",
-	"(a network that is open to everybody; links direct6) without condition 1":      "chain passed asks for the link again",
-	"as large as the route allows; links) without condition 2: meta cmp":            "the kernel looks for options in TCP only",
-	"as large as the route allows; links) without condition 3: payload bitwise cmp": "only a SYN has the option",
+	"(a published port; links) without condition 1":                            "chain passed asks for the link again",
+	"(a network that is open to everybody; links direct4) without condition 1": "chain passed asks for the link again",
+	"(a network that is open to everybody; links direct6) without condition 1": "chain passed asks for the link again",
+	"rule source 2 (its own address; sources6) deleted":                        "chain source_ip6 says it again, later",
+	"rule source 3 (its own address; sources6) deleted":                        "chain source_ip6 says it again, later",
+	"element links isleaf ": "what passes on a leaf is let through, and so is what is on no bridge of ours",
+	"as large as the route allows; links) without condition 1: meta cmp":            "the kernel looks for options in TCP only",
+	"as large as the route allows; links) without condition 2: payload bitwise cmp": "only a SYN has the option",
 }
 
 func excuse(name string) string {
@@ -593,6 +596,25 @@ func guardMutation(p *policy, n int, what string, do func(index int32) error) mu
 	return mutation{"guard " + link + what, func() error { return do(index) }, func() error { return p.guards.Set(p.rt, index, policyNets[n].Internal) }}
 }
 
+// portMutations take the guards of ports away.
+func portMutations(p *policy) (out []mutation) {
+	for c := range p.held() {
+		link := "isv" + c[1:]
+		index, err := p.rt.Index(link)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		out = append(out, mutation{"port guard " + link + " deleted",
+			func() error { return p.guards.DeletePort(p.rt, index) }, func() error { return p.guards.SetPort(p.rt, index) }})
+	}
+	return out
+}
+
+// ofLeaf is what matters only where there is a leaf.
+func ofLeaf(m mutation) bool {
+	return strings.HasPrefix(m.name, "rule leaf ") || strings.Contains(m.name, "isleaf")
+}
+
 // TestMutation : rules and elements without guards, which would hide that a
 // rule is missing; redirects and guards by themselves.
 func TestMutation(t *testing.T) {
@@ -600,20 +622,21 @@ func TestMutation(t *testing.T) {
 		spread(t, 6, func(t testing.TB) (*policy, []mutation) {
 			p := policyVariants[0].make(t)
 			f := readFirewall(p)
-			return p, slices.DeleteFunc(append(f.ruleMutations(), f.elementMutations()...), ofLeaves)
+			return p, slices.DeleteFunc(append(f.ruleMutations(), f.elementMutations()...), ofLeaf)
 		})
 	})
-	t.Run("leaves", func(t *testing.T) {
+	t.Run("leaf", func(t *testing.T) {
 		spread(t, 1, func(t testing.TB) (*policy, []mutation) {
 			p := newLeaf(t)
 			f := readFirewall(p)
-			return p, slices.DeleteFunc(append(f.ruleMutations(), f.elementMutations()...), func(m mutation) bool { return !ofLeaves(m) })
+			ms := append(f.ruleMutations(), f.elementMutations()...)
+			return p, slices.DeleteFunc(ms, func(m mutation) bool { return !ofLeaf(m) })
 		})
 	})
-	t.Run("redirects and marks", func(t *testing.T) {
+	t.Run("redirects, marks and guards of ports", func(t *testing.T) {
 		spread(t, 1, func(t testing.TB) (*policy, []mutation) {
 			p := newGuarded(t)
-			return p, append(redirectMutations(p), markMutations(p)...)
+			return p, slices.Concat(redirectMutations(p), markMutations(p), portMutations(p))
 		})
 	})
 	t.Run("guards", func(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/kernel/netns"
+	"isle/internal/kernel/probe"
 	"isle/internal/netspec"
 )
 
@@ -431,6 +432,13 @@ func unconnected(t *testing.T, ns *os.File, network, to string) (from string) {
 		return err.Error()
 	}
 	return from
+}
+
+func needGuards(t testing.TB, m *machine) {
+	t.Helper()
+	if !m.Features().Guard {
+		t.Skip(&probe.NotSupportedError{Feature: "guarding links by eBPF"})
+	}
 }
 
 func needSockAddr(t testing.TB, m *machine) {

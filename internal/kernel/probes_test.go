@@ -236,7 +236,9 @@ func (p *policy) grants() {
 			netspec.Open{Link: "isbr1", To: to, Proto: "tcp", Port: 90, Count: 1},
 			netspec.Open{Link: "isbr1", To: to, Proto: "tcp", Port: 91, Count: 2},
 			netspec.Open{Link: "isbr4", To: member(routedNet, 1).addr(f), Proto: "tcp", Port: 80, Count: 1},
-			netspec.Open{Link: "isbr4", To: member(routedNet, 1).addr(f), Proto: "tcp", Port: 7000, Count: 3})
+			netspec.Open{Link: "isbr4", To: member(routedNet, 1).addr(f), Proto: "tcp", Port: 7000, Count: 3},
+			netspec.Open{Link: "isbr4", To: member(routedNet, 1).addr(f), Proto: "tcp", Port: 90, Count: 1, From: netip.PrefixFrom(lanAt.addr(f), lanAt.addr(f).BitLen())},
+			netspec.Open{Link: "isbr4", To: member(routedNet, 1).addr(f), Proto: "tcp", Port: 91, Count: 2, From: allow[f]})
 	}
 }
 
@@ -289,10 +291,7 @@ func (p *policy) inside() {
 		if !strings.HasPrefix(name, "c") {
 			continue
 		}
-		c := p.in(netspec.NS(name))
-		p.ns[name], p.wires[name] = c, tap(p.t, c.File, "eth0")
-		serveAs(p.t, c.File, name, 80, 77, 90, 91, 92, 7000, 7001, 7002, 7101, 7201, 7301)
-		c.Run("sysctl", "-w", "net/ipv6/conf/eth0/accept_redirects=0", "net/ipv6/conf/all/accept_redirects=0")
+		p.start(name)
 	}
 	for n := range policyNets {
 		for i := 1; i <= 2; i++ {
@@ -301,6 +300,14 @@ func (p *policy) inside() {
 			}
 		}
 	}
+}
+
+// start is what runs in a container.
+func (p *policy) start(name string) {
+	c := p.in(netspec.NS(name))
+	p.ns[name], p.wires[name] = c, tap(p.t, c.File, "eth0")
+	serveAs(p.t, c.File, name, 80, 77, 90, 91, 92, 7000, 7001, 7002, 7101, 7201, 7301)
+	c.Run("sysctl", "-w", "net/ipv6/conf/eth0/accept_redirects=0", "net/ipv6/conf/all/accept_redirects=0")
 }
 
 // serveAs answers, on every address of a namespace, with a name, the port and
@@ -373,6 +380,7 @@ func maxSegment(c net.Conn) (n int) {
 type call struct {
 	from, network, to string
 	local             string // the address to call from
+	port              int    // with it
 	segment           bool   // answer with our own largest segment
 	mark              int    // of the packets
 }
@@ -383,7 +391,7 @@ func (p *policy) call(c call, patience time.Duration) (answer string) {
 			return errors.Join(lingerNot(c.network, raw), marked(c.mark, raw))
 		}}
 		if c.local != "" {
-			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(c.local)}
+			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(c.local), Port: c.port}
 		}
 		conn, err := d.DialContext(context.Background(), c.network, c.to)
 		if err != nil {
@@ -453,6 +461,10 @@ func (p *policy) ask(bpf bool) *policy {
 	p.askOddities(bpf)
 	p.askARP()
 	p.askND()
+	p.askHidden()
+	if bpf {
+		p.askPorts()
+	}
 	return p
 }
 
@@ -510,6 +522,11 @@ func (p *policy) askLimited(f int, s string) {
 	} {
 		p.calls(q.name, call{from: q.from, local: q.local, network: "tcp", to: hostAt.url(f, q.port)}, q.want, q.touches)
 	}
+	own := member(nat2Net, 1)[f] // masquerading keeps the port
+	p.calls("out by a port that is limited here", call{from: "c2-1", local: own, port: 7302, network: "tcp", to: farAt.url(f, 80)},
+		answer("transit", 80, both{"198.51.100.1", "2001:db8:100::1"}[f]), "limited"+s+" ct")
+	p.calls("out by a port that is limited here by interface", call{from: "c2-1", local: own, port: 8091, network: "tcp", to: lanToo.url(f, 80)},
+		answer("lan", 80, hostAt[f]), "iflimited"+s+" ct")
 }
 
 // askThrough : what only passes through the host, or does not leave it, is not
@@ -598,6 +615,10 @@ func (p *policy) askOpen(f int, s string) {
 		{"routed, row", "lan", member(routedNet, 1), 7001, answer("c4-1", 7001, lanAt[f]), "openranges" + s + " 7000"},
 		{"routed, a sibling", "c6-1", member(routedNet, 1), 80, answer("c4-1", 80, member(plainNet, 1)[f]), "openports" + s},
 		{"routed, not open", "lan", member(routedNet, 1), 77, blocked, "everything else"},
+		{"open to the sender", "lan", member(routedNet, 1), 90, answer("c4-1", 90, lanAt[f]), "openfrom" + s + " 90"},
+		{"open to another", "transit", member(routedNet, 1), 90, blocked, "openfrom" + s},
+		{"row, open to the sender", "lan", member(routedNet, 1), 92, answer("c4-1", 92, lanAt[f]), "openfrom" + s + " 91"},
+		{"row, open to another", "transit", member(routedNet, 1), 92, blocked, "openfrom" + s},
 		{"direct", "lan", member(directNet, 1), 7101, answer("c5-1", 7101, lanAt[f]), "direct" + s},
 		{"direct, marked", "lan", member(directNet, 1), 77, answer("c5-1", 77, lanAt[f]), "passed asks for it"},
 	} {
@@ -657,7 +678,7 @@ func (p *policy) askSources(f int, s string) {
 		}
 	}
 	for _, o := range p.want {
-		if seg, ok := o.(netspec.Segment); ok && familyOf(seg.Subnet.Addr()) == f {
+		if seg, ok := o.(netspec.Segment); ok && !seg.Leaf && familyOf(seg.Subnet.Addr()) == f {
 			a := seg.Subnet.Addr().As16()
 			a[15] = 0x77
 			from := netip.AddrFrom16(a).Unmap()
@@ -750,10 +771,14 @@ func (p *policy) askARP() {
 	arp("c1-1", own, nobodyMAC, ip("0.0.0.0"), "another's MAC inside", blocked, "speaks of another's MAC")
 	arp("c1-1", own, own, ip("0.0.0.0"), "is it free", heard, "is free")
 	arp("c1-2", macOf(natNet, 2), macOf(natNet, 2), ip("10.8.0.7"), "for a prefix", heard, "prefixes4")
-	for mac, want := range map[netspec.MAC]string{own: heard, nobodyMAC: blocked} {
-		p.frame(fmt.Sprintf("another protocol from %s", hw(mac)), "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
+	other := func(c string, mac netspec.MAC, want, touches string) {
+		p.frame(fmt.Sprintf("another protocol from %s by %s", hw(mac), c), c, &p.wires[partner(c)].ears, func(token []byte) []byte {
 			return eth(broadcast, mac, etherOther, token)
-		}, want, "source another's MAC address")
+		}, want, touches)
+	}
+	other("c1-1", nobodyMAC, blocked, "source another's MAC address")
+	for c, mac := range p.held() {
+		other(c, mac, heard, "source another's MAC address macs isv"+c[1:])
 	}
 	for _, inner := range []uint16{unix.ETH_P_8021Q, unix.ETH_P_8021AD} {
 		p.frame(fmt.Sprintf("nested tags %#x", inner), "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
@@ -786,7 +811,6 @@ func (p *policy) askND() {
 		{"CVE-2020-13401: router advertisement", local, icmpRA, make([]byte, 12), blocked, "no router"},
 		{"redirect", local, icmpRedirect, append(none, append(all.AsSlice(), all.AsSlice()...)...), blocked, "better way"},
 		{"advertisement of its own", addr, icmpNA, append(none, addr.AsSlice()...), heard, "sources6"},
-		{"advertisement of another's", addr, icmpNA, append(none, nobodyAt.addr(1).AsSlice()...), blocked, "speaks of another's address"},
 		{"is it free", ip("::"), icmpNS, append(none, nobodyAt.addr(1).AsSlice()...), heard, "is free"},
 	} {
 		p.frame("nd: "+q.name, "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
@@ -794,25 +818,75 @@ func (p *policy) askND() {
 		}, q.want, "ip6 "+q.touches)
 	}
 	for _, first := range []byte{icmpRA, icmpNA, icmpRedirect} { // where the type of ICMPv6 would be
-		p.frame(fmt.Sprintf("a datagram that begins with %d", first), "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
-			frame := says(own, addr)(append(token, make([]byte, 16)...)) // as long as an advertisement
+		p.frame(fmt.Sprintf("a datagram that begins with %d", first), "c1-2", &p.wires["c1-1"].ears, func(token []byte) []byte {
+			frame := says(macOf(natNet, 2), ip("fd00:8::7"))(token)
 			frame[ether+40] = first
 			return frame
-		}, heard, "ip6 no router better way speaks of another's address")
+		}, heard, "ip6 no router better way hides what it says")
 	}
 	p.frame("a datagram from ::", "c1-1", &p.wires["c1-2"].ears, says(own, ip("::")), blocked, "ip6 is free")
 	p.frame("ping from another's address", "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
 		return eth(allNodes, own, ether6, ping(nobodyAt.addr(1), all, token))
 	}, blocked, "ip6 is free")
-	for _, next := range []byte{unix.IPPROTO_DSTOPTS, unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING} {
-		p.frame(fmt.Sprintf("a fragment that goes on with header %d", next), "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
-			return append(eth(allNodes, own, ether6, ipPacket(addr, all, unix.IPPROTO_FRAGMENT, fragment(next, 0, true, make([]byte, 16)))), token...)
-		}, blocked, "ip6 fragments that hide")
-	}
 	routes := macOf(natNet, 4)
 	p.frame("nd: advertisement of a router's own", router, &p.wires[partner(router)].ears, func(token []byte) []byte {
 		return eth(allNodes, routes, ether6, nd(ownLinkLocal(routes), all, icmpNA, none, ownLinkLocal(routes).AsSlice(), tokenOption(token)))
 	}, heard, "sources6 isv1-4 "+ownLinkLocal(routes).String())
+	p.frame("a router sends from another's link-local address", router, &p.wires[partner(router)].ears, says(routes, local), blocked, "ip6 link-local")
+}
+
+// askHidden : what stands behind headers of options and in fragments.
+func (p *policy) askHidden() {
+	own, addr, all := macOf(natNet, 1), member(natNet, 1).addr(1), ip("ff02::1")
+	send := func(name string, next byte, payload func(token []byte) []byte, want, touches string) {
+		p.frame(name, "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
+			return eth(allNodes, own, ether6, ipPacket(addr, all, next, payload(token)))
+		}, want, "ip6 "+touches)
+	}
+	for typ, want := range map[byte]string{icmpNA: blocked, icmpNS: heard} {
+		send(fmt.Sprintf("nd: message %d behind options", typ), unix.IPPROTO_HOPOPTS, func(token []byte) []byte {
+			return behind(unix.IPPROTO_ICMPV6, icmp6(addr, all, typ, make([]byte, 4), addr.AsSlice(), tokenOption(token)))
+		}, want, "hides what it says")
+	}
+	for next, inside := range map[byte][]byte{
+		unix.IPPROTO_DSTOPTS: behind(unix.IPPROTO_ICMPV6, nil), unix.IPPROTO_HOPOPTS: behind(unix.IPPROTO_ICMPV6, nil),
+		unix.IPPROTO_ROUTING: behind(unix.IPPROTO_ICMPV6, nil), unix.IPPROTO_FRAGMENT: fragment(unix.IPPROTO_ICMPV6, 0, true, nil),
+	} {
+		send(fmt.Sprintf("a fragment that goes on with header %d", next), unix.IPPROTO_FRAGMENT, func(token []byte) []byte {
+			return fragment(next, 0, next != unix.IPPROTO_FRAGMENT, slices.Concat(inside, make([]byte, 8), token))
+		}, blocked, "fragments that hide")
+	}
+}
+
+// askPorts : each container that is held to its addresses advertises those only.
+func (p *policy) askPorts() {
+	for c, mac := range p.held() {
+		p.frame("nd: advertisement of another's by "+c, c, &p.wires[partner(c)].ears, func(token []byte) []byte {
+			return eth(allNodes, mac, ether6, nd(ownLinkLocal(mac), ip("ff02::1"), icmpNA, make([]byte, 4), nobodyAt.addr(1).AsSlice(), tokenOption(token)))
+		}, blocked, "port guard isv"+c[1:])
+	}
+}
+
+// held are the containers that are held to their addresses, and their MAC addresses.
+func (p *policy) held() map[string]netspec.MAC {
+	out := map[string]netspec.MAC{}
+	for _, o := range p.want {
+		if src, ok := o.(netspec.Source); ok {
+			out["c"+strings.TrimPrefix(src.Link, "isv")] = src.MAC
+		}
+	}
+	return out
+}
+
+// guardPorts puts guards at their links.
+func (p *policy) guardPorts() {
+	needGuards(p.t, p.machine)
+	more := netspec.State{}
+	for c := range p.held() {
+		more.Add(netspec.PortGuard{NS: netspec.NS(c), Link: "isv" + c[1:]})
+	}
+	p.want = merge(p.want, more)
+	p.apply(more)
 }
 
 // Patience for an answer: at first, and when it is not what it should be.
@@ -883,12 +957,7 @@ type variant struct {
 
 var policyVariants = []variant{
 	{"nft", func(t testing.TB) *policy { p := newPolicy(t); p.markWitness(); return p.ask(false) }},
-	{"br_netfilter", func(t testing.TB) *policy {
-		p := newPolicy(t)
-		p.markWitness()
-		bridgesCall(p.host, "1")
-		return p.ask(false)
-	}},
+	{"br_netfilter", newLeaf},
 	{"ebpf", newGuarded},
 }
 
@@ -896,6 +965,7 @@ var policyVariants = []variant{
 func newGuarded(t testing.TB) *policy {
 	p := newPolicy(t, withBPF)
 	needSockAddr(t, p.machine)
+	p.guardPorts()
 	more := netspec.State{}
 	for n, s := range policyNets {
 		more.Add(netspec.Guard{Link: fmt.Sprintf("isbr%d", n), Internal: s.Internal})

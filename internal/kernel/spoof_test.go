@@ -35,7 +35,8 @@ type spoof struct {
 }
 
 func newSpoof(t *testing.T) *spoof {
-	p := newPolicy(t)
+	p := newPolicy(t, withBPF)
+	p.guardPorts()
 	s := &spoof{policy: p, mac: macOf(nat2Net, 1), victim: macOf(nat2Net, 2), gateway: netspec.MAC{2, 0, 0, 0, nat2Net, 1}}
 	s.at = [2]netip.Addr{member(nat2Net, 1).addr(0), member(nat2Net, 1).addr(1)}
 	s.local[1] = ownLinkLocal(s.mac)
@@ -53,7 +54,7 @@ func (s *spoof) reset() {
 
 // free lets the attacker send anything.
 func (s *spoof) free() {
-	held := netspec.State{}
+	held := state(netspec.PortGuard{NS: "c2-1", Link: "isv2-1"})
 	for _, o := range s.want {
 		if src, ok := o.(netspec.Source); ok && src.Link == "isv2-1" {
 			held.Add(src)
@@ -212,6 +213,10 @@ func TestNDPoisoning(t *testing.T) {
 		{name: "the gateway asks", harm: s.poisoned("c2-2", "eth0", gw), frames: just(func(token []byte) []byte {
 			return eth(s.victim, s.mac, ether6, nd(gw, victim, icmpNS, make([]byte, 4), victim.AsSlice(), linkOption(1, s.mac), tokenOption(token)))
 		})},
+		{name: "with a tag of VLAN 0", harm: s.poisoned("c2-2", "eth0", gw), frames: just(func(token []byte) []byte {
+			advert := nd(s.local[1], all, icmpNA, override, gw.AsSlice(), linkOption(2, s.mac), tokenOption(token))
+			return tagged(allNodes, s.mac, ether6, advert, unix.ETH_P_8021Q)
+		})},
 		{name: "behind a hop-by-hop header", harm: s.poisoned("c2-2", "eth0", gw), frames: just(func(token []byte) []byte {
 			icmp := icmp6(s.local[1], all, icmpNA, override, gw.AsSlice(), linkOption(2, s.mac), tokenOption(token))
 			return eth(allNodes, s.mac, ether6, ipPacket(s.local[1], all, unix.IPPROTO_HOPOPTS, behind(unix.IPPROTO_ICMPV6, icmp)))
@@ -316,7 +321,7 @@ func TestRouterImpersonates(t *testing.T) {
 		t.Errorf("%s: %q", name, got)
 	}
 	for f := range 2 {
-		for _, whose := range []both{member(natNet, 1), gateway(natNet), member(nat2Net, 1)} {
+		for _, whose := range []both{member(natNet, 1), gateway(natNet), member(nat2Net, 1), {"10.1.0.9", ownLinkLocal(macOf(natNet, 1)).String()}} {
 			if got := passes(p.wires[router], &p.wires["c1-1"].ears, says(macOf(natNet, 4), whose.addr(f)), quick); got != blocked {
 				t.Errorf("a router sends from %s: %s", whose[f], got)
 			}

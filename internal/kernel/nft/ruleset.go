@@ -187,8 +187,11 @@ const known = expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED
 
 // linkLocal6 goes back for addresses of fe80::/10.
 func linkLocal6() rule {
-	ll, mask := append([]byte{0xfe, 0x80}, make([]byte, 14)...), append([]byte{0xff, 0xc0}, make([]byte, 14)...)
-	return rule{"a link-local client cannot be answered from another link", join(family(unix.NFPROTO_IPV6), daddr6.masked(mask, ll), goBack())}
+	return rule{"a link-local client cannot be answered from another link", join(family(unix.NFPROTO_IPV6), isLinkLocal(daddr6), goBack())}
+}
+
+func isLinkLocal(at field) []expr.Any {
+	return at.masked(append([]byte{0xff, 0xc0}, make([]byte, 14)...), append([]byte{0xfe, 0x80}, make([]byte, 14)...))
 }
 
 // arriving sends what comes in to containers.
@@ -278,7 +281,7 @@ func masquerade() []rule {
 func source() []rule {
 	return []rule{
 		{"its own address", join(ipv4, in("sources4", iif, etherSaddr, saddr4), accept())},
-		{"its own address", join(ipv6, l4proto.not([]byte{unix.IPPROTO_ICMPV6}), in("sources6", iif, etherSaddr, saddr6), accept())},
+		ownAddress6(unix.IPPROTO_TCP), ownAddress6(unix.IPPROTO_UDP),
 		{"not a container's, or one that may send anything", join(notIn("guarded", iif), accept())},
 		{"another's MAC address", join(notIn("macs", iif, etherSaddr), drop())},
 		{"nested tags: receivers take off all of VLAN 0", join(protocol.is([]byte{0x81, 0x00}), drop())},
@@ -287,6 +290,12 @@ func source() []rule {
 		{"", join(ipv4, goTo("source_ip4"))},
 		{"", join(ipv6, goTo("source_ip6"))},
 	}
+}
+
+// ownAddress6 asks for what is right behind the header: what only follows further
+// on may be made to look like something else.
+func ownAddress6(next byte) rule {
+	return rule{"its own address", join(ipv6, nextHeader6.is([]byte{next}), in("sources6", iif, etherSaddr, saddr6), accept())}
 }
 
 // The protocols are said again in the chains of each, so that nft can print the
@@ -318,21 +327,22 @@ func sourceIP6() []rule {
 	hidden := func(next byte) rule {
 		return rule{"fragments that hide what they are", join(ipv6, fragmentOf.is([]byte{next}), drop())}
 	}
+	linkLocal := rule{"nobody routes for link-local addresses", join(ipv6, isLinkLocal(saddr6), drop())}
 	return append([]rule{
-		hidden(unix.IPPROTO_DSTOPTS), hidden(unix.IPPROTO_HOPOPTS), hidden(unix.IPPROTO_ROUTING),
+		hidden(unix.IPPROTO_DSTOPTS), hidden(unix.IPPROTO_HOPOPTS), hidden(unix.IPPROTO_ROUTING), hidden(unix.IPPROTO_FRAGMENT),
 		{"CVE-2020-13401: a container is no router", join(icmp, icmpType.is([]byte{routerAdvert}), drop())},
 		{"nor does it know a better way", join(icmp, icmpType.is([]byte{redirect}), drop())},
 		{"hides what it says: the guard of the port looks no further", join(nextHeader6.not([]byte{unix.IPPROTO_ICMPV6}), icmp, icmpType.is([]byte{neighborAdvert}), drop())},
 		{"asks whether an address is free", join(icmp, saddr6.is(make([]byte, 16)), accept())},
-		{"its own address", join(icmp, in("sources6", iif, etherSaddr, saddr6), accept())},
-	}, beyond("6", ipv6, saddr6)...)
+		{"its own address", join(ipv6, in("sources6", iif, etherSaddr, saddr6), accept())},
+	}, beyond("6", ipv6, saddr6, linkLocal)...)
 }
 
-// beyond are the addresses besides its own that a container may send with.
-func beyond(f string, is []expr.Any, saddr field) []rule {
-	return []rule{
-		{"one that it stands for", join(is, in("prefixes"+f, iif, etherSaddr, saddr), accept())},
-		{"routes, but for nobody here", join(is, in("routers"+f, iif, etherSaddr), notIn("subnets"+f, saddr), accept())},
-		{"another's address", drop()},
-	}
+// beyond are the addresses besides its own that a container may send with; never
+// are those that it may not route for.
+func beyond(f string, is []expr.Any, saddr field, never ...rule) []rule {
+	rules := []rule{{"one that it stands for", join(is, in("prefixes"+f, iif, etherSaddr, saddr), accept())}}
+	return append(append(rules, never...),
+		rule{"routes, but for nobody here", join(is, in("routers"+f, iif, etherSaddr), notIn("subnets"+f, saddr), accept())},
+		rule{"another's address", drop()})
 }
