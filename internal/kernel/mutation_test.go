@@ -499,8 +499,9 @@ var equivalent = map[string]string{
 	"rule source 2 (its own address; sources6) deleted":                        "chain source_ip6 says it again, later",
 	"rule source 3 (its own address; sources6) deleted":                        "chain source_ip6 says it again, later",
 	"element links isleaf ": "what passes on a leaf is let through, and so is what is on no bridge of ours",
-	"as large as the route allows; links) without condition 1: meta cmp":            "the kernel looks for options in TCP only",
-	"as large as the route allows; links) without condition 2: payload bitwise cmp": "only a SYN has the option",
+	"how large the others may be; ) without condition 1: meta cmp":                                "the kernel looks for options in TCP only",
+	"how large the others may be; ) without condition 2: payload bitwise cmp":                     "only a SYN has the option",
+	"(br_netfilter: hairpin meets the guard before the forward chain; links) without condition 2": "only connections of others, of which both ends are translated, would be marked too, and no guard of ours lets them in",
 }
 
 func excuse(name string) string {

@@ -644,11 +644,22 @@ func partner(c string) string {
 
 // says is a broadcast datagram of a container.
 func says(mac netspec.MAC, from netip.Addr) func(token []byte) []byte {
-	to, at := broadcast, netip.MustParseAddr("255.255.255.255")
-	if from.Is6() {
-		to, at = allNodes, ip("ff02::1")
-	}
+	to, at := toAll(from)
 	return func(token []byte) []byte { return eth(to, mac, etherOf(from), udp(from, at, 9998, token)) }
+}
+
+// toAll is whom a frame from an address can be sent to so that all hear it.
+func toAll(from netip.Addr) (netspec.MAC, netip.Addr) {
+	if from.Is6() {
+		return allNodes, ip("ff02::1")
+	}
+	return broadcast, ip("255.255.255.255")
+}
+
+// saysSegment is says by TCP.
+func saysSegment(mac netspec.MAC, from netip.Addr) func(token []byte) []byte {
+	to, at := toAll(from)
+	return func(token []byte) []byte { return eth(to, mac, etherOf(from), segment(from, at, 9998, syn, token)) }
 }
 
 // askSources : each container may send from its own addresses and no other.
@@ -675,6 +686,8 @@ func (p *policy) askSources(f int, s string) {
 		if c != router {
 			p.frame(fmt.Sprintf("%s sends from another's address %s", c, nobodyAt[f]), c, &p.wires[partner(c)].ears, says(mac, nobodyAt.addr(f)), blocked,
 				"guarded isv"+c[1:]+" ip"+s+" another's address")
+			p.frame(fmt.Sprintf("%s sends a segment from another's address %s", c, nobodyAt[f]), c, &p.wires[partner(c)].ears, saysSegment(mac, nobodyAt.addr(f)), blocked,
+				"guarded isv"+c[1:]+" its own address another's address")
 		}
 	}
 	for _, o := range p.want {
@@ -721,6 +734,7 @@ func (p *policy) askOddities(bpf bool) {
 		p.frame(q.name, q.from, q.witness, func(token []byte) []byte { return eth(q.to, mac, ether4, q.packet(token)) }, q.want, q.touches)
 	}
 	p.calls("to the host, marked", call{from: "c1-1", network: "tcp", to: hostAt.url(0, 24)}, answer("host", 24, member(natNet, 1)[0]), "br_netfilter")
+	p.calls("hairpin, marked", call{from: "c1-2", network: "tcp", to: hostAt.url(0, 8081)}, answer("c1-1", 80, gateway(natNet)[0]), "br_netfilter hairpin")
 	p.calls("to the host from outside, not marked", call{from: "lan", network: "tcp", to: hostAt.url(0, 25)}, answer("host", 25, lanAt[0]), "br_netfilter")
 	p.calls("transit", call{from: "lan", network: "tcp", to: farAt.url(0, 80)}, answer("transit", 80, lanAt[0]), "not ours")
 	p.calls("largest segment of others", call{from: "lan", network: "tcp", to: farAt.url(0, 88)}, "1448", "mss")
@@ -986,12 +1000,15 @@ func newGuarded(t testing.TB) *policy {
 
 // markWitness are rules of somebody else: what goes to port 77 is to carry the
 // mark of the guards when it enters a bridge of ours, and not when it leaves;
-// what goes to the host is to carry it at port 24 and not at port 25.
+// what goes to the host is to carry it at port 24, in a connection's first packet,
+// and not at port 25; hairpin at port 8081 in the others.
 func (p *policy) markWitness() {
 	p.host.Run("nft", "add table inet witness")
 	p.host.Run("nft", "add chain inet witness input { type filter hook input priority 0; }")
-	p.host.Run("nft", "add rule inet witness input tcp dport 24 meta mark & 0x08000000 == 0 drop")
+	p.host.Run("nft", "add rule inet witness input tcp dport 24 ct state new meta mark & 0x08000000 == 0 drop")
 	p.host.Run("nft", "add rule inet witness input tcp dport 25 meta mark & 0x08000000 != 0 drop")
+	p.host.Run("nft", "add chain inet witness prerouting { type filter hook prerouting priority -140; }")
+	p.host.Run("nft", `add rule inet witness prerouting iifname "isbr1" tcp dport 8081 ct state established meta mark & 0x08000000 == 0 drop`)
 	p.host.Run("nft", "add chain inet witness forward { type filter hook forward priority 300; }")
 	for _, r := range []string{`iifname "isbr*" oifname != "isbr*" tcp dport 77 meta mark & 0x08000000 != 0 drop`, `oifname "isbr*" tcp dport 77 meta mark & 0x08000000 == 0 drop`} {
 		p.host.Run("nft", "add rule inet witness forward "+r)
