@@ -43,7 +43,6 @@ var (
 	l4proto        = meta(expr.MetaKeyL4PROTO, 1)
 	protocol       = meta(expr.MetaKeyPROTOCOL, 2)
 	iif, oif       = meta(expr.MetaKeyIIFNAME, 16), meta(expr.MetaKeyOIFNAME, 16)
-	direction      = field{1, func(r uint32) expr.Any { return &expr.Ct{Key: expr.CtKeyDIRECTION, Register: r} }}
 )
 
 // fragmentOf is what a fragment's header says is next.
