@@ -620,7 +620,7 @@ func ofLeaf(m mutation) bool {
 func TestMutation(t *testing.T) {
 	t.Run("rules and elements", func(t *testing.T) {
 		t.Parallel()
-		spread(t, 12, func(t testing.TB) (*policy, []mutation) {
+		spread(t, 16, func(t testing.TB) (*policy, []mutation) {
 			p := policyVariants[0].make(t)
 			f := readFirewall(p)
 			return p, slices.DeleteFunc(append(f.ruleMutations(), f.elementMutations()...), ofLeaf)
