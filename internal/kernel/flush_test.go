@@ -28,6 +28,7 @@ func newFlushed(t testing.TB) *policy {
 }
 
 func (p *policy) askFlushed() {
+	p.askPorts()
 	for f := range 2 {
 		for n := range policyNets {
 			link, first, second := fmt.Sprintf(" isbr%d", n), fmt.Sprintf("c%d-1", n), fmt.Sprintf("c%d-2", n)

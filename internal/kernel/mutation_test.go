@@ -620,13 +620,15 @@ func ofLeaf(m mutation) bool {
 // rule is missing; redirects and guards by themselves.
 func TestMutation(t *testing.T) {
 	t.Run("rules and elements", func(t *testing.T) {
-		spread(t, 6, func(t testing.TB) (*policy, []mutation) {
+		t.Parallel()
+		spread(t, 16, func(t testing.TB) (*policy, []mutation) {
 			p := policyVariants[0].make(t)
 			f := readFirewall(p)
 			return p, slices.DeleteFunc(append(f.ruleMutations(), f.elementMutations()...), ofLeaf)
 		})
 	})
 	t.Run("leaf", func(t *testing.T) {
+		t.Parallel()
 		spread(t, 1, func(t testing.TB) (*policy, []mutation) {
 			p := newLeaf(t)
 			f := readFirewall(p)
@@ -635,12 +637,14 @@ func TestMutation(t *testing.T) {
 		})
 	})
 	t.Run("redirects, marks and guards of ports", func(t *testing.T) {
+		t.Parallel()
 		spread(t, 1, func(t testing.TB) (*policy, []mutation) {
 			p := newGuarded(t)
 			return p, slices.Concat(redirectMutations(p), markMutations(p), portMutations(p))
 		})
 	})
 	t.Run("guards", func(t *testing.T) {
+		t.Parallel()
 		spread(t, 1, func(t testing.TB) (*policy, []mutation) {
 			p := newFlushed(t)
 			return p, guardMutations(p)

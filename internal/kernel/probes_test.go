@@ -839,6 +839,9 @@ func (p *policy) askND() {
 		}, heard, "ip6 no router better way hides what it says")
 	}
 	p.frame("a datagram from ::", "c1-1", &p.wires["c1-2"].ears, says(own, ip("::")), blocked, "ip6 is free")
+	p.frame("a segment from another's address, IPv6", "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
+		return eth(allNodes, own, ether6, segment(nobodyAt.addr(1), all, 80, syn, token))
+	}, blocked, "source sources6")
 	p.frame("ping from another's address", "c1-1", &p.wires["c1-2"].ears, func(token []byte) []byte {
 		return eth(allNodes, own, ether6, ping(nobodyAt.addr(1), all, token))
 	}, blocked, "ip6 is free")
