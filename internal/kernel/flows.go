@@ -25,8 +25,7 @@ type forgetter struct {
 func (f *forgetter) add(s conntrack.Stale) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.stale.Gone = append(f.stale.Gone, s.Gone...)
-	f.stale.Come = append(f.stale.Come, s.Come...)
+	f.stale = f.stale.And(s)
 	if !f.running {
 		f.running = true
 		f.wg.Go(f.work)
@@ -43,9 +42,9 @@ func (f *forgetter) work() {
 		f.mu.Lock()
 		s := f.stale
 		f.stale = conntrack.Stale{}
-		f.running = s.Gone != nil || s.Come != nil
+		f.running = !s.Empty()
 		f.mu.Unlock()
-		if s.Gone == nil && s.Come == nil {
+		if s.Empty() {
 			return
 		}
 		if err := f.forget(s); err != nil {
@@ -75,10 +74,45 @@ func (k *Kernel) forget(cs []reconcile.Change) {
 			s.Gone = append(s.Gone, gone(p, now)...)
 		}
 	}
+	if len(k.ending) == 0 {
+		s.Limited, s.Closed = k.limits(cs), closed(cs)
+	}
 	k.flows.back(now)
-	if s.Gone != nil || s.Come != nil {
+	if !s.Empty() {
 		k.flows.add(s)
 	}
+}
+
+// limits are the ports whose allow-lists changed and that stay, with the lists
+// that they have now. One that is for everybody now cuts nobody.
+func (k *Kernel) limits(cs []reconcile.Change) (out []conntrack.Limit) {
+	seen := map[netspec.Key]bool{}
+	for _, c := range cs { // what comes or goes as a whole is looked after as such
+		if _, ok := object(c).(netspec.Publish); ok {
+			seen[c.Key] = true
+		}
+	}
+	for _, c := range cs {
+		a, ok := object(c).(netspec.Allow)
+		port := netspec.Publish{Proto: a.Proto, HostIP: a.HostIP, Iface: a.Iface, HostPort: a.HostPort, Count: a.Count}
+		if !ok || seen[port.Key()] {
+			continue
+		}
+		seen[port.Key()] = true
+		if list := k.table.Allowed(a); len(list) > 0 {
+			out = append(out, conntrack.Limit{Port: port, Allowed: list})
+		}
+	}
+	return out
+}
+
+func closed(cs []reconcile.Change) (out []netspec.Open) {
+	for _, c := range cs {
+		if o, ok := c.Old.(netspec.Open); ok && c.New == nil {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // back takes out of what is to be forgotten what leads to the same container

@@ -593,6 +593,53 @@ func TestTCPFlowsEnd(t *testing.T) {
 	}
 }
 
+// TestAllowListCuts : whoever is no longer in a port's list is cut off, others are
+// not, and an open port that closes takes its connections along.
+func TestAllowListCuts(t *testing.T) {
+	w := newWorld(t)
+	echo(t, w.c["c1-1"].File, 9)
+	port := netspec.Publish{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 5000, Count: 1, To: ip("10.1.0.2"), ToPort: 9, Link: "isbr1"}
+	other := port
+	other.HostPort = 5001
+	only := func(from string) netspec.Allow {
+		return netspec.Allow{Proto: "tcp", HostIP: port.HostIP, HostPort: 5000, Count: 1, From: pfx(from)}
+	}
+	w.apply(state(port, other))
+	c, stays := dialTCP(t, w.lan.File, "192.0.2.1:5000"), dialTCP(t, w.lan.File, "192.0.2.1:5001")
+	for _, step := range []struct {
+		from, to netspec.State
+		want     bool
+	}{
+		{nil, state(only("192.0.2.0/24")), true},
+		{nil, state(only("198.51.100.0/24")), true},
+		{state(only("192.0.2.0/24")), nil, false},
+	} {
+		w.change(step.from, step.to)
+		w.flows.wait()
+		if got := c(); got != step.want {
+			t.Errorf("after %v to %v: %v", step.from, step.to, got)
+		}
+	}
+	if !stays() {
+		t.Error("the port without a list was cut")
+	}
+	seg := netspec.Segment{Link: "isbr1", Subnet: pfx("10.1.0.0/24"), Masquerade: true}
+	wide := seg
+	wide.Access = netspec.AccessOpen
+	w.change(state(seg), state(wide))
+	open := state(netspec.Open{Link: "isbr1", To: ip("10.1.0.2"), Proto: "tcp", Port: 9, Count: 1})
+	w.apply(open)
+	direct := dialTCP(t, w.lan.File, "10.1.0.2:9")
+	if !direct() {
+		t.Fatal("no echo from an open port")
+	}
+	w.remove(open)
+	w.flows.wait()
+	if direct() {
+		t.Error("the connection outlives its open port")
+	}
+}
+
 // echo gives back what comes on a port of a namespace.
 func echo(t *testing.T, ns *os.File, port int) {
 	t.Helper()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	ct "github.com/ti-mo/conntrack"
@@ -22,6 +23,39 @@ type Stale struct {
 	Gone  []netspec.Publish // flows to their containers end
 	Come  []netspec.Publish // flows that passed them by end; of UDP, which has no end of its own
 	Local []netip.Addr      // addresses of the host: only what was sent there passed by
+	// Limited are ports with other allow-lists than before: flows of who is not in
+	// the list end.
+	Limited []Limit
+	// Closed are ports of containers that are not open any more, at their own
+	// addresses.
+	Closed []netspec.Open
+}
+
+// Empty reports whether there is nothing to look for.
+func (s Stale) Empty() bool { return len(s.Gone)+len(s.Come)+len(s.Limited)+len(s.Closed) == 0 }
+
+// And is what both look for.
+func (s Stale) And(t Stale) Stale {
+	s.Gone, s.Come = append(s.Gone, t.Gone...), append(s.Come, t.Come...)
+	s.Limited, s.Closed = append(s.Limited, t.Limited...), append(s.Closed, t.Closed...)
+	return s
+}
+
+// Limit is a port and whom it is for.
+type Limit struct {
+	Port    netspec.Publish // without its target
+	Allowed []netip.Prefix
+}
+
+func (l Limit) cuts(f ct.Flow) bool {
+	in := func(p netip.Prefix) bool { return p.Contains(f.TupleOrig.IP.SourceAddress) }
+	translated := f.TupleReply.IP.SourceAddress != f.TupleOrig.IP.DestinationAddress
+	return translated && covers(l.Port, f.TupleOrig) && !slices.ContainsFunc(l.Allowed, in)
+}
+
+func closes(o netspec.Open, to ct.Tuple) bool {
+	port := netspec.Publish{Proto: o.Proto, HostIP: o.To, HostPort: o.Port, Count: o.Count}
+	return covers(port, to) && (!o.From.IsValid() || o.From.Contains(to.IP.SourceAddress))
 }
 
 // Forget deletes stale flows in a namespace. It reads the whole table: not for
@@ -51,7 +85,7 @@ func Forget(ns *os.File, s Stale) error {
 // dump lets the kernel leave out flows that were not redirected, when only such
 // are wanted.
 func (s Stale) dump(c *ct.Conn) ([]ct.Flow, error) {
-	if len(s.Come) > 0 {
+	if len(s.Come)+len(s.Closed) > 0 {
 		return c.Dump(nil)
 	}
 	return c.DumpFilter(ct.NewFilter().Status(ct.StatusDstNAT), nil)
@@ -69,7 +103,8 @@ func (s Stale) stale(f ct.Flow) bool {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(s.Limited, func(l Limit) bool { return l.cuts(f) }) ||
+		slices.ContainsFunc(s.Closed, func(o netspec.Open) bool { return closes(o, to) })
 }
 
 var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}

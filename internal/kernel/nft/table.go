@@ -22,8 +22,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -178,6 +180,22 @@ func (t *Table) shared(o netspec.Object) []element {
 		return nil
 	}
 	return t.elementsOf(o)
+}
+
+// Allowed is the allow-list, as it is in force, of the port that a is about.
+func (t *Table) Allowed(a netspec.Allow) (list []netip.Prefix) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	limited := allowElements(a)[0]
+	for e := range t.refs {
+		if kind := strings.TrimRight(e.set, "46"); kind != "allowed" && kind != "ifallowed" {
+			continue
+		}
+		if o, _ := allowOf(nil, e, e.set[len(e.set)-1:]); allowElements(o.(netspec.Allow))[0] == limited {
+			list = append(list, o.(netspec.Allow).From)
+		}
+	}
+	return list
 }
 
 func (t *Table) count(delta map[element]int) {
