@@ -101,6 +101,9 @@ func TestOutlived(t *testing.T) {
 	m.in(held)
 	m.in(heldToo)
 	m.remove(merge(gone, again))
+	if got := m.observe(); !got.Equal(base) {
+		t.Errorf("what is ending is taken for a stray:\n%s", reconcile.Dump(got.Without(base)))
+	}
 	m.apply(again)
 	want := merge(base, again)
 	for end := time.Now().Add(10 * time.Second); !m.observe().Equal(want) && time.Now().Before(end); {

@@ -75,8 +75,9 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) 
 	}
 	for _, l := range v.Links {
 		// A link that is down is not what anybody wants: to Sync it is
-		// missing, and making it again brings it up.
-		if !k.ours(l) || !l.Up {
+		// missing, and making it again brings it up. One whose namespace is
+		// ending is as good as gone; the reaper sees to it.
+		if !k.ours(l) || !l.Up || k.memory.isDying(l.Name, false) {
 			continue
 		}
 		o := v.Object(l, "", peers)
