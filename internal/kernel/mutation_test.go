@@ -466,6 +466,7 @@ func spread(t *testing.T, worlds int, build func(t testing.TB) (*policy, []mutat
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	killed := map[string]string{}
+	hunts := make([]func(), worlds)
 	for i := range worlds {
 		p, all := build(t)
 		if bad := settled(p.questions); len(bad) > 0 {
@@ -475,7 +476,7 @@ func spread(t *testing.T, worlds int, build func(t testing.TB) (*policy, []mutat
 		for j := i; j < len(all); j += worlds {
 			mine = append(mine, all[j])
 		}
-		wg.Go(func() {
+		hunts[i] = func() {
 			got, err := hunt(p, mine)
 			if err != nil {
 				t.Error(err)
@@ -486,7 +487,10 @@ func spread(t *testing.T, worlds int, build func(t testing.TB) (*policy, []mutat
 			mu.Lock()
 			defer mu.Unlock()
 			maps.Copy(killed, got)
-		})
+		}
+	}
+	for _, f := range hunts {
+		wg.Go(f)
 	}
 	wg.Wait()
 	report(t, killed)

@@ -7,6 +7,10 @@
 // are repaired nothing is forwarded to a container: fail closed. The other one,
 // at the ingress of an internal network's bridge, stops what would be routed on.
 //
+// The one at the host's end of a container's link drops neighbour advertisements
+// for addresses that the sender does not send from: what the bridge table's rules
+// cannot compare.
+//
 // Traps. "What the host itself sends" is a packet that came in by no interface
 // (skb_iif is 0). What others forward past netfilter's forward hook (IPVS,
 // flowtables of others, XDP) carries no mark and is stopped. Filters die with
