@@ -26,6 +26,7 @@ import (
 	"isle/internal/network/dns"
 	"isle/internal/network/driver/builtin"
 	"isle/internal/network/ipam"
+	"isle/internal/network/machine"
 	"isle/internal/network/publish"
 	"isle/internal/runtime"
 	"isle/internal/runtime/cgroup"
@@ -128,12 +129,12 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	}
 	log, resolver := h.log.With("part", "network"), &dns.HostConfig{}
 	h.zones = firewalld.New(h.log.With("part", "firewalld"))
-	host := machine{k, resolver}
+	host := machine.Machine{Kernel: k, Servers: resolver.Servers}
 	h.networks = &network.Manager{
 		Store: records, Kernel: k, Drivers: builtin.Drivers(), IPAM: &ipam.Allocator{Sources: sources},
 		Machine: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
-		Bridges: h.zones, Surroundings: host.surroundings,
+		Bridges: h.zones, Surroundings: host.Surroundings,
 	}
 	return nil
 }

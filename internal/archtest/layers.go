@@ -51,6 +51,7 @@ var layers = map[string]string{
 	"network/firewall":          "netspec",
 	"network/firewalldoc":       "",
 	"network/dns":               "",
+	"network/machine":           "kernel netspec network network/ipam network/exposure network/doctor",
 	"network/driver":            "netspec network network/publish network/firewall",
 	"network/driver/drivertest": "netspec network reconcile",
 	"network/driver/builtin":    "network network/driver",

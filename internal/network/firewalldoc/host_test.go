@@ -25,6 +25,7 @@ import (
 	"isle/internal/network/dns"
 	"isle/internal/network/driver/builtin"
 	"isle/internal/network/ipam"
+	"isle/internal/network/machine"
 	"isle/internal/network/publish"
 	"isle/internal/reconcile"
 	"isle/internal/store/storetest"
@@ -46,29 +47,14 @@ type host struct {
 // arrivals are the questions that came to a server, by what they said.
 type arrivals struct{ sync.Map }
 
-// machine is the kernel as package network sees it.
-type machine struct{ *kernel.Kernel }
+// alone is a machine beside whose networks there are no others, whatever the test
+// puts there.
+type alone struct{ machine.Machine }
 
-func (m machine) Host(ctx context.Context) (network.Host, error) {
-	f, err := m.Facts(ctx)
-	can := m.Features()
-	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources}, err
-}
+func (alone) Foreign(context.Context) ([]ipam.Foreign, error) { return nil, nil }
 
-func (m machine) Foreign(context.Context) ([]ipam.Foreign, error) { return nil, nil }
-
-func (m machine) Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error) {
-	at := netip.AddrPortFrom(network.ResolverAddr, port)
-	udp, err := m.ListenUDP(ctx, ns, at)
-	if err != nil {
-		return nil, nil, err
-	}
-	tcp, err := m.ListenTCP(ctx, ns, at)
-	return udp, tcp, err
-}
-
-func (m machine) Counters(context.Context, netspec.NS) (map[string]network.Counters, error) {
-	return nil, nil
+func onlyOurs(k *kernel.Kernel) alone {
+	return alone{machine.Machine{Kernel: k, Servers: func() []netip.AddrPort { return nil }}}
 }
 
 func newHost(t testing.TB) *host {
@@ -159,7 +145,7 @@ func (h *host) start() {
 		sources = append(sources, ipam.Source{Base: p.Base, Size: p.Size})
 	}
 	h.manager = &network.Manager{
-		Store: &storetest.Mem{}, Kernel: h.kernel, Machine: machine{h.kernel}, Drivers: builtin.Drivers(),
+		Store: &storetest.Mem{}, Kernel: h.kernel, Machine: onlyOurs(h.kernel), Drivers: builtin.Drivers(),
 		IPAM: &ipam.Allocator{Sources: sources}, Ports: &publish.Table{Holder: &publish.Sockets{Log: log}},
 		DNS: &dns.Server{Log: log}, Log: log, Config: network.Config{LinkPrefix: conf.LinkPrefix, Bridge: conf.Bridge, IPv6: conf.IPv6},
 	}

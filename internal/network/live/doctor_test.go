@@ -1,7 +1,6 @@
 package live_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,32 +8,8 @@ import (
 
 	api "github.com/moby/moby/api/types/network"
 
-	"isle/internal/network/doctor"
 	"isle/internal/network/exposure"
 )
-
-// surroundings is the host as isled shows it to the Manager.
-func (m machine) surroundings(ctx context.Context) (h doctor.Host, err error) {
-	f, err := m.Facts(ctx)
-	if err != nil {
-		return h, err
-	}
-	var names []string
-	for _, l := range f.Links {
-		h.Interfaces = append(h.Interfaces, exposure.Interface(l))
-		if !l.Ours && !l.Loopback {
-			names = append(names, l.Name)
-		}
-	}
-	health, err := m.Health(ctx, names)
-	if err != nil {
-		return h, err
-	}
-	h.Rules, err = m.Rules(ctx)
-	h.Forward4, h.Forward6, h.Strict, h.BridgeFilter = health.Forward4, health.Forward6, health.Strict, health.BridgeFilter
-	h.Way4, h.Ways, h.Flows, h.MostOf = doctor.Way{Interface: f.Way4.Link, MTU: f.Way4.MTU}, f.Ways, health.Flows, health.MostFlows
-	return h, err
-}
 
 // TestExposureAndDoctor: what is said of a port is what a neighbour finds, and what
 // is wrong is named.
@@ -43,7 +18,7 @@ func TestExposureAndDoctor(t *testing.T) {
 	neighbour := lan(t)
 	run(t, "ip", "route", "add", "default", "via", "192.0.2.2")
 	m := h.running()
-	m.Surroundings = machine{h.kernel}.surroundings
+	m.Surroundings = onlyOurs(h.kernel).Surroundings
 	h.open(m, "web", api.PortMap{api.MustParsePort("80/tcp"): {{HostPort: "8080"}}, api.MustParsePort("81/tcp"): {{HostIP: loopback, HostPort: "8081"}}}, "bridge")
 	h.serve("web", "0.0.0.0:80")
 	check := func(when, verdict, cause string) {

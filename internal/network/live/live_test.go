@@ -26,6 +26,7 @@ import (
 	"isle/internal/network/driver/bridge"
 	"isle/internal/network/driver/builtin"
 	"isle/internal/network/ipam"
+	"isle/internal/network/machine"
 	"isle/internal/network/publish"
 	"isle/internal/reconcile"
 	"isle/internal/store/storetest"
@@ -33,36 +34,14 @@ import (
 
 func TestMain(m *testing.M) { kerneltest.Main(m) }
 
-// machine is the kernel as package network sees it.
-type machine struct{ *kernel.Kernel }
+// alone is a machine beside whose networks there are no others, whatever the test
+// puts there.
+type alone struct{ machine.Machine }
 
-func (m machine) Host(ctx context.Context) (network.Host, error) {
-	f, err := m.Facts(ctx)
-	can := m.Features()
-	return network.Host{
-		MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources, Advertised: strings.Join(f.Advertised, "/"),
-	}, err
-}
+func (alone) Foreign(context.Context) ([]ipam.Foreign, error) { return nil, nil }
 
-func (m machine) Foreign(context.Context) ([]ipam.Foreign, error) { return nil, nil }
-
-func (m machine) Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error) {
-	at := netip.AddrPortFrom(network.ResolverAddr, port)
-	udp, err := m.ListenUDP(ctx, ns, at)
-	if err != nil {
-		return nil, nil, err
-	}
-	tcp, err := m.ListenTCP(ctx, ns, at)
-	return udp, tcp, err
-}
-
-func (m machine) Counters(ctx context.Context, ns netspec.NS) (map[string]network.Counters, error) {
-	links, err := m.Kernel.Counters(ctx, ns)
-	out := map[string]network.Counters{}
-	for name, c := range links {
-		out[name] = network.Counters(c)
-	}
-	return out, err
+func onlyOurs(k *kernel.Kernel) alone {
+	return alone{machine.Machine{Kernel: k, Servers: func() []netip.AddrPort { return nil }}}
 }
 
 // counting is a kernel whose changes are counted.
@@ -147,7 +126,7 @@ func (h *host) start() *network.Manager {
 	drivers := builtin.Drivers()
 	drivers[network.DriverBridge] = narrow{room: h.room}
 	m := &network.Manager{
-		Store: &h.store, Kernel: h.count, Machine: machine{h.kernel}, Drivers: drivers,
+		Store: &h.store, Kernel: h.count, Machine: onlyOurs(h.kernel), Drivers: drivers,
 		IPAM: &ipam.Allocator{Sources: []ipam.Source{
 			{Base: netip.MustParsePrefix("10.66.0.0/16"), Size: 24}, {Base: ipam.ULA("live"), Size: 64},
 		}},
@@ -346,7 +325,11 @@ func wayThrough(t *testing.T, h *host) {
 	if err := m.Sync(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if links := run(t, "ip", "-o", "link"); strings.Count(links, "\n") != 2 { // lo, isle0
-		t.Errorf("left over:\n%s", links)
+	left := run(t, "ip", "-o", "link") // a link goes with its namespace, which the kernel ends beside us
+	for end := time.Now().Add(10 * time.Second); strings.Count(left, "\n") != 2 && time.Now().Before(end); left = run(t, "ip", "-o", "link") {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if strings.Count(left, "\n") != 2 { // lo, isle0
+		t.Errorf("left over:\n%s", left)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package machine
 
 import (
 	"context"
@@ -8,8 +8,8 @@ import (
 	"isle/internal/network/exposure"
 )
 
-// surroundings is the host as the doctor wants to see it.
-func (m machine) surroundings(ctx context.Context) (h doctor.Host, err error) {
+// Surroundings is the host as the doctor wants to see it.
+func (m Machine) Surroundings(ctx context.Context) (h doctor.Host, err error) {
 	f, err := m.Facts(ctx)
 	if err != nil {
 		return h, err
@@ -32,7 +32,7 @@ func (m machine) surroundings(ctx context.Context) (h doctor.Host, err error) {
 	h.Way4, h.Way6, h.Ways = way(f.Way4), way(f.Way6), f.Ways
 	h.Strict, h.BridgeFilter = health.Strict, health.BridgeFilter
 	h.Flows, h.MostOf = health.Flows, health.MostFlows
-	h.Resolvers = m.resolver.Servers()
+	h.Resolvers = m.Servers()
 	return h, nil
 }
 

@@ -1,4 +1,6 @@
-package main
+// Package machine shows the kernel as package network wants to see it. It is the
+// only place that knows both.
+package machine
 
 import (
 	"context"
@@ -9,25 +11,24 @@ import (
 	"isle/internal/kernel"
 	"isle/internal/netspec"
 	"isle/internal/network"
-	"isle/internal/network/dns"
 	"isle/internal/network/ipam"
 )
 
-// machine shows the kernel as package network wants to see it.
-type machine struct {
+// Machine is a network.Machine.
+type Machine struct {
 	*kernel.Kernel
-	resolver *dns.HostConfig
+	Servers func() []netip.AddrPort // the name servers of the host
 }
 
-var _ network.Machine = machine{}
+var _ network.Machine = Machine{}
 
-func (m machine) Host(ctx context.Context) (network.Host, error) {
+func (m Machine) Host(ctx context.Context) (network.Host, error) {
 	f, err := m.Facts(ctx)
 	can := m.Features()
 	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources, Advertised: strings.Join(f.Advertised, "/")}, err
 }
 
-func (m machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {
+func (m Machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {
 	f, err := m.Facts(ctx)
 	if err != nil {
 		return nil, err
@@ -39,13 +40,13 @@ func (m machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {
 	for _, p := range f.Addrs {
 		list = append(list, ipam.Foreign{Prefix: p.Prefix, What: "address", Dev: p.Dev})
 	}
-	for _, s := range m.resolver.Servers() {
+	for _, s := range m.Servers() {
 		list = append(list, ipam.Foreign{Prefix: netip.PrefixFrom(s.Addr(), s.Addr().BitLen()), What: "name server"})
 	}
 	return list, nil
 }
 
-func (m machine) Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error) {
+func (m Machine) Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error) {
 	at := netip.AddrPortFrom(network.ResolverAddr, port)
 	udp, err := m.ListenUDP(ctx, ns, at)
 	if err != nil {
@@ -59,7 +60,7 @@ func (m machine) Listen(ctx context.Context, ns netspec.NS, port uint16) (net.Pa
 	return udp, tcp, nil
 }
 
-func (m machine) Counters(ctx context.Context, ns netspec.NS) (map[string]network.Counters, error) {
+func (m Machine) Counters(ctx context.Context, ns netspec.NS) (map[string]network.Counters, error) {
 	links, err := m.Kernel.Counters(ctx, ns)
 	out := make(map[string]network.Counters, len(links))
 	for name, c := range links {
