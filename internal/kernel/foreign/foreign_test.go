@@ -13,6 +13,7 @@ import (
 	"isle/internal/kernel/foreign"
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/kernel/netns"
+	"isle/internal/kernel/probe"
 	"isle/internal/ruleset"
 )
 
@@ -216,7 +217,7 @@ func TestOursIsLeftOut(t *testing.T) {
 func TestLegacy(t *testing.T) {
 	r := newRouter(t)
 	if out, err := r.Try("iptables-legacy", "-P", "FORWARD", "DROP"); err != nil {
-		t.Skip("not supported: iptables-legacy:", out)
+		t.Skip(&probe.NotSupportedError{Feature: "iptables-legacy: " + out, Err: err})
 	}
 	r.Run("iptables-legacy", "-A", "FORWARD", "-p", "tcp", "--dport", "80", "-j", "ACCEPT")
 	got, err := foreign.Read(r.File, "isle")

@@ -11,6 +11,7 @@ import (
 
 	"isle/internal/kernel/foreign"
 	"isle/internal/kernel/kerneltest"
+	"isle/internal/kernel/probe"
 	"isle/internal/netspec"
 	"isle/internal/network/doctor"
 	"isle/internal/network/exposure"
@@ -171,7 +172,7 @@ func texts(found []doctor.Finding) (out []string) {
 // TestUFW: the real ufw, as Debian ships it, switched on.
 func TestUFW(t *testing.T) {
 	if _, err := exec.LookPath("ufw"); err != nil || os.Geteuid() != 0 {
-		t.Skip("not supported: running ufw:", err)
+		t.Skip(&probe.NotSupportedError{Feature: "running ufw", Err: err})
 	}
 	ns := host(t)
 	over(t, "/etc/ufw")

@@ -12,6 +12,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"isle/internal/kernel/kerneltest"
+	"isle/internal/kernel/probe"
 	"isle/internal/netspec"
 )
 
@@ -221,7 +222,7 @@ func wideToOutside(t *testing.T, filter string) {
 	h := newHost(t, true)
 	for _, f := range []string{"ip", "ip6"} {
 		if err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+f+"tables", []byte(filter), 0o644); err != nil && filter == "1" {
-			t.Skip("not supported: br_netfilter:", err)
+			t.Skip(&probe.NotSupportedError{Feature: "br_netfilter", Err: err})
 		}
 	}
 	h.room = 1
