@@ -16,7 +16,7 @@ func (k *Kernel) openGuards() (err error) {
 	if k.cfg.BPFDir == "" || k.cfg.NoGuard {
 		return nil
 	}
-	k.guards, err = tc.Open(k.table.GuardMark())
+	k.guards, err = tc.Open(k.host, k.table.GuardMark())
 	if probe.NotSupported(err) {
 		k.guards = nil
 		k.log.Warn("bridges stand open while the firewall is repaired", "err", err)

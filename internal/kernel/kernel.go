@@ -115,7 +115,7 @@ func New(cfg Config) (k *Kernel, err error) {
 	k.announcer.log = k.log
 	k.watched.add(k.rt.PortID(), k.table.PortID())
 	k.features.IPv6 = probe.IPv6()
-	k.table.Mark = cfg.GuardMark
+	k.table.Mark, k.table.Group, k.table.Prefix = cfg.GuardMark, k.mark.Group, k.mark.Prefix
 	if k.features.Sources = nft.KnowsBridges(); !k.features.Sources {
 		k.table.NoBridge = true
 		k.log.Warn("containers can send with addresses of others: this kernel's nftables know no bridges")

@@ -37,16 +37,16 @@ func (p *policy) leaf() {
 	before := p.want
 	c, ns := container(natNet, 5)
 	link := c[netspec.Link{Name: "isv1-5"}.Key()].(netspec.Link)
-	link.Master = "isleaf"
+	link.Master = "isbleaf"
 	c[link.Key()] = link
 	p.want = merge(before, c, state(
-		netspec.Link{Name: "isleaf", Kind: netspec.Bridge, MTU: 1500, MAC: netspec.MAC{2, 9}},
+		netspec.Link{Name: "isbleaf", Kind: netspec.Bridge, MTU: 1500, MAC: netspec.MAC{2, 9}},
 		netspec.Link{Name: "istrunk", Kind: netspec.Veth, MTU: 1500, MAC: netspec.MAC{2, 8}, Master: "isbr1",
-			Peer: "ispeer", PeerMAC: netspec.MAC{2, 7}, PeerMaster: "isleaf"},
-		netspec.Sysctl{Name: "ipv4/conf/isleaf/arp_ignore", Value: "8"},
-		netspec.Sysctl{Name: "ipv6/conf/isleaf/disable_ipv6", Value: "1"}))
+			Peer: "ispeer", PeerMAC: netspec.MAC{2, 7}, PeerMaster: "isbleaf"},
+		netspec.Sysctl{Name: "ipv4/conf/isbleaf/arp_ignore", Value: "8"},
+		netspec.Sysctl{Name: "ipv6/conf/isbleaf/disable_ipv6", Value: "1"}))
 	for f, a := range member(natNet, 5) {
-		p.want.Add(netspec.Segment{Link: "isleaf", Subnet: netip.PrefixFrom(ip(a), []int{24, 64}[f]).Masked(), Masquerade: true, Leaf: true})
+		p.want.Add(netspec.Segment{Link: "isbleaf", Subnet: netip.PrefixFrom(ip(a), []int{24, 64}[f]).Masked(), Masquerade: true, Leaf: true})
 		p.source(natNet, 5, ip(a))
 	}
 	p.source(natNet, 5, ownLinkLocal(macOf(natNet, 5)))

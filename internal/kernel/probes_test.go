@@ -492,6 +492,9 @@ func (p *policy) askPublished(f int, s string) {
 	p.calls("every address, udp", call{from: "lan", network: "udp", to: hostAt.url(f, 8080)}, answer("c1-1", 80, client), "anyports"+s+" udp 8080")
 	p.calls("interface, by another", call{from: "transit", network: "tcp", to: hostAt.url(f, 8090)}, answer("host", 8090, farAt[f]), "ifports")
 	p.calls("interface, by another, its address", call{from: "transit", network: "tcp", to: hostAt.url(f, 7201)}, answer("host", 7201, farAt[f]), "ifranges")
+	others := both{"198.51.100.1", "2001:db8:100::1"}
+	p.calls("interface, address of another", call{from: "lan", network: "tcp", to: others.url(f, 8090)}, answer("host", 8090, client), "ifports")
+	p.calls("range of an interface, address of another", call{from: "lan", network: "tcp", to: others.url(f, 7201)}, answer("host", 7201, client), "ifranges")
 	p.calls("into a routed network", call{from: "lan", network: "tcp", to: hostAt.url(f, 8084)}, answer("c4-1", 80, client), "anyports"+s+" 8084")
 	p.calls("into an internal network", call{from: "lan", network: "tcp", to: hostAt.url(f, 8083)}, blocked, "internal isbr3 nothing enters anyports"+s+" 8083")
 	p.frame("into an internal network, one segment, IPv"+s, "lan", &p.wires["c3-1"].ears, func(token []byte) []byte {
@@ -740,7 +743,7 @@ func (p *policy) askOddities(bpf bool) {
 	p.calls("largest segment of others", call{from: "lan", network: "tcp", to: farAt.url(0, 88)}, "1448", "mss")
 	p.calls("largest segment of others, back", call{from: "lan", network: "tcp", to: farAt.url(0, 88), segment: true}, "1448", "mss")
 	p.calls("largest segment out", call{from: "c1-1", network: "tcp", to: farAt.url(0, 88)}, "1248", "mss from a container")
-	p.calls("largest segment in", call{from: "c1-1", network: "tcp", to: farAt.url(0, 88), segment: true}, "1248", "mss to a container")
+	p.calls("largest segment in", call{from: "c1-1", network: "tcp", to: farAt.url(0, 88), segment: true}, "1448", "mss")
 	p.linkLocal("by an interface", "lan", "[fe80::2:1%lan2]:8090", "host:8090", "prerouting link-local")
 	p.linkLocal("from outside", "lan", "[fe80::2:1%lan2]:8080", "host:8080", "prerouting link-local")
 	p.linkLocal("from itself", "host", "[fe80::2:1%up2]:8080", "host:8080", "publish link-local")

@@ -14,8 +14,11 @@ type Segment struct {
 	Masquerade bool         // source NAT for what leaves by another interface
 	Internal   bool         // nothing leaves, nothing enters
 	Access     Access
-	Leaf       bool // frames only pass on Link: what is routed is routed on another bridge of the network
+	Leaf       bool // frames only pass on Link, whose name has LeafBridge: what is routed is routed on another bridge of the network
 }
+
+// LeafBridge follows the prefix of our links in the names of leaf bridges.
+const LeafBridge = "b"
 
 // Access is who may come to the addresses of a segment themselves. Published
 // ports of the host are another matter: they need no grant.

@@ -112,7 +112,6 @@ func segmentElements(s netspec.Segment) []element {
 	l := ifname(s.Link)
 	es := append(interval(accessSets[s.Access]+f, s.Subnet),
 		element{set: "segments" + f, key: addr(s.Subnet.Masked().Addr()) + l, end: addr(last(s.Subnet)) + l},
-		element{set: "links", key: l},
 		element{set: "same", key: l + l})
 	es = append(es, interval("subnets"+f, s.Subnet)...)
 	if s.Masquerade {

@@ -27,6 +27,7 @@ func open(t testing.TB) (*Table, kerneltest.NS) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	table.Group, table.Prefix = 0x15e, "isle"
 	t.Cleanup(func() { table.Close() })
 	return table, ns
 }
@@ -360,7 +361,7 @@ func TestAlteredRule(t *testing.T) {
 	want := ports(1)
 	apply(t, table, nil, want)
 	ns.Run("nft", "flush", "chain", "inet", "isle", "passed")
-	ns.Run("nft", "add", "rule", "inet", "isle", "passed", "oifname", "@links", "accept", "comment", `"nobody asks for the mark elsewhere"`)
+	ns.Run("nft", "add", "rule", "inet", "isle", "passed", "oifgroup", "!=", "351", "accept", "comment", `"nobody asks for the mark elsewhere"`)
 	ns.Run("nft", "add", "rule", "inet", "isle", "passed", "accept", "comment", `"the guard of the bridge asks for it"`)
 	if got := read(t, table); len(got) > 0 {
 		t.Error("it is taken for ours")

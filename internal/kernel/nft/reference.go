@@ -40,7 +40,7 @@ func (t *Table) makeReference() (l listing, err error) {
 			return err
 		}
 		defer conn.Close()
-		trial := &Table{Name: t.Name, Mark: t.Mark, NoBridge: t.NoBridge, conn: conn}
+		trial := &Table{Name: t.Name, Mark: t.Mark, Group: t.Group, Prefix: t.Prefix, NoBridge: t.NoBridge, conn: conn}
 		if err := trial.all(trial.fixed()); err != nil {
 			return err
 		}

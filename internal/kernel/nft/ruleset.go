@@ -47,7 +47,6 @@ func types(t ...nftables.SetDatatype) []nftables.SetDatatype { return t }
 
 func sets() []set {
 	out := []set{
-		{table: inet, name: "links", key: types(dev)},
 		{table: inet, name: "internal", key: types(dev)},
 		{table: inet, name: "same", key: types(dev, dev)},
 		{table: inet, name: "leaves", key: types(dev)},
@@ -123,21 +122,36 @@ const (
 	bridgeDstnat                             = -300
 )
 
-// chains are all chains; mark is the bit that tells the guards of our bridges
-// that a packet was passed here.
-func chains(mark uint32) []chain {
+// marks are what our devices and packets are known by.
+type marks struct {
+	bit   uint32 // of a packet: tells the guards of our bridges that it was passed here
+	group uint32 // of our devices
+	leaf  string // begins the names of leaf bridges
+}
+
+// from and to are for packets from and to our devices. A bridge that lost its group
+// is closed until it is repaired: to the addresses behind it by chain ingress, to
+// the rest by its guard.
+func (m marks) from() []expr.Any    { return iifGroup.is(native(m.group)) }
+func (m marks) to() []expr.Any      { return oifGroup.is(native(m.group)) }
+func (m marks) notFrom() []expr.Any { return iifGroup.not(native(m.group)) }
+func (m marks) notTo() []expr.Any   { return oifGroup.not(native(m.group)) }
+
+// chains are all chains. What every packet meets is asked first by what costs
+// least: a look into a set costs ten times what comparing a number does.
+func chains(m marks) []chain {
 	return []chain{
 		{inet, "leaf", "filter", prerouting, raw, []rule{
-			{"seen again where it is routed", join(in("leaves", iif), notrack())}}},
-		{inet, "ingress", "filter", prerouting, mangle, ingress(mark)},
+			{"seen again where it is routed", join(beginning(expr.MetaKeyIIFNAME, m.leaf), in("leaves", iif), notrack())}}},
+		{inet, "ingress", "filter", prerouting, mangle, ingress(m)},
 		{inet, "prerouting", "nat", prerouting, dstnat, arriving()},
 		{inet, "output", "nat", output, dstnat, []rule{
 			{"the host's own packets to its own addresses", join(local(), jump("publish"))}}},
 		{inet, "publish", "", 0, 0, publish()},
-		{inet, "forward", "filter", forward, filter, forwarded()},
-		{inet, "mss", "", 0, 0, clamp()},
-		{inet, "passed", "", 0, 0, passed(mark)},
-		{inet, "postrouting", "nat", postrouting, srcnat, masquerade()},
+		{inet, "forward", "filter", forward, filter, forwarded(m)},
+		{inet, "mss", "", 0, 0, clamp(m)},
+		{inet, "passed", "", 0, 0, passed(m)},
+		{inet, "postrouting", "nat", postrouting, srcnat, masquerade(m)},
 		{bridge, "source", "filter", prerouting, bridgeDstnat, source()},
 		{bridge, "source_arp", "", 0, 0, sourceARP()},
 		{bridge, "source_ip4", "", 0, 0, sourceIP4()},
@@ -157,7 +171,7 @@ var families = []ipFamily{
 	{unix.NFPROTO_IPV6, "6", saddr6, daddr6},
 }
 
-func ingress(mark uint32) []rule {
+func ingress(m marks) []rule {
 	notLo := named(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo")
 	outside := func(at field) []expr.Any {
 		return join(family(unix.NFPROTO_IPV4), at.masked([]byte{255, 0, 0, 0}, []byte{127, 0, 0, 0}), notLo, drop())
@@ -165,9 +179,9 @@ func ingress(mark uint32) []rule {
 	rules := []rule{ // the kernel itself drops ::1 from outside, before any chain
 		{"CVE-2020-8558: loopback addresses stay on lo", outside(daddr4)},
 		{"nobody else has a loopback address", outside(saddr4)},
-		{"br_netfilter: hairpin meets the guard before the forward chain", join(translatedTwice(), in("links", iif), setMark(mark))},
+		{"br_netfilter: hairpin meets the guard before the forward chain", join(translatedTwice(), m.from(), setMark(m.bit))},
 		{"settled by what came before", join(ctState(known), accept())},
-		{"br_netfilter: what is translated meets the guard before the forward chain", join(in("links", iif), local(), setMark(mark))},
+		{"br_netfilter: what is translated meets the guard before the forward chain", join(m.from(), local(), setMark(m.bit))},
 	}
 	for _, f := range families {
 		rules = append(rules,
@@ -194,18 +208,24 @@ func isLinkLocal(at field) []expr.Any {
 	return at.masked(append([]byte{0xff, 0xc0}, make([]byte, 14)...), append([]byte{0xfe, 0x80}, make([]byte, 14)...))
 }
 
-// arriving sends what comes in to containers.
+// arriving sends what comes in to containers. What only passes through is let go
+// at once. An address of its own goes before an interface.
 func arriving() []rule {
-	rules := []rule{linkLocal6()}
+	rules := []rule{
+		linkLocal6(),
+		{"CVE-2025-67499: only what is for this host", join(notLocal(), goBack())},
+		{"", jump("publish")},
+	}
 	for _, f := range families {
 		rules = append(rules,
 			rule{"a port of an interface's addresses", join(family(f.n), localHere(), dnat(f.n, true, "ifports"+f.s, iif, l4proto, dport))},
 			rule{"a range of an interface's addresses, numbers kept", join(family(f.n), localHere(), dnat(f.n, false, "ifranges"+f.s, iif, l4proto, dport))},
 		)
 	}
-	return append(rules, rule{"CVE-2025-67499: only what is for this host", join(local(), jump("publish"))})
+	return rules
 }
 
+// publish has what costs least first; no port is in two of the maps.
 func publish() []rule {
 	rules := []rule{
 		{"loopback is redirected at connect", join(family(unix.NFPROTO_IPV4), daddr4.masked([]byte{255, 0, 0, 0}, []byte{127, 0, 0, 0}), goBack())},
@@ -214,61 +234,61 @@ func publish() []rule {
 	}
 	for _, f := range families {
 		rules = append(rules,
-			rule{"a port of one address", join(family(f.n), dnat(f.n, true, "ports"+f.s, f.daddr, l4proto, dport))},
-			rule{"a range of one address, numbers kept", join(family(f.n), dnat(f.n, false, "ranges"+f.s, f.daddr, l4proto, dport))},
 			rule{"a port of every address", join(family(f.n), dnat(f.n, true, "anyports"+f.s, l4proto, dport))},
+			rule{"a port of one address", join(family(f.n), dnat(f.n, true, "ports"+f.s, f.daddr, l4proto, dport))},
 			rule{"a range of every address, numbers kept", join(family(f.n), dnat(f.n, false, "anyranges"+f.s, l4proto, dport))},
+			rule{"a range of one address, numbers kept", join(family(f.n), dnat(f.n, false, "ranges"+f.s, f.daddr, l4proto, dport))},
 		)
 	}
 	return rules
 }
 
-// clamp keeps TCP from filling packets that do not fit the way they take.
-func clamp() []rule {
-	return []rule{
-		{"from a container: as large as the route allows", join(in("links", iif), mssOfRoute())},
-		{"to a container: as large as the route allows", join(in("links", oif), mssOfRoute())},
-	}
+// clamp keeps the other end from filling packets that do not fit the way to the
+// container. What the container sends needs no such care: what is too large for
+// the way out this host itself tells it.
+func clamp(m marks) []rule {
+	return []rule{{"from a container: as large as the route allows", join(m.from(), mssOfRoute())}}
 }
 
-func forwarded() []rule {
+func forwarded(m marks) []rule {
 	rules := []rule{
+		{"a connection of which both ends were heard", join(bits(expr.CtKeySTATUS, ctStatusAssured), goTo("passed"))},
 		{"the first packet of a connection says how large the others may be", join(l4proto.is([]byte{unix.IPPROTO_TCP}),
 			tcpFlags.masked([]byte{synFlag | rstFlag}, []byte{synFlag}), jump("mss"))},
 		{"settled by what came before", join(ctState(known), goTo("passed"))},
-		{"not ours: not decided here", join(notIn("links", iif), notIn("links", oif), accept())},
-		{"within one network", join(in("same", iif, oif), goTo("passed"))},
-		{"nothing enters an internal network", join(in("internal", oif), drop())},
-		{"nothing leaves an internal network", join(in("internal", iif), drop())},
+		{"not ours: not decided here", join(m.notFrom(), m.notTo(), accept())},
+		{"within one network", join(m.from(), m.to(), in("same", iif, oif), goTo("passed"))},
+		{"nothing enters an internal network", join(m.to(), in("internal", oif), drop())},
+		{"nothing leaves an internal network", join(m.from(), in("internal", iif), drop())},
 		{"would leave with an inside address", join(ctState(expr.CtStateBitINVALID), drop())},
-		{"a published port", join(in("links", oif), bits(expr.CtKeySTATUS, ctStatusDNAT), goTo("passed"))},
+		{"a published port", join(bits(expr.CtKeySTATUS, ctStatusDNAT), m.to(), goTo("passed"))},
 	}
 	for _, f := range families {
 		ping := map[string]byte{"4": unix.IPPROTO_ICMP, "6": unix.IPPROTO_ICMPV6}[f.s]
 		rules = append(rules,
-			rule{"a network that is open to everybody", join(family(f.n), in("links", oif), in("direct"+f.s, f.daddr), goTo("passed"))},
+			rule{"a network that is open to everybody", join(family(f.n), m.to(), in("direct"+f.s, f.daddr), goTo("passed"))},
 			rule{"a port that is open", join(family(f.n), in("openports"+f.s, f.daddr, l4proto, dport), goTo("passed"))},
 			rule{"a row of ports that is open", join(family(f.n), in("openranges"+f.s, f.daddr, l4proto, dport), goTo("passed"))},
 			rule{"a port that is open to the sender", join(family(f.n), in("openfrom"+f.s, f.daddr, l4proto, dport, f.saddr), goTo("passed"))},
 			rule{"a network that is routed to", join(family(f.n), in("open"+f.s, f.daddr), l4proto.is([]byte{ping}), goTo("passed"))},
 		)
 	}
-	return append(rules, rule{"everything else that would enter", join(in("links", oif), drop())})
+	return append(rules, rule{"everything else that would enter", join(m.to(), drop())})
 }
 
-func passed(mark uint32) []rule {
+func passed(m marks) []rule {
 	return []rule{
-		{"nobody asks for the mark elsewhere", join(notIn("links", oif), accept())},
-		{"the guard of the bridge asks for it", join(setMark(mark), accept())},
+		{"nobody asks for the mark elsewhere", join(m.notTo(), accept())},
+		{"the guard of the bridge asks for it", join(setMark(m.bit), accept())},
 	}
 }
 
-func masquerade() []rule {
+func masquerade(m marks) []rule {
 	rules := []rule{{"does not leave", join(named(expr.MetaKeyOIFNAME, expr.CmpOpEq, "lo"), accept())}}
 	for _, f := range families {
 		rules = append(rules,
-			rule{"hairpin: answers must come back through us", join(family(f.n), in("segments"+f.s, f.saddr, oif), bits(expr.CtKeySTATUS, ctStatusDNAT), masq())},
-			rule{"stays within its network", join(family(f.n), in("segments"+f.s, f.saddr, oif), accept())},
+			rule{"hairpin: answers must come back through us", join(family(f.n), m.to(), bits(expr.CtKeySTATUS, ctStatusDNAT), in("segments"+f.s, f.saddr, oif), masq())},
+			rule{"stays within its network", join(family(f.n), m.to(), in("segments"+f.s, f.saddr, oif), accept())},
 			rule{"leaves: with the address of this host", join(family(f.n), in("masquerade"+f.s, f.saddr), masq())},
 		)
 	}

@@ -45,6 +45,8 @@ const DefaultMark = 1 << 27
 type Table struct {
 	Name     string
 	Mark     uint32 // 0: DefaultMark
+	Group    uint32 // of our devices
+	Prefix   string // of their names
 	NoBridge bool   // the kernel's nftables know no bridges: there are no Sources
 
 	mu        sync.Mutex
@@ -89,6 +91,8 @@ func KnowsBridges() bool {
 
 // GuardMark is the bit that says that our chains have passed a packet.
 func (t *Table) GuardMark() uint32 { return cmp.Or(t.Mark, DefaultMark) }
+
+func (t *Table) marks() marks { return marks{t.GuardMark(), t.Group, t.Prefix + netspec.LeafBridge} }
 
 func (t *Table) families() []uint8 {
 	if t.NoBridge {

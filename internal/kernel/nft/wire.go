@@ -116,7 +116,7 @@ func (t *Table) fixed() (msgs []nlmsg.Message) {
 			msgs = append(msgs, t.setMessage(uint32(i+1), s))
 		}
 	}
-	chains := slices.DeleteFunc(chains(t.GuardMark()), func(c chain) bool { return !t.has(c.table) })
+	chains := slices.DeleteFunc(chains(t.marks()), func(c chain) bool { return !t.has(c.table) })
 	for _, c := range chains {
 		msgs = append(msgs, t.chainMessage(c))
 	}

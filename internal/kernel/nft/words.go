@@ -12,7 +12,7 @@ import (
 
 const reg = unix.NFT_REG32_00
 
-const ctStatusSNAT, ctStatusDNAT = 1 << 4, 1 << 5
+const ctStatusAssured, ctStatusSNAT, ctStatusDNAT = 1 << 2, 1 << 4, 1 << 5
 
 var loopback6 = append(make([]byte, 15), 1)
 
@@ -42,6 +42,8 @@ var (
 	etherSaddr     = payload(expr.PayloadBaseLLHeader, 6, 6)
 	l4proto        = meta(expr.MetaKeyL4PROTO, 1)
 	protocol       = meta(expr.MetaKeyPROTOCOL, 2)
+	iifGroup       = meta(expr.MetaKeyIIFGROUP, 4)
+	oifGroup       = meta(expr.MetaKeyOIFGROUP, 4)
 	iif, oif       = meta(expr.MetaKeyIIFNAME, 16), meta(expr.MetaKeyOIFNAME, 16)
 )
 
@@ -77,6 +79,11 @@ func named(k expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: k, Register: reg}, &expr.Cmp{Op: op, Register: reg, Data: []byte(ifname(name))}}
 }
 
+// beginning matches names that begin so.
+func beginning(k expr.MetaKey, prefix string) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: k, Register: reg}, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(prefix)}}
+}
+
 func lookup(invert bool, name string, fields ...field) []expr.Any {
 	var out []expr.Any
 	r := uint32(reg)
@@ -107,13 +114,14 @@ func dnat(f uint32, withPort bool, name string, fields ...field) []expr.Any {
 
 // local is for an address of this host, localHere for one of the interface that
 // the packet came in by.
-func local() []expr.Any     { return fib(false) }
-func localHere() []expr.Any { return fib(true) }
+func local() []expr.Any     { return fib(false, expr.CmpOpEq) }
+func notLocal() []expr.Any  { return fib(false, expr.CmpOpNeq) }
+func localHere() []expr.Any { return fib(true, expr.CmpOpEq) }
 
-func fib(here bool) []expr.Any {
+func fib(here bool, op expr.CmpOp) []expr.Any {
 	return []expr.Any{
 		&expr.Fib{Register: reg, FlagDADDR: true, FlagIIF: here, ResultADDRTYPE: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: native(unix.RTN_LOCAL)}}
+		&expr.Cmp{Op: op, Register: reg, Data: native(unix.RTN_LOCAL)}}
 }
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }

@@ -71,7 +71,7 @@ func TestPageThatIsWrong(t *testing.T) {
 			t.Errorf("passes: %s", row)
 		}
 	}
-	page := firstLine + "<!-- written: elements -->\n```\ninet isle\n  links \"isle1\"\n```\n<!-- end -->\n"
+	page := firstLine + "<!-- written: elements -->\n```\ninet isle\n  same \"isle1\" . \"isle1\"\n```\n<!-- end -->\n"
 	if got := h.page(page); got == page {
 		t.Error("an element that is not there passes")
 	}
@@ -81,7 +81,7 @@ func TestPageThatIsWrong(t *testing.T) {
 func TestPictures(t *testing.T) {
 	n := newHost(t).named()
 	for picture, want := range map[string]bool{
-		"[forward] \"a published port\" @links": true,
+		"[forward] \"a published port\" @same": true,
 		"[ingress] \"in by its own bridge…\"":   true,
 		"[forwards]":                            false,
 		"@linked":                               false,

@@ -134,7 +134,7 @@ var harms = []struct{ name, command string }{
 	{"table deleted", "nft delete table inet isle"},
 	{"chain emptied", "nft flush chain inet isle forward"},
 	{"rules deleted by a program that reloads", "nft flush table inet isle"},
-	{"element deleted", "nft flush set inet isle links"},
+	{"element deleted", "nft flush set inet isle same"},
 	{"address deleted", "ip addr del 10.66.1.1/24 dev BRIDGE"},
 	{"bridge down", "ip link set BRIDGE down"},
 	{"another MTU", "ip link set VETH mtu 1300"},

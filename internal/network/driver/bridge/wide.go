@@ -29,7 +29,7 @@ const (
 // reached through the root, and must not answer ARP on them with their address.
 func (p plan) wide(s netspec.State) {
 	for i := 1; i <= p.Leaves; i++ {
-		leaf := p.leaf("b", i)
+		leaf := p.leaf(netspec.LeafBridge, i)
 		s.Add(netspec.Link{Name: leaf, Kind: netspec.Bridge, MTU: p.mtu, MAC: mac(fmt.Sprint(p.ID, "/", i))})
 		s.Add(netspec.Link{
 			Name: p.leaf("t", i), Kind: netspec.Veth, MTU: p.mtu, Master: p.link, Isolated: !p.o.ICC,
@@ -53,10 +53,10 @@ func (p plan) master(i int) string {
 	if i == 0 {
 		return p.link
 	}
-	return p.leaf("b", i)
+	return p.leaf(netspec.LeafBridge, i)
 }
 
-// leaf names a device of leaf i: "b" the bridge, "t" the trunk's end on the
+// leaf names a device of leaf i: netspec.LeafBridge the bridge, "t" the trunk's end on the
 // root, "u" its end on the leaf.
 func (p plan) leaf(what string, i int) string {
 	return fmt.Sprintf("%s%s%d-%d", p.host.LinkPrefix, what, p.Index, i)
