@@ -107,19 +107,16 @@ func joined(los []netspec.Loopback) (out []netspec.Loopback) {
 	return out
 }
 
-var filterLine = regexp.MustCompile(`pref (\d+) bpf chain 0 handle 0x1 (\w+) direct-action`)
-
-// guards are the programs on our bridges, as tc prints them.
+// guards are the programs on our bridges.
 func (h *host) guards(es elements) {
 	for _, o := range h.observe() {
 		g, ok := o.(netspec.Guard)
 		if !ok {
 			continue
 		}
-		for _, side := range []string{"egress", "ingress"} {
-			for _, m := range filterLine.FindAllStringSubmatch(h.run("tc", "filter", "show", "dev", g.Link, side), -1) {
-				es.add("eBPF, tc/"+h.names.show(g.Link), fmt.Sprintf("%s: %s, priority %s", side, m[2], m[1]))
-			}
+		es.add("eBPF, tc/"+h.names.show(g.Link), "egress: isle_guard")
+		if g.Internal {
+			es.add("eBPF, tc/"+h.names.show(g.Link), "ingress: isle_inside")
 		}
 	}
 }

@@ -165,6 +165,9 @@ func TestRepair(t *testing.T) {
 	bridge := want[netspec.Link{Name: veth}.Key()].(netspec.Link).Master
 	for _, harm := range harms {
 		time.Sleep(calm) // each is somebody new, and not one who goes on
+		if strings.Contains(harm.command, "clsact") && !strings.Contains(run(t, "tc", "qdisc", "show", "dev", bridge), "clsact") {
+			continue // the guard is in TCX, where this does not reach it
+		}
 		command := strings.NewReplacer("BRIDGE", bridge, "VETH", veth).Replace(harm.command)
 		took := h.harm(want, command)
 		t.Logf("%-45s repaired %6.1f ms after it was done", harm.name, took.Seconds()*1000)
