@@ -50,7 +50,11 @@ func (s *Sockets) Hold(proto string, ap netip.AddrPort) (Held, error) {
 		if err != nil {
 			return nil, refused(err)
 		}
-		h := &udpHeld{c: c, flows: map[netip.AddrPort]*net.UDPConn{}}
+		h := &udpHeld{c: c, flows: map[peer]*net.UDPConn{}}
+		if err := tellDestination(c, family); err != nil {
+			c.Close()
+			return nil, fmt.Errorf("hold %s/udp: %w", ap, err)
+		}
 		s.wg.Go(h.serve)
 		return h, nil
 	}
@@ -114,6 +118,8 @@ type tcpHeld struct {
 }
 
 func (h *tcpHeld) serve() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	for {
 		c, err := h.l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -124,27 +130,26 @@ func (h *tcpHeld) serve() {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
-		h.conns.Go(func() { h.relay(c) })
+		h.open.Store(c, nil) // before anybody may ask for what is open
+		h.conns.Go(func() { h.relay(ctx, c) })
 	}
+	cancel() // who is still dialling
 	h.open.Range(func(c, _ any) bool { c.(net.Conn).Close(); return true })
 	h.conns.Wait()
 }
 
-func (h *tcpHeld) relay(c net.Conn) {
-	h.open.Store(c, nil)
+func (h *tcpHeld) relay(ctx context.Context, c net.Conn) {
 	defer h.open.Delete(c)
 	defer c.Close()
 	to, ok := h.get(c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr())
 	if !ok {
 		return
 	}
-	d, err := net.DialTimeout("tcp", to.String(), 10*time.Second)
+	d, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		h.log.Debug("forward to a container", "to", to, "err", err)
 		return
 	}
-	h.open.Store(d, nil)
-	defer h.open.Delete(d)
 	splice(c.(*net.TCPConn), d.(*net.TCPConn))
 }
 
