@@ -39,6 +39,10 @@ func Parse(ports network.PortMap, specs []Spec, d Defaults) ([]Request, error) {
 			return nil, err
 		}
 		for _, b := range ports[port] {
+			if zone := b.HostIP.Zone(); zone != "" {
+				return nil, fmt.Errorf("port %s: invalid host address %s: an interface is not part of it (hint: if=%s:%s:%d publishes on an interface): %w",
+					port, b.HostIP, zone, b.HostPort, port.Num(), errdefs.ErrInvalidArgument)
+			}
 			r := Request{Proto: proto, ContainerPort: port.Num(), HostIPs: d.hostIPs(b.HostIP), Count: 1}
 			var err error
 			if r.First, r.Last, err = hostPorts(b.HostPort); err != nil {
@@ -109,13 +113,15 @@ func (r Request) choices() int {
 	return int(r.Last) - int(r.First)
 }
 
+// hostIPs are the addresses for a binding. "::" as a default is every address of
+// IPv6 only, as with Docker.
 func (d Defaults) hostIPs(asked netip.Addr) []netip.Addr {
 	switch {
 	case asked.IsValid():
 		return []netip.Addr{asked.Unmap()}
-	case d.HostIP.IsValid() && !d.HostIP.IsUnspecified():
-		return []netip.Addr{d.HostIP}
-	case d.IPv6 && !(d.HostIP.IsValid() && d.HostIP.Is4()):
+	case d.HostIP.IsValid():
+		return []netip.Addr{d.HostIP.Unmap()}
+	case d.IPv6:
 		return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 	}
 	return []netip.Addr{netip.IPv4Unspecified()}

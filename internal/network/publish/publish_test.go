@@ -41,6 +41,9 @@ func TestParse(t *testing.T) {
 		{"every address of IPv4", bindings("80/tcp", network.PortBinding{HostIP: ip("0.0.0.0"), HostPort: "1"}), both, "[{tcp 80 [0.0.0.0] 1 1}]"},
 		{"a choice", bindings("80/sctp", network.PortBinding{HostPort: "8000-8010"}), v4, "[{sctp 80 [0.0.0.0] 8000 8010}]"},
 		{"the network's default", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("192.0.2.1"), IPv6: true}, "[{tcp 80 [192.0.2.1] 1 1}]"},
+		{"the network's default, mapped", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("::ffff:192.0.2.1"), IPv6: true}, "[{tcp 80 [192.0.2.1] 1 1}]"},
+		{"a default of IPv6 only", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("::"), IPv6: true}, "[{tcp 80 [::] 1 1}]"},
+		{"a default of IPv4 only", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("0.0.0.0"), IPv6: true}, "[{tcp 80 [0.0.0.0] 1 1}]"},
 		{"fixed before free", bindings("80/tcp", network.PortBinding{}, network.PortBinding{HostPort: "40000"}), v4, "[{tcp 80 [0.0.0.0] 40000 40000} {tcp 80 [0.0.0.0] 0 0}]"},
 	} {
 		got, err := publish.Parse(c.in, nil, c.d)
@@ -52,6 +55,10 @@ func TestParse(t *testing.T) {
 		if _, err := publish.Parse(bindings("80/tcp", network.PortBinding{HostPort: bad}), nil, both); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("host port %q: %v", bad, err)
 		}
+	}
+	zoned := bindings("80/tcp", network.PortBinding{HostIP: ip("fe80::1%eth0"), HostPort: "8080"})
+	if _, err := publish.Parse(zoned, nil, both); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "if=eth0:8080:80") {
+		t.Errorf("an address with a zone: %v", err)
 	}
 	for _, bad := range []string{"0/tcp", "80/icmp"} {
 		if _, err := publish.Parse(bindings(bad, network.PortBinding{}), nil, both); !errdefs.IsInvalidArgument(err) {
@@ -226,8 +233,12 @@ func TestHeldAgainstOthers(t *testing.T) {
 		t.Fatalf("a released port is not free: %v", err)
 	}
 	l.Close()
-	if _, err := claim(t, tab, "a", bindings("80/tcp", network.PortBinding{HostIP: ip("203.0.113.77"), HostPort: "0"})); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("an address that is not the host's: %v", err)
+	for _, a := range []string{"203.0.113.77", "2001:db8::77", "fe80::77"} {
+		for _, proto := range []string{"80/tcp", "80/udp"} {
+			if _, err := claim(t, tab, "a", bindings(proto, network.PortBinding{HostIP: ip(a), HostPort: "0"})); !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s: an address that is not the host's: %v", a, err)
+			}
+		}
 	}
 }
 

@@ -88,7 +88,9 @@ func refused(err error) error {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("port is already allocated: another program of this host has it: %w: %w", err, errdefs.ErrConflict)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%w (hint: no interface of this host has that address): %w", err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%w (hint: no interface of this host has that address; if=NAME publishes on one, whichever it has): %w", err, errdefs.ErrInvalidArgument)
+	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EAFNOSUPPORT): // a link-local address; no IPv6
+		return fmt.Errorf("%w (hint: this host cannot bind that address): %w", err, errdefs.ErrInvalidArgument)
 	}
 	return err
 }
