@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"isle/api"
 	"isle/internal/container"
+	"isle/internal/network"
 )
 
 func publishing(bindings ...string) func(*container.CreateOptions) {
@@ -279,5 +281,64 @@ func TestConnectFromNone(t *testing.T) {
 	w.start("hh")
 	if err := w.NetworkConnect(t.Context(), "app", networktypes.ConnectRequest{Container: "hh"}); !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "host's network") {
 		t.Errorf("out of the host's network: %v", err)
+	}
+}
+
+// between does something after the ports of a namespace were changed and before
+// that is recorded.
+type between struct {
+	*fakeNetworks
+	do func()
+}
+
+func (n between) SetPorts(ctx context.Context, id string, want network.PortRequest) (network.Ports, error) {
+	out, err := n.fakeNetworks.SetPorts(ctx, id, want)
+	n.do()
+	return out, err
+}
+
+func (n between) Replace(ctx context.Context, id string, want network.PortRequest) (network.Ports, error) {
+	out, err := n.fakeNetworks.Replace(ctx, id, want)
+	n.do()
+	return out, err
+}
+
+// TestUpdateMeetsReplace: a port that is taken over while an update of its
+// container is not recorded yet is one container's, also after a new start.
+func TestUpdateMeetsReplace(t *testing.T) {
+	w := newWorld(t)
+	w.create("blue", publishing("8080:80"))
+	w.create("green")
+	w.start("blue")
+	w.start("green")
+	w.Networks = between{w.networks, func() {
+		w.Networks = w.networks
+		if _, err := w.ContainerPublish(t.Context(), "green", api.PublishRequest{Ports: []string{"8080:80"}, Replace: true}); err != nil {
+			t.Error(err)
+		}
+	}}
+	both := networktypes.PortMap{networktypes.MustParsePort("80/tcp"): {{HostPort: "8080"}}, networktypes.MustParsePort("81/tcp"): {{HostPort: "8081"}}}
+	if _, err := w.ContainerUpdate(t.Context(), "blue", container.UpdateOptions{PortBindings: both}); err != nil {
+		t.Fatal(err)
+	}
+	if blue, green := w.kept("blue"), w.kept("green"); blue != "8081:81||1" || green != "8080:80||1" {
+		t.Errorf("blue %s, green %s", blue, green)
+	}
+}
+
+// TestReplaceMeetsTheEnd: who loses a port may end in the same moment. The port
+// is the other's all the same, and is not in its own record any more.
+func TestReplaceMeetsTheEnd(t *testing.T) {
+	w := newWorld(t)
+	w.create("blue", publishing("8080:80", "9000:90", ":82"))
+	w.create("green")
+	w.start("blue")
+	w.start("green")
+	w.Networks = between{w.networks, func() { w.stopNow("blue") }}
+	if _, err := w.ContainerPublish(t.Context(), "green", api.PublishRequest{Ports: []string{"8080:80"}, Replace: true}); err != nil {
+		t.Fatal(err)
+	}
+	if blue, green := w.kept("blue"), w.kept("green"); blue != "9000:90 :82||0" || green != "8080:80||1" {
+		t.Errorf("blue %s, green %s", blue, green)
 	}
 }

@@ -83,17 +83,22 @@ func (e *Engine) updatePorts(ctx context.Context, c *entry, want networktypes.Po
 		}
 		warnings = ports.Warnings
 	}
-	return append([]string{}, warnings...), e.putPorts(ctx, c, rec.Host)
+	return append([]string{}, warnings...), e.putPorts(ctx, c, want)
 }
 
-// putPorts records ports that were set; when it cannot, the old ones are set again.
-func (e *Engine) putPorts(ctx context.Context, c *entry, host *apitypes.HostConfig) error {
+// putPorts records ports that were set, less those that another container has
+// taken over since; when it cannot, the old ones are set again.
+func (e *Engine) putPorts(ctx context.Context, c *entry, want networktypes.PortMap) error {
 	before := c.snapshot()
-	var shown networktypes.PortMap
-	if before.State.Alive() && e.isOpen(before) {
-		_, shown, _ = e.Networks.Published(before.ID)
-	}
-	err := e.update(ctx, c, func(rec *container.Record) error { rec.Host, rec.Ports = host, shown; return nil })
+	err := e.update(ctx, c, func(rec *container.Record) error {
+		host := *rec.Host
+		host.PortBindings, host.PublishAllPorts = want, false
+		rec.Host = &host
+		if !e.isOpen(*rec) {
+			return nil
+		}
+		return e.adoptPorts(rec, nil)
+	})
 	if err == nil || !e.isOpen(before) {
 		return err
 	}

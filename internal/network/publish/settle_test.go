@@ -255,6 +255,34 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// TestLose: the record of a container that has ended, after another took ports.
+func TestLose(t *testing.T) {
+	for lost, want := range map[string]string{
+		"0.0.0.0:8080:80":   "81=9090 82=|if=eth0:1-9:1-9/tcp",
+		"[::]:8080:80":      "81=9090 82=|if=eth0:1-9:1-9/tcp",
+		"if=eth0:4:4":       "80=8080 81=9090 82=|if=eth0:1-3:1-3/tcp if=eth0:5-9:5-9/tcp",
+		"192.0.2.1:9090:81": "80=8080 81=9090 82=|if=eth0:1-9:1-9/tcp",
+	} {
+		a := publish.Asked{Bindings: network.PortMap{}}
+		for p, host := range map[string]string{"80/tcp": "8080", "81/tcp": "9090", "82/tcp": ""} {
+			a.Bindings[network.MustParsePort(p)] = []network.PortBinding{{HostPort: host}}
+		}
+		a.Specs, _ = publish.ParseSpecs("if=eth0:1-9:1-9")
+		gone, err := publish.ParseSpec(lost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := publish.Mapping(gone)
+		if m.Iface != "" {
+			m.HostIP = ip("::")
+		}
+		left, err := a.Lose([]publish.Mapping{m})
+		if err != nil || showAsked(left) != want {
+			t.Errorf("lost %s: %s, %v; want %s", lost, showAsked(left), err, want)
+		}
+	}
+}
+
 func showAsked(a publish.Asked) string {
 	var bs, specs []string
 	for p, all := range a.Bindings {
