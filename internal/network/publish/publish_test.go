@@ -114,6 +114,36 @@ func TestEphemeral(t *testing.T) {
 	}
 }
 
+// TestEphemeralOfHost: the host says where ports are chosen from, also later.
+func TestEphemeralOfHost(t *testing.T) {
+	said := "40000\t40001"
+	tab := publish.Table{Sysctl: func(name string) (string, error) {
+		if name != "ipv4/ip_local_port_range" {
+			t.Errorf("asked for %s", name)
+		}
+		return said, nil
+	}}
+	for i, c := range []struct {
+		said string
+		want uint16 // 0: there is none
+	}{
+		{"40000\t40001", 40000}, {"40000 40001", 40001}, {"40000 40001", 0}, {"50000 50009", 50000}, {"1024 1025", 1025},
+		{"0 0", 32768}, {"", 32769}, {"9 8", 32770}, {"x", 32771}, {"1 70000", 32772}, {"65535 65535", 65535}, {"65535 65535", 0},
+	} {
+		said = c.said
+		got, err := claim(t, &tab, fmt.Sprint(i), bindings("80/tcp", network.PortBinding{}))
+		if c.want == 0 {
+			if !errdefs.IsConflict(err) {
+				t.Errorf("%q: %v, %v; all are taken", c.said, got, err)
+			}
+			continue
+		}
+		if err != nil || got[0].HostPort != c.want {
+			t.Errorf("%q: %v, %v; want %d", c.said, got, err, c.want)
+		}
+	}
+}
+
 func TestRangeOfChoice(t *testing.T) {
 	var tab publish.Table
 	for i := range 4 {

@@ -112,7 +112,7 @@ func (s *Settlement) settle(owner string, r Request, take bool, nameOf func(stri
 	}
 	first, last, start := r.First, r.Last, r.First
 	if first == 0 {
-		first, last = ephemeralFirst, ephemeralLast
+		first, last = s.t.anyPort()
 		start = max(s.t.next, first)
 	}
 	n := int(last) - int(first) + 1
