@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -15,10 +16,9 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Sockets is the Holder of a real machine: it listens on TCP ports and binds
-// UDP ports. SCTP ports are held by nothing: there is none of SCTP in the
-// standard library, and most kernels do not have it. What arrives is forwarded;
-// Close ends that and waits for it.
+// Sockets is the Holder of a real machine: it listens on TCP ports and binds UDP
+// and SCTP ports. What arrives at the first two is forwarded; Close ends that
+// and waits for it.
 type Sockets struct {
 	Log *slog.Logger // required
 	// InUse are the addresses at which sockets of this host receive, of TCP or
@@ -58,8 +58,46 @@ func (s *Sockets) Hold(proto string, ap netip.AddrPort) (Held, error) {
 		s.wg.Go(h.serve)
 		return h, nil
 	}
-	return nil, nil
+	return bind(syscall.IPPROTO_SCTP, ap)
 }
+
+// bound is a port that is held and does not receive anything.
+type bound struct{ f *os.File }
+
+// bind holds a port of a protocol that the standard library does not know. It
+// does not listen: what arrives would be answered by nobody. A kernel without
+// the protocol has nobody to hold a port against: that is no Held and no error.
+func bind(proto int, ap netip.AddrPort) (Held, error) {
+	domain, addr := syscall.AF_INET, syscall.Sockaddr(&syscall.SockaddrInet4{Addr: [4]byte(ap.Addr().AsSlice()), Port: int(ap.Port())})
+	if ap.Addr().Is6() {
+		domain, addr = syscall.AF_INET6, &syscall.SockaddrInet6{Addr: ap.Addr().As16(), Port: int(ap.Port())}
+	}
+	fd, err := syscall.Socket(domain, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, proto)
+	if errors.Is(err, syscall.EPROTONOSUPPORT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, refused(os.NewSyscallError("socket", err))
+	}
+	b := bound{os.NewFile(uintptr(fd), ap.String())}
+	if domain == syscall.AF_INET6 { // the IPv4 port is another one
+		err = syscall.SetsockoptInt(fd, syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY, 1)
+	}
+	if err == nil {
+		err = syscall.Bind(fd, addr)
+	}
+	if err != nil {
+		b.f.Close()
+		return nil, refused(os.NewSyscallError("bind", err))
+	}
+	return b, nil
+}
+
+// Forward implements Held: nothing arrives.
+func (bound) Forward(Way) {}
+
+// Close implements Held.
+func (b bound) Close() error { return b.f.Close() }
 
 // Check implements Holder.
 func (s *Sockets) Check(m Mapping) error {
