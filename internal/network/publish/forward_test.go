@@ -1,9 +1,12 @@
 package publish
 
 import (
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +57,43 @@ func TestClosedWhileItConnects(t *testing.T) {
 			t.Fatal("the connection lives on, and who closes the port waits for it")
 		}
 		mine.Close()
+	}
+}
+
+// TestConnectionsFollow: a connection goes on when its port moves, and ends when
+// nobody has the port any more.
+func TestConnectionsFollow(t *testing.T) {
+	blue, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blue.Close()
+	s := &Sockets{Log: slog.New(slog.DiscardHandler)}
+	held, err := s.Hold("tcp", netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	defer held.Close()
+	held.Forward(Way{To: blue.Addr().(*net.TCPAddr).AddrPort()})
+	c, err := net.Dial("tcp4", held.(*tcpHeld).l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	inside, err := blue.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	go func() { _, _ = io.Copy(inside, inside) }()
+	held.Forward(Way{To: netip.MustParseAddrPort("127.0.0.1:9")})
+	if is := ask(t, c); is != "who?" {
+		t.Errorf("after the port moved: %q", is)
+	}
+	held.Forward(Way{})
+	if n, err := c.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the port is nobody's, and the connection goes on: %v", err)
 	}
 }
 

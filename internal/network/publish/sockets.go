@@ -157,6 +157,20 @@ type tcpHeld struct {
 	open  sync.Map // net.Conn → nothing: to be closed with the port
 }
 
+// Forward implements Held. Connections go on with the container that they began
+// with, but not of who may not have the port any more, or when nobody has it.
+func (h *tcpHeld) Forward(w Way) {
+	h.target.Forward(w)
+	h.open.Range(func(c, _ any) bool {
+		if _, ok := h.get(client(c.(net.Conn))); !ok {
+			c.(net.Conn).Close()
+		}
+		return true
+	})
+}
+
+func client(c net.Conn) netip.Addr { return c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr() }
+
 func (h *tcpHeld) serve() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -181,7 +195,7 @@ func (h *tcpHeld) serve() {
 func (h *tcpHeld) relay(ctx context.Context, c net.Conn) {
 	defer h.open.Delete(c)
 	defer c.Close()
-	to, ok := h.get(c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr())
+	to, ok := h.get(client(c))
 	if !ok {
 		return
 	}
