@@ -255,3 +255,10 @@ func (c *claim) refusal(m Mapping, nameOf func(string) string) error {
 	return fmt.Errorf("Bind for %s failed: port is already allocated: container %s has %s/%s: %w",
 		m.part(first, first).where(), nameOf(c.owner), c.Mapping.part(first, first).where(), c.Proto, errdefs.ErrConflict)
 }
+
+// twice is refusal of who asks for a port that he has just been given.
+func (c *claim) twice(m Mapping) error {
+	first, _, _ := c.overlap(m.HostPort, m.last())
+	return fmt.Errorf("Bind for %s failed: port is already allocated: it is asked for twice, also as %s/%s: %w",
+		m.part(first, first).where(), c.Mapping.part(first, first).where(), c.Proto, errdefs.ErrConflict)
+}

@@ -83,21 +83,37 @@ func comparePorts(a, b network.Port) int {
 }
 
 // rows makes one request of fixed ones that follow each other: a range of ports
-// comes as one binding for each.
+// comes as one binding for each. So it does of free ones that differ in their
+// addresses only: they get the same port, for clients that try both.
 func rows(reqs []Request) []Request {
 	var out []Request
 	for _, r := range reqs {
-		if n := len(out); n > 0 && out[n-1].continuedBy(r) {
+		switch n := len(out); {
+		case n > 0 && out[n-1].continuedBy(r):
 			out[n-1].Count += r.Count
-			continue
+		case n > 0 && out[n-1].besides(r):
+			out[n-1].HostIPs = append(out[n-1].HostIPs, r.HostIPs...)
+		default:
+			out = append(out, r)
 		}
-		out = append(out, r)
 	}
 	return out
 }
 
+func (r Request) besides(n Request) bool {
+	met := func(a netip.Addr) bool {
+		return slices.ContainsFunc(r.HostIPs, func(b netip.Addr) bool { return collide(n.mapping(a, 0), r.mapping(b, 0)) })
+	}
+	return !r.fixed() && r.alike(n) && r.ContainerPort == n.ContainerPort && r.First == n.First && r.Last == n.Last && !slices.ContainsFunc(n.HostIPs, met)
+}
+
+// alike: r and n differ in ports and addresses only.
+func (r Request) alike(n Request) bool {
+	return r.Proto == n.Proto && r.Iface == n.Iface && r.From == n.From
+}
+
 func (r Request) continuedBy(n Request) bool {
-	return r.fixed() && n.fixed() && r.Proto == n.Proto && r.Iface == n.Iface && r.From == n.From && slices.Equal(r.HostIPs, n.HostIPs) &&
+	return r.fixed() && n.fixed() && r.alike(n) && slices.Equal(r.HostIPs, n.HostIPs) &&
 		int(r.First)+int(r.Count) == int(n.First) && int(r.ContainerPort)+int(r.Count) == int(n.ContainerPort)
 }
 

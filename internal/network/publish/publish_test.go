@@ -44,6 +44,9 @@ func TestParse(t *testing.T) {
 		{"the network's default, mapped", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("::ffff:192.0.2.1"), IPv6: true}, "[{tcp 80 [192.0.2.1] 1 1}]"},
 		{"a default of IPv6 only", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("::"), IPv6: true}, "[{tcp 80 [::] 1 1}]"},
 		{"a default of IPv4 only", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("0.0.0.0"), IPv6: true}, "[{tcp 80 [0.0.0.0] 1 1}]"},
+		{"free on two addresses", bindings("80/tcp", network.PortBinding{HostIP: ip("127.0.0.1")}, network.PortBinding{HostIP: ip("::1")}), both, "[{tcp 80 [127.0.0.1 ::1] 0 0}]"},
+		{"twice free", bindings("80/tcp", network.PortBinding{}, network.PortBinding{HostIP: ip("::1")}), both, "[{tcp 80 [0.0.0.0 ::] 0 0} {tcp 80 [::1] 0 0}]"},
+		{"two choices", bindings("80/tcp", network.PortBinding{HostIP: ip("127.0.0.1"), HostPort: "1-2"}, network.PortBinding{HostIP: ip("::1"), HostPort: "2-3"}), both, "[{tcp 80 [127.0.0.1] 1 2} {tcp 80 [::1] 2 3}]"},
 		{"fixed before free", bindings("80/tcp", network.PortBinding{}, network.PortBinding{HostPort: "40000"}), v4, "[{tcp 80 [0.0.0.0] 40000 40000} {tcp 80 [0.0.0.0] 0 0}]"},
 	} {
 		got, err := publish.Parse(c.in, nil, c.d)
@@ -165,6 +168,10 @@ func TestConflictNamesTheHolder(t *testing.T) {
 	_, err := claim(t, &tab, "other", bindings("80/tcp", network.PortBinding{HostIP: ip("192.0.2.1"), HostPort: "8080"}))
 	want := "Bind for 192.0.2.1:8080 failed: port is already allocated: container <web> has 0.0.0.0:8080/tcp"
 	if !errdefs.IsConflict(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	_, err = claim(t, &tab, "other", network.PortMap{port(80, "tcp"): {{HostPort: "9000"}}, port(81, "tcp"): {{HostIP: ip("127.0.0.1"), HostPort: "9000"}}})
+	if want := "Bind for 127.0.0.1:9000 failed: port is already allocated: it is asked for twice, also as 0.0.0.0:9000/tcp"; !errdefs.IsConflict(err) || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
 	}
 	if _, err := claim(t, &tab, "other", bindings("80/udp", network.PortBinding{HostPort: "8080"})); err != nil {

@@ -166,7 +166,10 @@ func (s *Settlement) claimOne(owner string, m Mapping, take bool, nameOf func(st
 		if !collide(c.Mapping, m) {
 			continue
 		}
-		if !take || !c.sameSide(m) || slices.Contains(s.made, c) { // nobody takes from himself what he just got
+		if slices.Contains(s.made, c) { // nobody takes from himself what he just got
+			return c.twice(m)
+		}
+		if !take || !c.sameSide(m) {
 			return c.refusal(m, nameOf)
 		}
 	}
