@@ -54,6 +54,11 @@ func Parse(ports network.PortMap, specs []Spec, d Defaults) ([]Request, error) {
 	for _, s := range specs {
 		reqs = append(reqs, s.request(d))
 	}
+	for _, r := range reqs {
+		if err := r.check(); err != nil {
+			return nil, err
+		}
+	}
 	// A fixed port must not be taken by one that could have been any other.
 	slices.SortStableFunc(reqs, func(a, b Request) int { return cmp.Or(cmp.Compare(a.choices(), b.choices()), a.compare(b)) })
 	return rows(reqs), nil
@@ -74,6 +79,14 @@ func checkPort(proto string, port uint16) error {
 	}
 	if port == 0 {
 		return fmt.Errorf("invalid container port 0: %w", errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// check refuses what could be recorded but would lead nowhere.
+func (r Request) check() error {
+	if r.Proto == "sctp" && slices.ContainsFunc(r.HostIPs, netip.Addr.IsLoopback) {
+		return fmt.Errorf("port %d/sctp cannot be published on %s: only TCP and UDP can on a loopback address: %w", r.ContainerPort, r.HostIPs[0], errdefs.ErrInvalidArgument)
 	}
 	return nil
 }

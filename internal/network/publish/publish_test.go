@@ -63,6 +63,11 @@ func TestParse(t *testing.T) {
 	if _, err := publish.Parse(zoned, nil, both); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "if=eth0:8080:80") {
 		t.Errorf("an address with a zone: %v", err)
 	}
+	for _, lo := range []string{"127.0.0.1", "::1", "::ffff:127.9.9.9"} {
+		if _, err := publish.Parse(bindings("80/sctp", network.PortBinding{HostIP: ip(lo)}), nil, both); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "only TCP and UDP") {
+			t.Errorf("SCTP on %s: %v", lo, err)
+		}
+	}
 	for _, bad := range []string{"0/tcp", "80/icmp"} {
 		if _, err := publish.Parse(bindings(bad, network.PortBinding{}), nil, both); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("container port %s: %v", bad, err)
