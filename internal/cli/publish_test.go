@@ -54,6 +54,11 @@ func TestPublish(t *testing.T) {
 	}{
 		{"publish web", 1, "requires at least 2 arguments"},
 		{"publish --format yaml web 80", 125, "it must be table or json"},
+		{"publish --from= web 80", 125, "--from names no address"},
+		{"publish --from=, web 80", 125, "--from names no address"},
+		{"run --from= -p 80 image", 125, "--from names no address"},
+		{"create -P --from 10.0.0.0/8 -p 80:80 image", 125, "--from is about the ports of -p"},
+		{"create --from 10.0.0.0/8 image", 125, "--from is about the ports of -p"},
 		{"publish other 80", 1, "it is not isled"},
 		{"unpublish web", 1, "requires at least 2 arguments"},
 	} {

@@ -52,8 +52,8 @@ func ParseSpecs(text string) ([]Spec, error) {
 }
 
 func parseSpec(text string) (s Spec, err error) {
-	text, from, _ := strings.Cut(text, ";")
-	if from != "" {
+	text, from, limited := strings.Cut(text, ";")
+	if limited {
 		list, ok := strings.CutPrefix(from, "from=")
 		if s.From, err = Sources(list); err != nil {
 			return s, err
