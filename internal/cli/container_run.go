@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/docker/cli/cli"
+	"github.com/docker/cli/opts"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -70,5 +71,9 @@ func (p *portValues) deal(flags *pflag.FlagSet, from []string) error {
 	if len(specs) == 0 {
 		return nil
 	}
-	return flags.Set("annotation", annotationPublish+"="+strings.Join(withFrom(specs, from), " "))
+	specs = withFrom(specs, from)
+	if all, ok := flags.Lookup("annotation").Value.(*opts.MapOpts); ok { // it may be there: one more would replace it
+		specs = append([]string{all.GetAll()[annotationPublish]}, specs...)
+	}
+	return flags.Set("annotation", annotationPublish+"="+strings.TrimSpace(strings.Join(specs, " ")))
 }

@@ -86,6 +86,7 @@ func TestRunPublishes(t *testing.T) {
 		"create -p 8080:80 image":                                             "8080|",
 		"create -p 8080:80 -p if=eth0:81:81 image":                            "8080|if=eth0:81:81",
 		"container create -p 8080:80 --from 10.0.0.0/8 --from fd00::/8 image": "|8080:80;from=10.0.0.0/8,fd00::/8",
+		"create --annotation isle.publish=90:90 -p if=eth0:81:81 image":       "|90:90 if=eth0:81:81",
 		"create --annotation a=b -p if=eth0:81:81 -p if=eth1:81:81 image":     "|if=eth0:81:81 if=eth1:81:81",
 	} {
 		if got := isleWith(t, []string{"ISLE_HOST=" + host}, strings.Fields(args)...); got.status != 0 {
