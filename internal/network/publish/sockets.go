@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,10 +69,7 @@ type bound struct{ f *os.File }
 // does not listen: what arrives would be answered by nobody. A kernel without
 // the protocol has nobody to hold a port against: that is no Held and no error.
 func bind(proto int, ap netip.AddrPort) (Held, error) {
-	domain, addr := syscall.AF_INET, syscall.Sockaddr(&syscall.SockaddrInet4{Addr: [4]byte(ap.Addr().AsSlice()), Port: int(ap.Port())})
-	if ap.Addr().Is6() {
-		domain, addr = syscall.AF_INET6, &syscall.SockaddrInet6{Addr: ap.Addr().As16(), Port: int(ap.Port())}
-	}
+	domain, addr := sockaddr(ap)
 	fd, err := syscall.Socket(domain, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, proto)
 	if errors.Is(err, syscall.EPROTONOSUPPORT) {
 		return nil, nil
@@ -83,14 +81,18 @@ func bind(proto int, ap netip.AddrPort) (Held, error) {
 	if domain == syscall.AF_INET6 { // the IPv4 port is another one
 		err = syscall.SetsockoptInt(fd, syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY, 1)
 	}
-	if err == nil {
-		err = syscall.Bind(fd, addr)
-	}
-	if err != nil {
+	if err = cmp.Or(err, syscall.Bind(fd, addr)); err != nil {
 		b.f.Close()
 		return nil, refused(os.NewSyscallError("bind", err))
 	}
 	return b, nil
+}
+
+func sockaddr(ap netip.AddrPort) (domain int, addr syscall.Sockaddr) {
+	if ap.Addr().Is4() {
+		return syscall.AF_INET, &syscall.SockaddrInet4{Addr: ap.Addr().As4(), Port: int(ap.Port())}
+	}
+	return syscall.AF_INET6, &syscall.SockaddrInet6{Addr: ap.Addr().As16(), Port: int(ap.Port())}
 }
 
 // Forward implements Held: nothing arrives.
