@@ -22,6 +22,7 @@ import (
 	"isle/internal/kernel"
 	"isle/internal/kernel/probe"
 	"isle/internal/kernel/sockdiag"
+	"isle/internal/kernel/sysctl"
 	"isle/internal/network"
 	"isle/internal/network/dns"
 	"isle/internal/network/driver/builtin"
@@ -132,7 +133,7 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	host := machine.Machine{Kernel: k, Servers: resolver.Servers}
 	h.networks = &network.Manager{
 		Store: records, Kernel: k, Drivers: builtin.Drivers(), IPAM: &ipam.Allocator{Sources: sources},
-		Machine: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}},
+		Machine: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}, Sysctl: sysctl.Read},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
 		Bridges: h.zones, Surroundings: host.Surroundings,
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/docker/cli/cli/command/completion"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"isle/api"
 )
@@ -41,6 +42,9 @@ func newPublishCommand(dockerCLI command.Cli) *cobra.Command {
 		ValidArgsFunction:     firstOnly(completion.ContainerNames(dockerCLI, true)),
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkFrom(cmd.Flags(), o.from); err != nil {
+				return err
+			}
 			return runPublish(cmd.Context(), dockerCLI, args[0], args[1:], o)
 		},
 	}
@@ -97,6 +101,15 @@ func runUnpublish(ctx context.Context, dockerCLI command.Cli, ref string, ports 
 		return err
 	}
 	return printPorts(dockerCLI, format, resp, resp.Removed)
+}
+
+// checkFrom refuses a list that names nobody: a variable that is empty must not
+// open a port to everybody.
+func checkFrom(flags *pflag.FlagSet, from []string) error {
+	if flags.Changed("from") && strings.Trim(strings.Join(from, ""), " ") == "" {
+		return cli.StatusError{StatusCode: 125, Status: "--from names no address; hint: leave it out to let everybody connect"}
+	}
+	return nil
 }
 
 // withFrom writes an allow-list into ports.

@@ -3,6 +3,8 @@ package cli
 import (
 	"strings"
 
+	"github.com/docker/cli/cli"
+	"github.com/docker/cli/opts"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -52,6 +54,12 @@ func (p *portValues) Set(v string) error {
 
 // deal gives the library its ports, and isled what only isled knows.
 func (p *portValues) deal(flags *pflag.FlagSet, from []string) error {
+	if err := checkFrom(flags, from); err != nil {
+		return err
+	}
+	if all, _ := flags.GetBool("publish-all"); len(from) > 0 && (all || len(p.given) == 0) {
+		return cli.StatusError{StatusCode: 125, Status: "--from is about the ports of -p: those of --publish-all would be open to everybody"}
+	}
 	var specs []string
 	for _, v := range p.given {
 		if len(from) > 0 || strings.HasPrefix(v, "if=") {
@@ -63,5 +71,9 @@ func (p *portValues) deal(flags *pflag.FlagSet, from []string) error {
 	if len(specs) == 0 {
 		return nil
 	}
-	return flags.Set("annotation", annotationPublish+"="+strings.Join(withFrom(specs, from), " "))
+	specs = withFrom(specs, from)
+	if all, ok := flags.Lookup("annotation").Value.(*opts.MapOpts); ok { // it may be there: one more would replace it
+		specs = append([]string{all.GetAll()[annotationPublish]}, specs...)
+	}
+	return flags.Set("annotation", annotationPublish+"="+strings.TrimSpace(strings.Join(specs, " ")))
 }

@@ -54,6 +54,11 @@ func TestPublish(t *testing.T) {
 	}{
 		{"publish web", 1, "requires at least 2 arguments"},
 		{"publish --format yaml web 80", 125, "it must be table or json"},
+		{"publish --from= web 80", 125, "--from names no address"},
+		{"publish --from=, web 80", 125, "--from names no address"},
+		{"run --from= -p 80 image", 125, "--from names no address"},
+		{"create -P --from 10.0.0.0/8 -p 80:80 image", 125, "--from is about the ports of -p"},
+		{"create --from 10.0.0.0/8 image", 125, "--from is about the ports of -p"},
 		{"publish other 80", 1, "it is not isled"},
 		{"unpublish web", 1, "requires at least 2 arguments"},
 	} {
@@ -81,6 +86,7 @@ func TestRunPublishes(t *testing.T) {
 		"create -p 8080:80 image":                                             "8080|",
 		"create -p 8080:80 -p if=eth0:81:81 image":                            "8080|if=eth0:81:81",
 		"container create -p 8080:80 --from 10.0.0.0/8 --from fd00::/8 image": "|8080:80;from=10.0.0.0/8,fd00::/8",
+		"create --annotation isle.publish=90:90 -p if=eth0:81:81 image":       "|90:90 if=eth0:81:81",
 		"create --annotation a=b -p if=eth0:81:81 -p if=eth1:81:81 image":     "|if=eth0:81:81 if=eth1:81:81",
 	} {
 		if got := isleWith(t, []string{"ISLE_HOST=" + host}, strings.Fields(args)...); got.status != 0 {

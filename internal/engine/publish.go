@@ -170,7 +170,7 @@ func (e *Engine) portsChanged(ctx context.Context, c *entry, ports network.Ports
 		}
 		before = append(before, loser.snapshot())
 		if err == nil {
-			err = e.recordPorts(ctx, loser, ports.Lost[id])
+			err = e.recordLost(ctx, loser, ports.Lost[id])
 		}
 	}
 	if err == nil {
@@ -187,16 +187,34 @@ func (e *Engine) portsChanged(ctx context.Context, c *entry, ports network.Ports
 // record is held: two changes may come at once, by the container itself and by
 // one that takes a port over.
 func (e *Engine) recordPorts(ctx context.Context, c *entry, removed []network.Publish) error {
+	return e.update(ctx, c, func(rec *container.Record) error { return e.adoptPorts(rec, removed) })
+}
+
+// adoptPorts is recordPorts of a record that is held.
+func (e *Engine) adoptPorts(rec *container.Record, removed []network.Publish) error {
+	settled, shown, err := e.Networks.Published(rec.ID)
+	if err != nil {
+		return err
+	}
+	rec.Host = withPorts(*rec, asked(*rec).Follow(mappingsOf(settled), mappingsOf(removed)))
+	if rec.Ports = shown; !rec.State.Alive() {
+		rec.Ports = nil
+	}
+	return nil
+}
+
+// recordLost makes a record say that another container has taken ports over. Its
+// own may have ended meanwhile: then there is only the record.
+func (e *Engine) recordLost(ctx context.Context, c *entry, lost []network.Publish) error {
 	return e.update(ctx, c, func(rec *container.Record) error {
-		settled, shown, err := e.Networks.Published(rec.ID)
-		if err != nil {
-			return err
+		if e.isOpen(*rec) {
+			return e.adoptPorts(rec, lost)
 		}
-		rec.Host = withPorts(*rec, asked(*rec).Follow(mappingsOf(settled), mappingsOf(removed)))
-		if rec.Ports = shown; !rec.State.Alive() {
-			rec.Ports = nil
+		left, err := asked(*rec).Lose(mappingsOf(lost))
+		if err == nil {
+			rec.Host = withPorts(*rec, left)
 		}
-		return nil
+		return err
 	})
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,8 @@ import (
 
 	"isle/api"
 	"isle/internal/container"
+	"isle/internal/network"
+	"isle/internal/store"
 )
 
 func publishing(bindings ...string) func(*container.CreateOptions) {
@@ -279,5 +282,121 @@ func TestConnectFromNone(t *testing.T) {
 	w.start("hh")
 	if err := w.NetworkConnect(t.Context(), "app", networktypes.ConnectRequest{Container: "hh"}); !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "host's network") {
 		t.Errorf("out of the host's network: %v", err)
+	}
+}
+
+// between does something after the ports of a namespace were changed and before
+// that is recorded.
+type between struct {
+	*fakeNetworks
+	do func()
+}
+
+func (n between) SetPorts(ctx context.Context, id string, want network.PortRequest) (network.Ports, error) {
+	if ctx.Err() != nil {
+		return network.Ports{}, ctx.Err()
+	}
+	out, err := n.fakeNetworks.SetPorts(ctx, id, want)
+	n.do()
+	return out, err
+}
+
+func (n between) Replace(ctx context.Context, id string, want network.PortRequest) (network.Ports, error) {
+	out, err := n.fakeNetworks.Replace(ctx, id, want)
+	n.do()
+	return out, err
+}
+
+// TestUpdateMeetsReplace: a port that is taken over while an update of its
+// container is not recorded yet is one container's, also after a new start.
+func TestUpdateMeetsReplace(t *testing.T) {
+	w := newWorld(t)
+	w.create("blue", publishing("8080:80"))
+	w.create("green")
+	w.start("blue")
+	w.start("green")
+	w.Networks = between{w.networks, func() {
+		w.Networks = w.networks
+		if _, err := w.ContainerPublish(t.Context(), "green", api.PublishRequest{Ports: []string{"8080:80"}, Replace: true}); err != nil {
+			t.Error(err)
+		}
+	}}
+	both := networktypes.PortMap{networktypes.MustParsePort("80/tcp"): {{HostPort: "8080"}}, networktypes.MustParsePort("81/tcp"): {{HostPort: "8081"}}}
+	if _, err := w.ContainerUpdate(t.Context(), "blue", container.UpdateOptions{PortBindings: both}); err != nil {
+		t.Fatal(err)
+	}
+	if blue, green := w.kept("blue"), w.kept("green"); blue != "8081:81||1" || green != "8080:80||1" {
+		t.Errorf("blue %s, green %s", blue, green)
+	}
+}
+
+// once is a disk that takes one write and no more.
+type once struct {
+	*memory
+	full bool
+}
+
+func (s *once) Update(ctx context.Context, fn func(store.Tx) error) error {
+	if s.full {
+		return errors.New("the disk is full")
+	}
+	s.full = true
+	return s.memory.Update(ctx, fn)
+}
+
+// TestUpdateIsOne: policy and ports of an update are recorded together.
+func TestUpdateIsOne(t *testing.T) {
+	w := newWorld(t)
+	w.create("web", publishing("8080:80"))
+	w.start("web")
+	w.Store = &once{memory: w.store}
+	o := container.UpdateOptions{PortBindings: networktypes.PortMap{networktypes.MustParsePort("90/tcp"): {{HostPort: "9000"}}}}
+	o.RestartPolicy.Name = apitypes.RestartPolicyAlways
+	_, err := w.ContainerUpdate(t.Context(), "web", o)
+	w.Store = w.store
+	if in, _ := w.ContainerInspect(t.Context(), "web", false); err != nil || !in.HostConfig.RestartPolicy.IsAlways() || w.kept("web") != "9000:90||1" {
+		t.Errorf("%v, restarts %s, %s", err, in.HostConfig.RestartPolicy.Name, w.kept("web"))
+	}
+}
+
+// TestUpdateTwice: a container that does not run is not given one port twice.
+func TestUpdateTwice(t *testing.T) {
+	w := newWorld(t)
+	w.create("web", publishing("8080:80"))
+	twice := networktypes.PortMap{networktypes.MustParsePort("80/tcp"): {{HostPort: "9000"}}, networktypes.MustParsePort("81/tcp"): {{HostPort: "9000"}}}
+	if _, err := w.ContainerUpdate(t.Context(), "web", container.UpdateOptions{PortBindings: twice}); !errdefs.IsConflict(err) || w.kept("web") != "8080:80||0" {
+		t.Errorf("%v, %s", err, w.kept("web"))
+	}
+}
+
+// TestUpdateIsLeftAlone: a client that goes away in the middle does not leave
+// ports that no record has.
+func TestUpdateIsLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("web", publishing("8080:80"))
+	w.start("web")
+	ctx, leave := context.WithCancel(t.Context())
+	w.Networks = between{w.networks, func() { leave(); w.store.fail = errors.New("the disk is full") }}
+	_, err := w.ContainerUpdate(ctx, "web", container.UpdateOptions{PortBindings: networktypes.PortMap{networktypes.MustParsePort("90/tcp"): {{HostPort: "9000"}}}})
+	w.store.fail = nil
+	if have := w.networks.ports[id]; err == nil || w.kept("web") != "8080:80||1" || len(have) != 1 || have[0].HostPort != 8080 {
+		t.Errorf("%v, %s; in the namespace: %v", err, w.kept("web"), have)
+	}
+}
+
+// TestReplaceMeetsTheEnd: who loses a port may end in the same moment. The port
+// is the other's all the same, and is not in its own record any more.
+func TestReplaceMeetsTheEnd(t *testing.T) {
+	w := newWorld(t)
+	w.create("blue", publishing("8080:80", "9000:90", ":82"))
+	w.create("green")
+	w.start("blue")
+	w.start("green")
+	w.Networks = between{w.networks, func() { w.stopNow("blue") }}
+	if _, err := w.ContainerPublish(t.Context(), "green", api.PublishRequest{Ports: []string{"8080:80"}, Replace: true}); err != nil {
+		t.Fatal(err)
+	}
+	if blue, green := w.kept("blue"), w.kept("green"); blue != "9000:90 :82||0" || green != "8080:80||1" {
+		t.Errorf("blue %s, green %s", blue, green)
 	}
 }

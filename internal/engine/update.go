@@ -34,15 +34,7 @@ func (e *Engine) ContainerUpdate(ctx context.Context, ref string, opts container
 	if err := e.updateLimits(ctx, rec, host); err != nil {
 		return apitypes.UpdateResponse{}, err
 	}
-	warnings, err := e.updatePorts(ctx, c, opts.PortBindings)
-	if err != nil {
-		return apitypes.UpdateResponse{}, errors.Join(err, e.updateLimits(ctx, rec, rec.Host))
-	}
-	err = e.update(ctx, c, func(now *container.Record) error {
-		host.PortBindings, host.PublishAllPorts, host.Annotations = now.Host.PortBindings, now.Host.PublishAllPorts, now.Host.Annotations
-		now.Host = host
-		return nil
-	})
+	warnings, err := e.record(ctx, c, host, opts.PortBindings)
 	if err != nil {
 		return apitypes.UpdateResponse{}, errors.Join(err, e.updateLimits(ctx, rec, rec.Host))
 	}
@@ -63,37 +55,57 @@ func checkBindings(rec container.Record, want networktypes.PortMap) error {
 	return mayPublish(rec)
 }
 
-// updatePorts makes want all that PortBindings say; nil changes nothing. Ports
-// of the annotation stay: Docker's clients cannot know of them.
-func (e *Engine) updatePorts(ctx context.Context, c *entry, want networktypes.PortMap) (warnings []string, err error) {
+// record makes host the container's configuration, and want all that its
+// PortBindings say; nil leaves the ports alone. Ports of the annotation stay:
+// Docker's clients cannot know of them.
+func (e *Engine) record(ctx context.Context, c *entry, host *apitypes.HostConfig, want networktypes.PortMap) (warnings []string, err error) {
 	if want == nil {
-		return []string{}, nil
+		return []string{}, e.update(ctx, c, func(now *container.Record) error { now.Host = keepPorts(host, now.Host); return nil })
 	}
 	if err := c.settled(ctx); err != nil {
 		return nil, err
 	}
+	ctx = context.WithoutCancel(ctx) // once begun, it is done or taken back
 	rec := c.snapshot()
-	host := *rec.Host
-	host.PortBindings, host.PublishAllPorts = want, false
-	rec.Host = &host
-	if e.isOpen(rec) {
-		ports, err := e.Networks.SetPorts(ctx, rec.ID, portRequest(rec))
-		if err != nil {
-			return nil, err
+	rec.Host = onlyPorts(keepPorts(host, rec.Host), want)
+	if !e.isOpen(rec) {
+		err := asked(rec).Check(rec.Name) // else it could never start again
+		if err == nil {
+			err = e.putPorts(ctx, c, host, want)
 		}
-		warnings = ports.Warnings
+		return []string{}, err
 	}
-	return append([]string{}, warnings...), e.putPorts(ctx, c, rec.Host)
+	ports, err := e.Networks.SetPorts(ctx, rec.ID, portRequest(rec))
+	if err != nil {
+		return nil, err
+	}
+	return append([]string{}, ports.Warnings...), e.putPorts(ctx, c, host, want)
 }
 
-// putPorts records ports that were set; when it cannot, the old ones are set again.
-func (e *Engine) putPorts(ctx context.Context, c *entry, host *apitypes.HostConfig) error {
+// keepPorts is host with the ports of now.
+func keepPorts(host, now *apitypes.HostConfig) *apitypes.HostConfig {
+	h := *host
+	h.PortBindings, h.PublishAllPorts, h.Annotations = now.PortBindings, now.PublishAllPorts, now.Annotations
+	return &h
+}
+
+func onlyPorts(host *apitypes.HostConfig, want networktypes.PortMap) *apitypes.HostConfig {
+	h := *host
+	h.PortBindings, h.PublishAllPorts = want, false
+	return &h
+}
+
+// putPorts records ports that were set, less those that another container has
+// taken over since; when it cannot, the old ones are set again.
+func (e *Engine) putPorts(ctx context.Context, c *entry, host *apitypes.HostConfig, want networktypes.PortMap) error {
 	before := c.snapshot()
-	var shown networktypes.PortMap
-	if before.State.Alive() && e.isOpen(before) {
-		_, shown, _ = e.Networks.Published(before.ID)
-	}
-	err := e.update(ctx, c, func(rec *container.Record) error { rec.Host, rec.Ports = host, shown; return nil })
+	err := e.update(ctx, c, func(rec *container.Record) error {
+		rec.Host = onlyPorts(keepPorts(host, rec.Host), want)
+		if !e.isOpen(*rec) {
+			return nil
+		}
+		return e.adoptPorts(rec, nil)
+	})
 	if err == nil || !e.isOpen(before) {
 		return err
 	}

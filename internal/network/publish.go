@@ -133,11 +133,15 @@ func (m *Manager) settlePorts(ctx context.Context, sb *sandbox, c portChange, ou
 	}
 	s, err := m.Ports.Change(sb.ID, c.drop, c.reqs, c.take, m.x.containerName)
 	if err != nil {
+		m.forward(sb) // some of its sockets may be new ones
 		return err
 	}
 	old, now := m.settled(sb, c, s)
 	if err := m.commitPorts(ctx, old, now); err != nil {
 		s.Undo()
+		for _, sb := range old {
+			m.forward(sb)
+		}
 		return fmt.Errorf("publish ports of container %s: %w", sb.Name, err)
 	}
 	s.Commit()

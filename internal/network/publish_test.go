@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -263,5 +264,75 @@ func TestPortsOffTheNetwork(t *testing.T) {
 	}
 	if _, shown, err := m.Published("web"); err != nil || len(shown) != 2 || w.tcp4() != "0.0.0.0:8080+2>80" {
 		t.Errorf("shown %v, %v; in the kernel: %s", shown, err, w.tcp4())
+	}
+}
+
+// doors are sockets in memory: at which port, and where it leads.
+type doors map[netip.AddrPort]*door
+
+type door struct {
+	all doors
+	at  netip.AddrPort
+	way publish.Way
+}
+
+func (d doors) Hold(_ string, at netip.AddrPort) (publish.Held, error) {
+	for other := range d {
+		if other.Port() == at.Port() && other.Addr().Is4() == at.Addr().Is4() {
+			return nil, errdefs.ErrConflict
+		}
+	}
+	d[at] = &door{all: d, at: at}
+	return d[at], nil
+}
+func (doors) Check(publish.Mapping) error { return nil }
+func (doors) Close()                      {}
+func (d *door) Forward(w publish.Way)     { d.way = w }
+func (d *door) Close() error              { delete(d.all, d.at); return nil }
+func (d doors) leadsTo(at string) netip.AddrPort {
+	if d := d[netip.MustParseAddrPort(at)]; d != nil {
+		return d.way.To
+	}
+	return netip.AddrPort{}
+}
+
+// TestSocketsComeBack: a port that was to move to another address, and did not,
+// is held where it was and leads where it did.
+func TestSocketsComeBack(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	all := doors{}
+	m.Ports.Holder = all
+	open(t, m, "web", "bridge")
+	if _, err := m.Publish(t.Context(), "web", wish(t, "127.0.0.1:8080:80")); err != nil {
+		t.Fatal(err)
+	}
+	to := all.leadsTo("127.0.0.1:8080")
+	if to.Port() != 80 {
+		t.Fatalf("leads to %v", to)
+	}
+	w.kernel.N, w.kernel.FailAt = 0, 1
+	if _, err := m.SetPorts(t.Context(), "web", wish(t, "0.0.0.0:8080:80")); err == nil {
+		t.Error("the kernel refused, and nobody said so")
+	}
+	w.kernel.FailAt = 0
+	if is := all.leadsTo("127.0.0.1:8080"); is != to || len(all) != 1 {
+		t.Errorf("after the kernel refused: leads to %v, want %v; %d sockets", is, to, len(all))
+	}
+	if _, err := m.Publish(t.Context(), "web", wish(t, "9000:90")); err != nil {
+		t.Fatal(err)
+	}
+	open(t, m, "other", "bridge")
+	if _, err := m.Publish(t.Context(), "other", wish(t, "9001:90")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.SetPorts(t.Context(), "web", wish(t, "0.0.0.0:8080:80 9001:90")); !errdefs.IsConflict(err) {
+		t.Errorf("one of them is another's: %v", err)
+	}
+	if is := all.leadsTo("127.0.0.1:8080"); is != to {
+		t.Errorf("after a conflict: leads to %v, want %v", is, to)
+	}
+	if _, err := m.SetPorts(t.Context(), "web", wish(t, "0.0.0.0:8080:80")); err != nil || all.leadsTo("0.0.0.0:8080") != to {
+		t.Errorf("leads to %v, want %v: %v", all.leadsTo("0.0.0.0:8080"), to, err)
 	}
 }

@@ -34,7 +34,8 @@ type Way struct {
 	Limited bool
 }
 
-// Ephemeral is where ports are chosen from when none is asked for.
+// Where ports are chosen from when none is asked for, and the host does not say:
+// the kernel's default of ip_local_port_range.
 const (
 	ephemeralFirst = 32768
 	ephemeralLast  = 60999
@@ -49,6 +50,8 @@ const holdLimit = 1024
 // Table keeps who has which host port. Safe for concurrent use.
 type Table struct {
 	Holder Holder // nil: ports are not held
+	// Sysctl reads a setting of the host, named below net. Nil: it has the defaults.
+	Sysctl func(name string) (string, error)
 
 	mu   sync.Mutex
 	used map[slot][]*claim
@@ -167,6 +170,19 @@ func (t *Table) Close() {
 	}
 }
 
+// anyPort is where ports are chosen from when none is asked for: where the kernel
+// does, so that one who keeps ports for himself says so once.
+func (t *Table) anyPort() (first, last uint16) {
+	if t.Sysctl != nil {
+		text, err := t.Sysctl("ipv4/ip_local_port_range")
+		_, serr := fmt.Sscan(text, &first, &last)
+		if err == nil && serr == nil && first > 0 && first <= last {
+			return first, last
+		}
+	}
+	return ephemeralFirst, ephemeralLast
+}
+
 // find are the claims that have one of m's ports, on whatever address.
 func (t *Table) find(m Mapping) []*claim {
 	var out []*claim
@@ -238,4 +254,11 @@ func (c *claim) refusal(m Mapping, nameOf func(string) string) error {
 	first, _, _ := c.overlap(m.HostPort, m.last())
 	return fmt.Errorf("Bind for %s failed: port is already allocated: container %s has %s/%s: %w",
 		m.part(first, first).where(), nameOf(c.owner), c.Mapping.part(first, first).where(), c.Proto, errdefs.ErrConflict)
+}
+
+// twice is refusal of who asks for a port that he has just been given.
+func (c *claim) twice(m Mapping) error {
+	first, _, _ := c.overlap(m.HostPort, m.last())
+	return fmt.Errorf("Bind for %s failed: port is already allocated: it is asked for twice, also as %s/%s: %w",
+		m.part(first, first).where(), c.Mapping.part(first, first).where(), c.Proto, errdefs.ErrConflict)
 }

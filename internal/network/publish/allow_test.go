@@ -1,7 +1,6 @@
 package publish
 
 import (
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -66,8 +65,8 @@ func TestRelayAsks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if b, err := io.ReadAll(c); len(b) > 0 || err != nil && errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("%q, %v", b, err)
+	if b, _ := io.ReadAll(c); len(b) > 0 { // it may end with a reset
+		t.Errorf("%q", b)
 	}
 }
 

@@ -246,11 +246,33 @@ func (a Asked) Edit(add []Spec, remove []Selector) (out Asked, missing []Selecto
 
 // Check reports whether all of a can be had at once; owner is for the error.
 func (a Asked) Check(owner string) error {
-	reqs, err := Parse(a.Bindings, a.Specs, Defaults{})
-	if err == nil {
-		_, err = (&Table{}).Claim(owner, reqs, func(string) string { return owner })
-	}
+	_, err := a.alone(owner)
 	return err
+}
+
+// alone is what a would become if nobody else published anything.
+func (a Asked) alone(owner string) ([]Mapping, error) {
+	reqs, err := Parse(a.Bindings, a.Specs, Defaults{})
+	if err != nil {
+		return nil, err
+	}
+	return (&Table{}).Claim(owner, reqs, func(string) string { return owner })
+}
+
+// Lose is Follow of a container whose ports nobody has settled any more. What
+// named no address is lost when one of its addresses is.
+func (a Asked) Lose(lost []Mapping) (Asked, error) {
+	for i := range lost {
+		if lost[i].HostIP == netip.IPv6Unspecified() {
+			lost = append(lost, lost[i])
+			lost[len(lost)-1].HostIP = netip.IPv4Unspecified()
+		}
+	}
+	had, err := a.alone("")
+	if err != nil {
+		return a, err
+	}
+	return a.Follow(Without(had, lost), nil), nil
 }
 
 func (a *Asked) add(s Spec) {

@@ -1,10 +1,12 @@
 package publish
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -40,14 +42,35 @@ type udpHeld struct {
 
 	mu     sync.Mutex
 	closed bool
-	flows  map[netip.AddrPort]*net.UDPConn
+	flows  map[peer]*net.UDPConn
 	wg     sync.WaitGroup
 }
 
+// peer is a client, and what makes its answers come from the address that it
+// sent to: others it would not take. A host has several of IPv6.
+type peer struct {
+	addr netip.AddrPort
+	as   string // a control message
+}
+
+// Forward implements Held. Datagrams have no end to wait for: flows to where the
+// port does not lead any more, and of who may not any more, are cut.
+func (h *udpHeld) Forward(w Way) {
+	h.target.Forward(w)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for p, f := range h.flows {
+		if to, ok := h.get(p.addr.Addr()); !ok || f.RemoteAddr().(*net.UDPAddr).AddrPort() != to {
+			delete(h.flows, p)
+			f.Close()
+		}
+	}
+}
+
 func (h *udpHeld) serve() {
-	buf := make([]byte, 2048)
+	buf, oob := make([]byte, 2048), make([]byte, 128)
 	for {
-		n, from, err := h.c.ReadFromUDPAddrPort(buf)
+		n, oobn, _, from, err := h.c.ReadMsgUDPAddrPort(buf, oob)
 		if err != nil {
 			if h.isClosed() {
 				break
@@ -58,7 +81,7 @@ func (h *udpHeld) serve() {
 			buf = make([]byte, 1<<16) // large datagrams are about: this one is lost
 			continue
 		}
-		if f := h.flow(from); f != nil {
+		if f := h.flow(peer{from, answerAs(oob[:oobn])}); f != nil {
 			_, _ = f.Write(buf[:n]) // datagrams may be lost
 		}
 	}
@@ -71,13 +94,13 @@ func (h *udpHeld) isClosed() bool {
 	return h.closed
 }
 
-func (h *udpHeld) flow(from netip.AddrPort) *net.UDPConn {
+func (h *udpHeld) flow(from peer) *net.UDPConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if f, ok := h.flows[from]; ok || h.closed || len(h.flows) >= udpFlows {
 		return f
 	}
-	to, ok := h.get(from.Addr())
+	to, ok := h.get(from.addr.Addr())
 	if !ok {
 		return nil
 	}
@@ -91,13 +114,8 @@ func (h *udpHeld) flow(from netip.AddrPort) *net.UDPConn {
 }
 
 // back brings answers to the client until none has come for a while.
-func (h *udpHeld) back(f *net.UDPConn, to netip.AddrPort) {
-	defer func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.flows, to)
-		f.Close()
-	}()
+func (h *udpHeld) back(f *net.UDPConn, to peer) {
+	defer h.end(f, to)
 	buf := make([]byte, 1<<16)
 	for {
 		if err := f.SetReadDeadline(time.Now().Add(udpIdle)); err != nil {
@@ -107,10 +125,19 @@ func (h *udpHeld) back(f *net.UDPConn, to netip.AddrPort) {
 		if err != nil {
 			return // idle, refused by the container, or closed
 		}
-		if _, err := h.c.WriteToUDPAddrPort(buf[:n], to); err != nil {
+		if _, _, err := h.c.WriteMsgUDPAddrPort(buf[:n], []byte(to.as), to.addr); err != nil {
 			return
 		}
 	}
+}
+
+func (h *udpHeld) end(f *net.UDPConn, of peer) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.flows[of] == f { // else there is a newer one
+		delete(h.flows, of)
+	}
+	f.Close()
 }
 
 // Close implements Held.
@@ -122,4 +149,38 @@ func (h *udpHeld) Close() error {
 	}
 	h.mu.Unlock()
 	return h.c.Close()
+}
+
+// tellDestination makes the kernel say of every datagram where it was sent to.
+func tellDestination(c *net.UDPConn, family string) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	level, opt := syscall.IPPROTO_IP, syscall.IP_PKTINFO
+	if family == "6" {
+		level, opt = syscall.IPPROTO_IPV6, syscall.IPV6_RECVPKTINFO
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) { set = syscall.SetsockoptInt(int(fd), level, opt, 1) })
+	return errors.Join(err, set)
+}
+
+// answerAs makes of what the kernel said of a datagram what it is told of the
+// answer: only the address (struct in_pktinfo, in6_pktinfo). The way is the
+// routing table's to choose. "": it may choose the address too.
+func answerAs(oob []byte) string {
+	msgs, err := syscall.ParseSocketControlMessage(oob)
+	if err != nil || len(msgs) != 1 {
+		return ""
+	}
+	switch m := msgs[0]; {
+	case m.Header.Level == syscall.IPPROTO_IP && len(m.Data) >= 12:
+		clear(m.Data[:4])
+	case m.Header.Level == syscall.IPPROTO_IPV6 && len(m.Data) >= 20 && !netip.AddrFrom16([16]byte(m.Data)).IsMulticast():
+		clear(m.Data[16:20])
+	default:
+		return ""
+	}
+	return string(oob)
 }

@@ -39,6 +39,10 @@ func Parse(ports network.PortMap, specs []Spec, d Defaults) ([]Request, error) {
 			return nil, err
 		}
 		for _, b := range ports[port] {
+			if zone := b.HostIP.Zone(); zone != "" {
+				return nil, fmt.Errorf("port %s: invalid host address %s: an interface is not part of it (hint: if=%s:%s:%d publishes on an interface): %w",
+					port, b.HostIP, zone, b.HostPort, port.Num(), errdefs.ErrInvalidArgument)
+			}
 			r := Request{Proto: proto, ContainerPort: port.Num(), HostIPs: d.hostIPs(b.HostIP), Count: 1}
 			var err error
 			if r.First, r.Last, err = hostPorts(b.HostPort); err != nil {
@@ -49,6 +53,11 @@ func Parse(ports network.PortMap, specs []Spec, d Defaults) ([]Request, error) {
 	}
 	for _, s := range specs {
 		reqs = append(reqs, s.request(d))
+	}
+	for _, r := range reqs {
+		if err := r.check(); err != nil {
+			return nil, err
+		}
 	}
 	// A fixed port must not be taken by one that could have been any other.
 	slices.SortStableFunc(reqs, func(a, b Request) int { return cmp.Or(cmp.Compare(a.choices(), b.choices()), a.compare(b)) })
@@ -74,26 +83,50 @@ func checkPort(proto string, port uint16) error {
 	return nil
 }
 
+// check refuses what could be recorded but would lead nowhere.
+func (r Request) check() error {
+	if r.Proto == "sctp" && slices.ContainsFunc(r.HostIPs, netip.Addr.IsLoopback) {
+		return fmt.Errorf("port %d/sctp cannot be published on %s: only TCP and UDP can on a loopback address: %w", r.ContainerPort, r.HostIPs[0], errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
 func comparePorts(a, b network.Port) int {
 	return cmp.Or(cmp.Compare(a.Proto(), b.Proto()), cmp.Compare(a.Num(), b.Num()))
 }
 
 // rows makes one request of fixed ones that follow each other: a range of ports
-// comes as one binding for each.
+// comes as one binding for each. So it does of free ones that differ in their
+// addresses only: they get the same port, for clients that try both.
 func rows(reqs []Request) []Request {
 	var out []Request
 	for _, r := range reqs {
-		if n := len(out); n > 0 && out[n-1].continuedBy(r) {
+		switch n := len(out); {
+		case n > 0 && out[n-1].continuedBy(r):
 			out[n-1].Count += r.Count
-			continue
+		case n > 0 && out[n-1].besides(r):
+			out[n-1].HostIPs = append(out[n-1].HostIPs, r.HostIPs...)
+		default:
+			out = append(out, r)
 		}
-		out = append(out, r)
 	}
 	return out
 }
 
+func (r Request) besides(n Request) bool {
+	met := func(a netip.Addr) bool {
+		return slices.ContainsFunc(r.HostIPs, func(b netip.Addr) bool { return collide(n.mapping(a, 0), r.mapping(b, 0)) })
+	}
+	return !r.fixed() && r.alike(n) && r.ContainerPort == n.ContainerPort && r.First == n.First && r.Last == n.Last && !slices.ContainsFunc(n.HostIPs, met)
+}
+
+// alike: r and n differ in ports and addresses only.
+func (r Request) alike(n Request) bool {
+	return r.Proto == n.Proto && r.Iface == n.Iface && r.From == n.From
+}
+
 func (r Request) continuedBy(n Request) bool {
-	return r.fixed() && n.fixed() && r.Proto == n.Proto && r.Iface == n.Iface && r.From == n.From && slices.Equal(r.HostIPs, n.HostIPs) &&
+	return r.fixed() && n.fixed() && r.alike(n) && slices.Equal(r.HostIPs, n.HostIPs) &&
 		int(r.First)+int(r.Count) == int(n.First) && int(r.ContainerPort)+int(r.Count) == int(n.ContainerPort)
 }
 
@@ -109,13 +142,15 @@ func (r Request) choices() int {
 	return int(r.Last) - int(r.First)
 }
 
+// hostIPs are the addresses for a binding. "::" as a default is every address of
+// IPv6 only, as with Docker.
 func (d Defaults) hostIPs(asked netip.Addr) []netip.Addr {
 	switch {
 	case asked.IsValid():
 		return []netip.Addr{asked.Unmap()}
-	case d.HostIP.IsValid() && !d.HostIP.IsUnspecified():
-		return []netip.Addr{d.HostIP}
-	case d.IPv6 && !(d.HostIP.IsValid() && d.HostIP.Is4()):
+	case d.HostIP.IsValid():
+		return []netip.Addr{d.HostIP.Unmap()}
+	case d.IPv6:
 		return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 	}
 	return []netip.Addr{netip.IPv4Unspecified()}

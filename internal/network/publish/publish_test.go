@@ -41,6 +41,12 @@ func TestParse(t *testing.T) {
 		{"every address of IPv4", bindings("80/tcp", network.PortBinding{HostIP: ip("0.0.0.0"), HostPort: "1"}), both, "[{tcp 80 [0.0.0.0] 1 1}]"},
 		{"a choice", bindings("80/sctp", network.PortBinding{HostPort: "8000-8010"}), v4, "[{sctp 80 [0.0.0.0] 8000 8010}]"},
 		{"the network's default", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("192.0.2.1"), IPv6: true}, "[{tcp 80 [192.0.2.1] 1 1}]"},
+		{"the network's default, mapped", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("::ffff:192.0.2.1"), IPv6: true}, "[{tcp 80 [192.0.2.1] 1 1}]"},
+		{"a default of IPv6 only", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("::"), IPv6: true}, "[{tcp 80 [::] 1 1}]"},
+		{"a default of IPv4 only", bindings("80/tcp", network.PortBinding{HostPort: "1"}), publish.Defaults{HostIP: ip("0.0.0.0"), IPv6: true}, "[{tcp 80 [0.0.0.0] 1 1}]"},
+		{"free on two addresses", bindings("80/tcp", network.PortBinding{HostIP: ip("127.0.0.1")}, network.PortBinding{HostIP: ip("::1")}), both, "[{tcp 80 [127.0.0.1 ::1] 0 0}]"},
+		{"twice free", bindings("80/tcp", network.PortBinding{}, network.PortBinding{HostIP: ip("::1")}), both, "[{tcp 80 [0.0.0.0 ::] 0 0} {tcp 80 [::1] 0 0}]"},
+		{"two choices", bindings("80/tcp", network.PortBinding{HostIP: ip("127.0.0.1"), HostPort: "1-2"}, network.PortBinding{HostIP: ip("::1"), HostPort: "2-3"}), both, "[{tcp 80 [127.0.0.1] 1 2} {tcp 80 [::1] 2 3}]"},
 		{"fixed before free", bindings("80/tcp", network.PortBinding{}, network.PortBinding{HostPort: "40000"}), v4, "[{tcp 80 [0.0.0.0] 40000 40000} {tcp 80 [0.0.0.0] 0 0}]"},
 	} {
 		got, err := publish.Parse(c.in, nil, c.d)
@@ -51,6 +57,15 @@ func TestParse(t *testing.T) {
 	for _, bad := range []string{"x", "-1", "70000", "9-8", "1-", "0-5", "1/tcp/x"} {
 		if _, err := publish.Parse(bindings("80/tcp", network.PortBinding{HostPort: bad}), nil, both); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("host port %q: %v", bad, err)
+		}
+	}
+	zoned := bindings("80/tcp", network.PortBinding{HostIP: ip("fe80::1%eth0"), HostPort: "8080"})
+	if _, err := publish.Parse(zoned, nil, both); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "if=eth0:8080:80") {
+		t.Errorf("an address with a zone: %v", err)
+	}
+	for _, lo := range []string{"127.0.0.1", "::1", "::ffff:127.9.9.9"} {
+		if _, err := publish.Parse(bindings("80/sctp", network.PortBinding{HostIP: ip(lo)}), nil, both); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "only TCP and UDP") {
+			t.Errorf("SCTP on %s: %v", lo, err)
 		}
 	}
 	for _, bad := range []string{"0/tcp", "80/icmp"} {
@@ -107,6 +122,36 @@ func TestEphemeral(t *testing.T) {
 	}
 }
 
+// TestEphemeralOfHost: the host says where ports are chosen from, also later.
+func TestEphemeralOfHost(t *testing.T) {
+	said := "40000\t40001"
+	tab := publish.Table{Sysctl: func(name string) (string, error) {
+		if name != "ipv4/ip_local_port_range" {
+			t.Errorf("asked for %s", name)
+		}
+		return said, nil
+	}}
+	for i, c := range []struct {
+		said string
+		want uint16 // 0: there is none
+	}{
+		{"40000\t40001", 40000}, {"40000 40001", 40001}, {"40000 40001", 0}, {"50000 50009", 50000}, {"1024 1025", 1025},
+		{"0 0", 32768}, {"", 32769}, {"9 8", 32770}, {"x", 32771}, {"1 70000", 32772}, {"65535 65535", 65535}, {"65535 65535", 0},
+	} {
+		said = c.said
+		got, err := claim(t, &tab, fmt.Sprint(i), bindings("80/tcp", network.PortBinding{}))
+		if c.want == 0 {
+			if !errdefs.IsConflict(err) {
+				t.Errorf("%q: %v, %v; all are taken", c.said, got, err)
+			}
+			continue
+		}
+		if err != nil || got[0].HostPort != c.want {
+			t.Errorf("%q: %v, %v; want %d", c.said, got, err, c.want)
+		}
+	}
+}
+
 func TestRangeOfChoice(t *testing.T) {
 	var tab publish.Table
 	for i := range 4 {
@@ -128,6 +173,10 @@ func TestConflictNamesTheHolder(t *testing.T) {
 	_, err := claim(t, &tab, "other", bindings("80/tcp", network.PortBinding{HostIP: ip("192.0.2.1"), HostPort: "8080"}))
 	want := "Bind for 192.0.2.1:8080 failed: port is already allocated: container <web> has 0.0.0.0:8080/tcp"
 	if !errdefs.IsConflict(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	_, err = claim(t, &tab, "other", network.PortMap{port(80, "tcp"): {{HostPort: "9000"}}, port(81, "tcp"): {{HostIP: ip("127.0.0.1"), HostPort: "9000"}}})
+	if want := "Bind for 127.0.0.1:9000 failed: port is already allocated: it is asked for twice, also as 0.0.0.0:9000/tcp"; !errdefs.IsConflict(err) || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
 	}
 	if _, err := claim(t, &tab, "other", bindings("80/udp", network.PortBinding{HostPort: "8080"})); err != nil {
@@ -226,8 +275,12 @@ func TestHeldAgainstOthers(t *testing.T) {
 		t.Fatalf("a released port is not free: %v", err)
 	}
 	l.Close()
-	if _, err := claim(t, tab, "a", bindings("80/tcp", network.PortBinding{HostIP: ip("203.0.113.77"), HostPort: "0"})); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("an address that is not the host's: %v", err)
+	for _, a := range []string{"203.0.113.77", "2001:db8::77", "fe80::77"} {
+		for _, proto := range []string{"80/tcp", "80/udp"} {
+			if _, err := claim(t, tab, "a", bindings(proto, network.PortBinding{HostIP: ip(a), HostPort: "0"})); !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s: an address that is not the host's: %v", a, err)
+			}
+		}
 	}
 }
 

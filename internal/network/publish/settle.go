@@ -19,6 +19,13 @@ type Settlement struct {
 	parked []*claim // taken out of the table
 	made   []*claim // put into it
 	moved  map[Held]struct{}
+	closed []closedPort
+}
+
+// closedPort is a port of a parked claim whose socket was in the way.
+type closedPort struct {
+	*claim
+	i uint16
 }
 
 // Change takes drop from owner and settles reqs for it: all or none. With take,
@@ -64,6 +71,9 @@ func (s *Settlement) undo() {
 	for _, c := range s.made {
 		s.t.drop(c)
 		closeAll(s.left(c.held))
+	}
+	for _, c := range s.closed { // one that another program was faster with is held by nothing
+		c.held[c.i], _ = s.t.Holder.Hold(c.Proto, netip.AddrPortFrom(c.HostIP, c.HostPort+c.i))
 	}
 	for _, c := range s.parked {
 		s.t.put(c)
@@ -112,7 +122,7 @@ func (s *Settlement) settle(owner string, r Request, take bool, nameOf func(stri
 	}
 	first, last, start := r.First, r.Last, r.First
 	if first == 0 {
-		first, last = ephemeralFirst, ephemeralLast
+		first, last = s.t.anyPort()
 		start = max(s.t.next, first)
 	}
 	n := int(last) - int(first) + 1
@@ -156,7 +166,10 @@ func (s *Settlement) claimOne(owner string, m Mapping, take bool, nameOf func(st
 		if !collide(c.Mapping, m) {
 			continue
 		}
-		if !take || !c.sameSide(m) || slices.Contains(s.made, c) { // nobody takes from himself what he just got
+		if slices.Contains(s.made, c) { // nobody takes from himself what he just got
+			return c.twice(m)
+		}
+		if !take || !c.sameSide(m) {
 			return c.refusal(m, nameOf)
 		}
 	}
@@ -179,29 +192,65 @@ func (s *Settlement) claimOne(owner string, m Mapping, take bool, nameOf func(st
 
 // hold holds m's ports, by the sockets that have been parked where there are.
 func (s *Settlement) hold(m Mapping) (held []Held, err error) {
-	parked := s.parkedSockets(m)
 	switch {
 	case s.t.Holder == nil:
 		return nil, nil
 	case !s.t.holds(m):
-		if len(parked) > 0 { // our own sockets would be taken for another program's
-			return nil, nil
-		}
-		return nil, s.t.Holder.Check(m)
+		return nil, s.clearing(m, func() error { return s.t.Holder.Check(m) })
 	}
+	parked := s.parkedSockets(m)
 	for i := range m.Count {
 		h, ok := parked[m.HostPort+i]
 		if !ok {
-			if h, err = s.t.Holder.Hold(m.Proto, netip.AddrPortFrom(m.HostIP, m.HostPort+i)); err != nil {
+			if h, err = s.open(m.part(m.HostPort+i, m.HostPort+i)); err != nil {
 				s.letGo(held)
 				return nil, err
 			}
 		}
-		if held = append(held, h); ok && h != nil {
+		if held = append(held, h); ok {
 			s.moved[h] = struct{}{}
 		}
 	}
 	return held, nil
+}
+
+// open holds a single port.
+func (s *Settlement) open(m Mapping) (h Held, err error) {
+	err = s.clearing(m, func() (err error) {
+		h, err = s.t.Holder.Hold(m.Proto, netip.AddrPortFrom(m.HostIP, m.HostPort))
+		return err
+	})
+	return h, err
+}
+
+// clearing tries to get m and, when a socket is in the way that goes with this
+// change, once more without it: a port that was published on one address may
+// become one of all.
+func (s *Settlement) clearing(m Mapping, get func() error) error {
+	err := get()
+	if errdefs.IsConflict(err) && s.clear(m) {
+		err = get()
+	}
+	return err
+}
+
+// clear closes parked sockets that are in m's way; false: there is none.
+func (s *Settlement) clear(m Mapping) bool {
+	before := len(s.closed)
+	for _, c := range s.parked {
+		first, last, ok := c.overlap(m.HostPort, m.last())
+		if !ok || c.held == nil || c.Proto != m.Proto || !collide(c.Mapping, m) {
+			continue
+		}
+		for i := int(first - c.HostPort); i <= int(last-c.HostPort); i++ {
+			if _, moved := s.moved[c.held[i]]; moved || c.held[i] == nil {
+				continue
+			}
+			closeAll(c.held[i : i+1])
+			c.held[i], s.closed = nil, append(s.closed, closedPort{c, uint16(i)})
+		}
+	}
+	return len(s.closed) > before
 }
 
 // parkedSockets are those of the very ports of m.
@@ -213,7 +262,9 @@ func (s *Settlement) parkedSockets(m Mapping) map[uint16]Held {
 			continue
 		}
 		for p := int(first); p <= int(last); p++ {
-			out[uint16(p)] = c.held[uint16(p)-c.HostPort]
+			if h := c.held[uint16(p)-c.HostPort]; h != nil {
+				out[uint16(p)] = h
+			}
 		}
 	}
 	return out

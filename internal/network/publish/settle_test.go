@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -35,10 +36,10 @@ func (h *holder) Hold(proto string, a netip.AddrPort) (publish.Held, error) {
 			return nil, err
 		}
 	}
-	name := proto + " " + a.String()
-	if h.open[name] != nil {
-		return nil, fmt.Errorf("%s has a socket already: %w", name, errdefs.ErrConflict)
+	if other := h.inTheWay(publish.Mapping{Proto: proto, HostIP: a.Addr(), HostPort: a.Port(), Count: 1}); other != "" {
+		return nil, fmt.Errorf("%s has a socket already: %w", other, errdefs.ErrConflict)
 	}
+	name := proto + " " + a.String()
 	if h.open == nil {
 		h.open = map[string]*socket{}
 	}
@@ -46,9 +47,29 @@ func (h *holder) Hold(proto string, a netip.AddrPort) (publish.Held, error) {
 	return h.open[name], nil
 }
 
-func (h *holder) Check(m publish.Mapping) error { h.checked = append(h.checked, m); return nil }
-func (h *holder) Close()                        {}
-func (s *socket) Forward(w publish.Way)         { s.way = w }
+// inTheWay is a socket that is open where m would be.
+func (h *holder) inTheWay(m publish.Mapping) string {
+	for name := range h.open {
+		proto, at, _ := strings.Cut(name, " ")
+		b := netip.MustParseAddrPort(at)
+		same := b.Addr().Is4() == m.HostIP.Is4() && (m.HostIP == b.Addr() || b.Addr().IsUnspecified() || m.Iface == "" && m.HostIP.IsUnspecified())
+		if same && proto == m.Proto && m.HostPort <= b.Port() && b.Port()-m.HostPort < m.Count {
+			return name
+		}
+	}
+	return ""
+}
+
+func (h *holder) Check(m publish.Mapping) error {
+	h.checked = append(h.checked, m)
+	if other := h.inTheWay(m); other != "" {
+		return fmt.Errorf("%s has a socket already: %w", other, errdefs.ErrConflict)
+	}
+	return nil
+}
+
+func (h *holder) Close()                {}
+func (s *socket) Forward(w publish.Way) { s.way = w }
 func (s *socket) Close() error {
 	if s.h.open[s.name] != s {
 		return errors.New("closed twice")
@@ -158,6 +179,84 @@ func TestInterfaces(t *testing.T) {
 	}
 }
 
+// TestOtherAddress: a port goes from one address to all and back, past the
+// socket that it had; when that comes to nothing the port is held as before.
+func TestOtherAddress(t *testing.T) {
+	for _, proto := range []string{"tcp", "udp"} {
+		for _, undo := range []bool{true, false} {
+			tab := sockets(t)
+			one := mustClaim(t, tab, "a", "127.0.0.1::80/"+proto)
+			port := fmt.Sprint(one[0].HostPort)
+			for drop, text := one, "0.0.0.0"; text != ""; {
+				s, err := tab.Change("a", drop, specs(t, text+":"+port+":80/"+proto), false, name)
+				if err != nil {
+					t.Fatalf("%s, to %s: %v", proto, text, err)
+				}
+				if undo {
+					s.Undo()
+					text = ""
+					continue
+				}
+				s.Commit()
+				drop, text = s.Got, map[string]string{"0.0.0.0": "127.0.0.1"}[text]
+			}
+			if !taken(t, proto, "127.0.0.1:"+port) || taken(t, proto, "127.0.0.2:"+port) {
+				t.Errorf("%s, undone: %t: not held as it should be", proto, undo)
+			}
+		}
+	}
+}
+
+// TestRowOverSockets: a port becomes one of a long row, or of an interface: its
+// own socket is not another program's.
+func TestRowOverSockets(t *testing.T) {
+	for _, c := range []struct{ have, want string }{
+		{"0.0.0.0:20005:5", "20000-29999:20000-29999"},
+		{"127.0.0.1:20005:5", "20000-29999:20000-29999"},
+		{"20005-20006:5-6", "if=eth0:20005-20006:5-6"},
+	} {
+		h := &holder{}
+		tab := &publish.Table{Holder: h}
+		have := mustClaim(t, tab, "a", c.have)
+		before := len(h.open)
+		for _, undo := range []bool{true, false} {
+			s, err := tab.Change("a", have, specs(t, c.want), false, name)
+			if err != nil {
+				t.Fatalf("%s, then %s: %v", c.have, c.want, err)
+			}
+			if undo {
+				s.Undo()
+			} else {
+				s.Commit()
+			}
+			if now := len(h.open); undo && now != before || !undo && now != 0 {
+				t.Errorf("%s, then %s (undone: %t): %v", c.have, c.want, undo, h.open)
+			}
+		}
+		h.open = map[string]*socket{"tcp 0.0.0.0:20006": {h: h}}
+		if _, err := tab.Change("a", mustClaim(t, &publish.Table{}, "a", c.want), specs(t, c.want), false, name); !errdefs.IsConflict(err) {
+			t.Errorf("%s: another program has one: %v", c.want, err)
+		}
+	}
+}
+
+// taken reports whether a program can not have a port.
+func taken(t *testing.T, proto, at string) bool {
+	t.Helper()
+	if proto == "udp" {
+		c, err := net.ListenPacket("udp4", at)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	}
+	l, err := net.Listen("tcp4", at)
+	if err == nil {
+		l.Close()
+	}
+	return err != nil
+}
+
 // TestLongRows: ten thousand ports cost one question and no socket.
 func TestLongRows(t *testing.T) {
 	h := &holder{}
@@ -251,6 +350,34 @@ func TestFollow(t *testing.T) {
 		got := a.Follow(at(c.settled), at(c.removed))
 		if s := showAsked(got); s != c.want+"|"+c.wantSpecs {
 			t.Errorf("%s: %s, want %s|%s", c.what, s, c.want, c.wantSpecs)
+		}
+	}
+}
+
+// TestLose: the record of a container that has ended, after another took ports.
+func TestLose(t *testing.T) {
+	for lost, want := range map[string]string{
+		"0.0.0.0:8080:80":   "81=9090 82=|if=eth0:1-9:1-9/tcp",
+		"[::]:8080:80":      "81=9090 82=|if=eth0:1-9:1-9/tcp",
+		"if=eth0:4:4":       "80=8080 81=9090 82=|if=eth0:1-3:1-3/tcp if=eth0:5-9:5-9/tcp",
+		"192.0.2.1:9090:81": "80=8080 81=9090 82=|if=eth0:1-9:1-9/tcp",
+	} {
+		a := publish.Asked{Bindings: network.PortMap{}}
+		for p, host := range map[string]string{"80/tcp": "8080", "81/tcp": "9090", "82/tcp": ""} {
+			a.Bindings[network.MustParsePort(p)] = []network.PortBinding{{HostPort: host}}
+		}
+		a.Specs, _ = publish.ParseSpecs("if=eth0:1-9:1-9")
+		gone, err := publish.ParseSpec(lost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := publish.Mapping(gone)
+		if m.Iface != "" {
+			m.HostIP = ip("::")
+		}
+		left, err := a.Lose([]publish.Mapping{m})
+		if err != nil || showAsked(left) != want {
+			t.Errorf("lost %s: %s, %v; want %s", lost, showAsked(left), err, want)
 		}
 	}
 }

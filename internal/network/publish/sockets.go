@@ -1,12 +1,14 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -15,10 +17,9 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Sockets is the Holder of a real machine: it listens on TCP ports and binds
-// UDP ports. SCTP ports are held by nothing: there is none of SCTP in the
-// standard library, and most kernels do not have it. What arrives is forwarded;
-// Close ends that and waits for it.
+// Sockets is the Holder of a real machine: it listens on TCP ports and binds UDP
+// and SCTP ports. What arrives at the first two is forwarded; Close ends that
+// and waits for it.
 type Sockets struct {
 	Log *slog.Logger // required
 	// InUse are the addresses at which sockets of this host receive, of TCP or
@@ -50,12 +51,55 @@ func (s *Sockets) Hold(proto string, ap netip.AddrPort) (Held, error) {
 		if err != nil {
 			return nil, refused(err)
 		}
-		h := &udpHeld{c: c, flows: map[netip.AddrPort]*net.UDPConn{}}
+		h := &udpHeld{c: c, flows: map[peer]*net.UDPConn{}}
+		if err := tellDestination(c, family); err != nil {
+			c.Close()
+			return nil, fmt.Errorf("hold %s/udp: %w", ap, err)
+		}
 		s.wg.Go(h.serve)
 		return h, nil
 	}
-	return nil, nil
+	return bind(syscall.IPPROTO_SCTP, ap)
 }
+
+// bound is a port that is held and does not receive anything.
+type bound struct{ f *os.File }
+
+// bind holds a port of a protocol that the standard library does not know. It
+// does not listen: what arrives would be answered by nobody. A kernel without
+// the protocol has nobody to hold a port against: that is no Held and no error.
+func bind(proto int, ap netip.AddrPort) (Held, error) {
+	domain, addr := sockaddr(ap)
+	fd, err := syscall.Socket(domain, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, proto)
+	if errors.Is(err, syscall.EPROTONOSUPPORT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, refused(os.NewSyscallError("socket", err))
+	}
+	b := bound{os.NewFile(uintptr(fd), ap.String())}
+	if domain == syscall.AF_INET6 { // the IPv4 port is another one
+		err = syscall.SetsockoptInt(fd, syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY, 1)
+	}
+	if err = cmp.Or(err, syscall.Bind(fd, addr)); err != nil {
+		b.f.Close()
+		return nil, refused(os.NewSyscallError("bind", err))
+	}
+	return b, nil
+}
+
+func sockaddr(ap netip.AddrPort) (domain int, addr syscall.Sockaddr) {
+	if ap.Addr().Is4() {
+		return syscall.AF_INET, &syscall.SockaddrInet4{Addr: ap.Addr().As4(), Port: int(ap.Port())}
+	}
+	return syscall.AF_INET6, &syscall.SockaddrInet6{Addr: ap.Addr().As16(), Port: int(ap.Port())}
+}
+
+// Forward implements Held: nothing arrives.
+func (bound) Forward(Way) {}
+
+// Close implements Held.
+func (b bound) Close() error { return b.f.Close() }
 
 // Check implements Holder.
 func (s *Sockets) Check(m Mapping) error {
@@ -84,7 +128,9 @@ func refused(err error) error {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("port is already allocated: another program of this host has it: %w: %w", err, errdefs.ErrConflict)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%w (hint: no interface of this host has that address): %w", err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%w (hint: no interface of this host has that address; if=NAME publishes on one, whichever it has): %w", err, errdefs.ErrInvalidArgument)
+	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EAFNOSUPPORT): // a link-local address; no IPv6
+		return fmt.Errorf("%w (hint: this host cannot bind that address): %w", err, errdefs.ErrInvalidArgument)
 	}
 	return err
 }
@@ -113,7 +159,23 @@ type tcpHeld struct {
 	open  sync.Map // net.Conn → nothing: to be closed with the port
 }
 
+// Forward implements Held. Connections go on with the container that they began
+// with, but not of who may not have the port any more, or when nobody has it.
+func (h *tcpHeld) Forward(w Way) {
+	h.target.Forward(w)
+	h.open.Range(func(c, _ any) bool {
+		if _, ok := h.get(client(c.(net.Conn))); !ok {
+			c.(net.Conn).Close()
+		}
+		return true
+	})
+}
+
+func client(c net.Conn) netip.Addr { return c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr() }
+
 func (h *tcpHeld) serve() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	for {
 		c, err := h.l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -124,27 +186,26 @@ func (h *tcpHeld) serve() {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
-		h.conns.Go(func() { h.relay(c) })
+		h.open.Store(c, nil) // before anybody may ask for what is open
+		h.conns.Go(func() { h.relay(ctx, c) })
 	}
+	cancel() // who is still dialling
 	h.open.Range(func(c, _ any) bool { c.(net.Conn).Close(); return true })
 	h.conns.Wait()
 }
 
-func (h *tcpHeld) relay(c net.Conn) {
-	h.open.Store(c, nil)
+func (h *tcpHeld) relay(ctx context.Context, c net.Conn) {
 	defer h.open.Delete(c)
 	defer c.Close()
-	to, ok := h.get(c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr())
+	to, ok := h.get(client(c))
 	if !ok {
 		return
 	}
-	d, err := net.DialTimeout("tcp", to.String(), 10*time.Second)
+	d, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		h.log.Debug("forward to a container", "to", to, "err", err)
 		return
 	}
-	h.open.Store(d, nil)
-	defer h.open.Delete(d)
 	splice(c.(*net.TCPConn), d.(*net.TCPConn))
 }
 

@@ -52,8 +52,8 @@ func ParseSpecs(text string) ([]Spec, error) {
 }
 
 func parseSpec(text string) (s Spec, err error) {
-	text, from, _ := strings.Cut(text, ";")
-	if from != "" {
+	text, from, limited := strings.Cut(text, ";")
+	if limited {
 		list, ok := strings.CutPrefix(from, "from=")
 		if s.From, err = Sources(list); err != nil {
 			return s, err
@@ -84,15 +84,20 @@ type hostSide struct {
 }
 
 // ifname is what the kernel allows, less what cannot be written in a spec.
-var ifname = regexp.MustCompile(`^[^\s:;,/]{1,15}$`)
+var ifname = regexp.MustCompile(`^[^\s[:cntrl:]:;,/]+$`)
+
+// checkIface is about names of interfaces, which may not be there yet.
+func checkIface(name string) error {
+	if !ifname.MatchString(name) || len(name) > 15 || name == "lo" || name == "." || name == ".." {
+		return fmt.Errorf("%q cannot be published on: it must be the name of an interface other than lo", name)
+	}
+	return nil
+}
 
 func cutSide(text string) (hostSide, string, error) {
 	if rest, ok := strings.CutPrefix(text, "if="); ok {
 		name, rest, _ := strings.Cut(rest, ":")
-		if !ifname.MatchString(name) || name == "lo" || name == "." || name == ".." {
-			return hostSide{}, rest, fmt.Errorf("%q cannot be published on: it must be the name of an interface other than lo", name)
-		}
-		return hostSide{iface: name}, rest, nil
+		return hostSide{iface: name}, rest, checkIface(name)
 	}
 	if rest, ok := strings.CutPrefix(text, "["); ok {
 		addr, rest, _ := strings.Cut(rest, "]:")
