@@ -100,22 +100,18 @@ func known(b byte) ([]byte, presence) { return []byte{b}, present }
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
-// name is an interface as the kernel loads it.
+// name is an interface as the kernel loads it: where there is none, an empty name,
+// which `oifname != "eth0"` is true of.
 func name(s string) ([]byte, presence) {
-	if s == "" {
-		return nil, absent
-	}
 	b := make([]byte, 16)
 	copy(b, s)
 	return b, present
 }
 
+// index is an interface's number, 0 where there is none.
 func (r *Ruleset) index(link string) ([]byte, presence) {
 	i, ok := r.Links[link]
-	switch {
-	case link == "":
-		return nil, absent
-	case !ok:
+	if !ok && link != "" {
 		return nil, unclear
 	}
 	return native(i), present

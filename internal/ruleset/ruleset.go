@@ -8,11 +8,11 @@
 //	out := rules.Pass(ruleset.Forward, ruleset.Packet{In: "eth0", Out: "isle0", …})
 //	if out.Drop { fmt.Println("stopped by", out.By) }
 //
-// Traps. A condition that it does not understand (an ipset, a mark, the owner of a
-// socket) is neither true nor false: the rule is passed over, and when its verdict
-// would have changed the end the outcome is Unsure. A rate that a rule limits is
-// taken as not yet reached. What is in our own table must be left out by whoever
-// fills it.
+// Traps. A condition that it does not understand (an ipset, the owner of a socket)
+// is neither true nor false: the rule is passed over, and when its verdict would
+// have changed the end the outcome is Unsure. A packet has no mark, whatever rules
+// before set. A rate that a rule limits is taken as not yet reached. What is in our
+// own table must be left out by whoever fills it.
 package ruleset
 
 import (
@@ -123,6 +123,9 @@ type Outcome struct {
 // Pass sends a packet through all chains at a hook, in the order of the kernel.
 func (r *Ruleset) Pass(hook Hook, p Packet) Outcome {
 	var out Outcome
+	if hook == Prerouting || hook == Input {
+		p.Out = "" // not known there
+	}
 	for _, c := range r.base(hook, p) {
 		run := run{rules: r, packet: p, family: c.Family, table: c.Table}
 		got := run.base(c)

@@ -75,11 +75,36 @@ func TestPass(t *testing.T) {
 		{"perhaps let through", []ruleset.Chain{base(true, rule(3, maybe, ends(ruleset.Accept, "")))}, "unsure about the policy"},
 		{"perhaps asked elsewhere", []ruleset.Chain{base(false, rule(3, maybe, ends(ruleset.Jump, "x"))), called("x", rule(4, ends(ruleset.Drop, "")))}, "unsure about rule 4"},
 		{"perhaps let through, and let through", []ruleset.Chain{base(false, rule(3, maybe, ends(ruleset.Accept, "")))}, "passes"},
+		{"perhaps back to what drops", []ruleset.Chain{base(true, rule(3, ends(ruleset.Jump, "x"))), called("x", rule(4, maybe, ends(ruleset.Return, "")), rule(5, ends(ruleset.Accept, "")))}, "unsure about rule 4"},
+		{"perhaps back to what passes", []ruleset.Chain{base(false, rule(3, ends(ruleset.Jump, "x"))), called("x", rule(4, maybe, ends(ruleset.Return, "")), rule(5, ends(ruleset.Drop, "")))}, "unsure about rule 5"},
+		{"perhaps back, and back", []ruleset.Chain{base(true, rule(3, ends(ruleset.Jump, "x"))), called("x", rule(4, maybe, ends(ruleset.Return, "")))}, "dropped by the policy"},
+		{"perhaps to the policy", []ruleset.Chain{base(false, rule(3, maybe, ends(ruleset.Return, "")), rule(4, ends(ruleset.Drop, "")))}, "unsure about rule 4"},
+		{"perhaps to the policy, which drops", []ruleset.Chain{base(true, rule(3, maybe, ends(ruleset.Return, "")), rule(4, ends(ruleset.Accept, "")))}, "unsure about rule 3"},
+		{"perhaps to the policy, past what drops as well", []ruleset.Chain{base(true, rule(3, maybe, ends(ruleset.Return, "")), rule(4, ends(ruleset.Drop, "")))}, "dropped by rule 4"},
+		{"perhaps not back from another chain", []ruleset.Chain{base(false, rule(3, maybe, ends(ruleset.Goto, "x")), rule(4, ends(ruleset.Drop, ""))), called("x")}, "unsure about rule 4"},
+		{"perhaps sent elsewhere", []ruleset.Chain{base(false, rule(3, maybe, ends(ruleset.Redirected, "")))}, "unsure about rule 3"},
 		{"a port taken", []ruleset.Chain{base(false, rule(3, ends(ruleset.Redirected, "")))}, "sent elsewhere by rule 3"},
 	} {
 		rules := &ruleset.Ruleset{Chains: tt.chains}
 		if got := words(rules.Pass(ruleset.Forward, packet)); !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%s: %s, want %s", tt.what, got, tt.want)
+		}
+	}
+}
+
+// TestNoInterface: where a packet has no interface yet, conditions see one without a
+// name and with the number 0.
+func TestNoInterface(t *testing.T) {
+	for what, steps := range map[string][]ruleset.Step{
+		"name":   {ruleset.Load{Field: ruleset.Field{Of: ruleset.OutName}, Dst: 1}, ruleset.Compare{Src: 1, Op: ruleset.Neq, Data: []byte("eth0\x00")}},
+		"number": {ruleset.Load{Field: ruleset.Field{Of: ruleset.OutIndex}, Dst: 1}, ruleset.Compare{Src: 1, Op: ruleset.Neq, Data: []byte{7, 0, 0, 0}}},
+		"isle0":  {ruleset.Load{Field: ruleset.Field{Of: ruleset.OutName}, Dst: 1}, ruleset.Compare{Src: 1, Op: ruleset.Neq, Data: []byte("isle0\x00")}},
+	} {
+		c := base(false, rule(1, append(steps, ends(ruleset.Drop, ""))...))
+		c.Hook = ruleset.Prerouting
+		rules := &ruleset.Ruleset{Chains: []ruleset.Chain{c}, Links: map[string]uint32{"eth0": 7}}
+		if out := rules.Pass(ruleset.Prerouting, packet); !out.Drop {
+			t.Errorf("%s: %+v, the kernel drops", what, out)
 		}
 	}
 }

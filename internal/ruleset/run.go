@@ -78,33 +78,42 @@ func (r *run) chain(c *Chain) (Code, Place) {
 		return Continue, Place{}
 	}
 	defer func() { r.depth-- }()
+	var back *Place // a rule that perhaps goes back to the caller
 	for i := range c.Rules {
-		v, sure := r.rule(&c.Rules[i])
-		by := r.place(c, &c.Rules[i])
-		if v.Code == Jump || v.Code == Goto {
-			v.Code, by = r.jump(v, sure)
-		}
-		if !sure {
-			r.passOver(v.Code, by)
-			continue
-		}
-		if v.Code != Continue {
-			return v.Code, by
+		code, by, sure := r.verdict(c, &c.Rules[i])
+		switch {
+		case !sure && code == Return && c.Hook == "":
+			back = first(back, by)
+		case !sure:
+			r.passOver(c, code, by)
+		case code != Continue:
+			r.orBack(code, back)
+			return code, by
 		}
 	}
 	return Continue, Place{}
 }
 
-// jump goes into another chain; a jump that is not sure to be made leaves what it
-// finds to passOver.
-func (r *run) jump(v Verdict, sure bool) (Code, Place) {
+// verdict is that of a rule, or of the chain that it asks.
+func (r *run) verdict(c *Chain, rule *Rule) (Code, Place, bool) {
+	v, sure := r.rule(rule)
+	by := r.place(c, rule)
+	if v.Code == Jump || v.Code == Goto {
+		code, by := r.jump(v, by)
+		return code, by, sure
+	}
+	return v.Code, by, sure
+}
+
+// jump goes into the chain that the rule at from names.
+func (r *run) jump(v Verdict, from Place) (Code, Place) {
 	to := r.rules.chain(r.family, r.table, v.Chain)
 	if to == nil {
 		return Continue, Place{}
 	}
 	code, by := r.chain(to)
-	if code == Continue && v.Code == Goto && sure {
-		return Return, by
+	if code == Continue && v.Code == Goto {
+		return Return, from
 	}
 	if code == Return && v.Code == Jump {
 		return Continue, by
@@ -112,17 +121,35 @@ func (r *run) jump(v Verdict, sure bool) (Code, Place) {
 	return code, by
 }
 
-func (r *run) passOver(code Code, by Place) {
-	switch code {
-	case Drop:
-		if r.mayDrop == nil {
-			r.mayDrop = &by
-		}
-	case Accept, Redirected, Return:
-		if r.mayPass == nil {
-			r.mayPass = &by
+// passOver notes what would have been the verdict of a rule that is not understood.
+func (r *run) passOver(c *Chain, code Code, by Place) {
+	if code == Return { // from a base chain to its policy
+		if code = Accept; c.Drop {
+			code = Drop
 		}
 	}
+	switch code {
+	case Drop:
+		r.mayDrop = first(r.mayDrop, by)
+	case Accept:
+		r.mayPass = first(r.mayPass, by)
+	case Redirected: // passes, but to somebody else
+		r.mayDrop, r.mayPass = first(r.mayDrop, by), first(r.mayPass, by)
+	}
+}
+
+// orBack: instead of the verdict, what follows at the caller may decide.
+func (r *run) orBack(code Code, back *Place) {
+	if back != nil && code != Return {
+		r.mayDrop, r.mayPass = first(r.mayDrop, *back), first(r.mayPass, *back)
+	}
+}
+
+func first(p *Place, next Place) *Place {
+	if p == nil {
+		return &next
+	}
+	return p
 }
 
 // rule is its verdict; sure is false when a condition was not understood.
