@@ -2,6 +2,7 @@ package dns
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"testing"
@@ -118,15 +119,17 @@ func TestCacheStaysWithinBounds(t *testing.T) {
 		now := time.Now()
 		n := rapid.IntRange(1, 3000).Draw(t, "answers")
 		size := rapid.IntRange(12, 20_000).Draw(t, "bytes")
+		long := rapid.IntRange(4, 1000).Draw(t, "length of names")
+		name := func(i int) key { return key{name: fmt.Sprintf("%0*d", long, i)} }
 		for i := range n {
-			c.put(key{name: fmt.Sprint(i)}, &entry{wire: make([]byte, size), at: now, ttl: time.Minute})
-			c.get(key{name: "0"}, now) // it is used all the time
+			c.put(name(i), &entry{wire: make([]byte, size), at: now, ttl: time.Minute})
+			c.get(name(0), now) // it is used all the time
 		}
 		entries, bytes := c.size()
-		if entries > cacheEntries || bytes > cacheBytes || bytes != entries*(size+overhead) {
+		if entries > cacheEntries || bytes > cacheBytes || bytes != entries*(long+size+overhead) {
 			t.Fatalf("%d entries, %d bytes", entries, bytes)
 		}
-		if e, _ := c.get(key{name: "0"}, now); e == nil {
+		if e, _ := c.get(name(0), now); e == nil {
 			t.Fatal("what was used last is gone")
 		}
 		c.drop()
@@ -145,6 +148,42 @@ func TestCacheForgets(t *testing.T) {
 	}
 	if got, _ := c.get(key{}, e.at.Add(25*time.Hour)); got != nil {
 		t.Error("and no longer")
+	}
+}
+
+// TestNewerAnswerThatIsNotKept: an answer for this moment only ends the old
+// one, which would be given for a day otherwise.
+func TestNewerAnswerThatIsNotKept(t *testing.T) {
+	s := Server{Log: slog.New(slog.DiscardHandler)}
+	old := answerOf(t, dns.RcodeSuccess, "example.org. 1 IN A 192.0.2.1")
+	old.at = old.at.Add(-time.Minute)
+	for what, newer := range map[string]*entry{
+		"for no time":                 answerOf(t, dns.RcodeSuccess, "example.org. 0 IN A 192.0.2.2"),
+		"no such name, without a SOA": answerOf(t, dns.RcodeNameError),
+	} {
+		s.cache.put(key{}, old)
+		s.cache.failed(key{}, time.Now())
+		s.flights.of = map[key]*flight{{}: {}}
+		s.land(key{}, newer, old)
+		if e, _ := s.cache.get(key{}, time.Now()); e != nil {
+			t.Error(what, "and the old one is still given")
+		}
+	}
+}
+
+// TestCutInTheMiddle: a server that stops in the middle of a record. Clients
+// get the answers that are whole, and nothing of what comes after them.
+func TestCutInTheMiddle(t *testing.T) {
+	whole := answerOf(t, dns.RcodeSuccess, "example.org. 300 IN A 192.0.2.1", "|", soaOf, soaOf)
+	whole.wire[2] |= bitTC >> 8
+	e, err := newEntry(whole.wire[:len(whole.wire)-3], whole.question)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := e.reply(nil, ask(t, "example.org.", 1232), e.at)
+	m := read(t, b)
+	if !m.Truncated || len(m.Answer) != 1 || len(m.Ns)+len(m.Extra) != 1 || m.IsEdns0() == nil || m.Len() != len(b) {
+		t.Errorf("%d bytes: %v", len(b), m)
 	}
 }
 

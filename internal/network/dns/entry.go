@@ -41,7 +41,7 @@ func newEntry(b []byte, off int) (*entry, error) {
 	for i := range all {
 		r, ok := readRecord(b, off)
 		if !ok && e.truncated {
-			return e.cut(b, off, i), nil
+			return e.cut(b), nil
 		}
 		if !ok {
 			return nil, errBad
@@ -57,11 +57,12 @@ func newEntry(b []byte, off int) (*entry, error) {
 	return e.keep(b[:off], max(all-authority, 0), life), nil
 }
 
-// cut is what can be used of a message that ends in the middle of a record.
-func (e *entry) cut(b []byte, off, records int) *entry {
-	e.answers = min(e.answers, records)
+// cut is what can be used of a message that ends in the middle of a record: the
+// answers before it.
+func (e *entry) cut(b []byte) *entry {
+	e.answers = min(e.answers, len(e.ttls))
 	e.ttls = e.ttls[:e.answers]
-	b = bytes.Clone(b[:off])
+	b = bytes.Clone(b[:e.end(b, e.answers)])
 	binary.BigEndian.PutUint16(b[6:], uint16(e.answers))
 	binary.BigEndian.PutUint16(b[8:], 0)
 	return e.keep(b, 0, lifetime{})
@@ -155,15 +156,19 @@ func (e *entry) reply(dst []byte, q *query, now time.Time) []byte {
 
 // fitting is how much of the answer section a datagram takes.
 func (e *entry) fitting(room int) (end, answers int) {
-	end = e.question
-	for _, at := range e.ttls[:e.answers] {
-		next := int(at) + 6 + int(binary.BigEndian.Uint16(e.wire[at+4:]))
-		if next > room {
-			break
-		}
-		end, answers = next, answers+1
+	for answers < e.answers && e.end(e.wire, answers+1) <= room {
+		answers++
 	}
-	return end, answers
+	return e.end(e.wire, answers), answers
+}
+
+// end is where the first n records of message b end.
+func (e *entry) end(b []byte, n int) int {
+	if n == 0 {
+		return e.question
+	}
+	at := int(e.ttls[n-1])
+	return at + 6 + int(binary.BigEndian.Uint16(b[at+4:]))
 }
 
 func (e *entry) age(m []byte, now time.Time) {

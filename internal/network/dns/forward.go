@@ -127,6 +127,8 @@ func (s *Server) land(k key, e, stale *entry) {
 	switch good := e != nil && e.usable(); {
 	case good && e.ttl > 0:
 		s.cache.put(k, e)
+	case good && !e.truncated: // it is not to be kept, but what is kept is older
+		s.cache.forget(k)
 	case !good:
 		s.counts.failures.Add(1)
 		if stale != nil {
