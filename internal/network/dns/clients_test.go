@@ -383,6 +383,19 @@ func TestHalfAQuestion(t *testing.T) {
 	}
 }
 
+// TestLongQuestion: one that a client has padded beyond a datagram of ours, as
+// it may by TCP, is a question like others.
+func TestLongQuestion(t *testing.T) {
+	l := newLab(t, isledns.Client{Zones: []string{"n1"}})
+	m := l.ask(t, "tcp", "web.", dns.TypeA, func(q *dns.Msg) {
+		q.SetEdns0(1232, false)
+		q.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_PADDING{Padding: make([]byte, 2000)}}
+	})
+	if got := text(m); got != "NOERROR 10.0.0.2" {
+		t.Error(got)
+	}
+}
+
 // TestOldConnectionsMakeRoom: a client that keeps connections open can always
 // open another one, and loses the one that has been idle for longest.
 func TestOldConnectionsMakeRoom(t *testing.T) {
