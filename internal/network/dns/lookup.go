@@ -129,8 +129,10 @@ func under(name, suffix string) bool {
 }
 
 // reserved are names that no server outside should ever be asked for (RFC 6761,
-// RFC 7686).
-func reserved(name string) bool { return under(name, ".invalid") || under(name, ".onion") }
+// RFC 7686). With resolver.arpa clients look for a way around us (RFC 9462).
+func reserved(name string) bool {
+	return under(name, ".invalid") || under(name, ".onion") || under(name, ".resolver.arpa")
+}
 
 // addr answers a question for the name of an address. Addresses of our
 // networks are nobody else's business.

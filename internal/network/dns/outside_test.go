@@ -427,6 +427,7 @@ func TestReservedNames(t *testing.T) {
 		{"1.0.0.127.in-addr.arpa.", dns.TypePTR, "NOERROR localhost."},
 		{"x.invalid.", dns.TypeA, "NXDOMAIN"},
 		{"x.onion.", dns.TypeA, "NXDOMAIN"},
+		{"_dns.resolver.arpa.", dns.TypeSVCB, "NXDOMAIN"},
 		{"printer.local.", dns.TypeA, "NXDOMAIN"},
 		{"7.1.0.10.in-addr.arpa.", dns.TypePTR, "NXDOMAIN"}, // of a network that the client is not on
 		{"example.com.", dns.TypeAXFR, "REFUSED"},
@@ -450,7 +451,7 @@ func TestReservedNames(t *testing.T) {
 func TestLocalOfACompany(t *testing.T) {
 	up := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0))
 	host := &isledns.HostConfig{Path: filepath.Join(t.TempDir(), "resolv.conf")}
-	if err := os.WriteFile(host.Path, []byte("search Corp.local\n"), 0o644); err != nil {
+	if err := os.WriteFile(host.Path, []byte("search example.org Corp.local.\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	l := labOf(t, &isledns.Server{Log: slog.New(slog.DiscardHandler), Host: host}, isledns.Client{Forward: true, Upstreams: []netip.AddrPort{up.at}})
