@@ -134,7 +134,18 @@ func readAnswer(b, m []byte) (*entry, error) {
 	return e, nil
 }
 
+// lower is a name in lower case, as names have it: the ASCII letters only.
+func lower(name []byte) []byte {
+	name = bytes.Clone(name)
+	for i, c := range name {
+		if 'A' <= c && c <= 'Z' {
+			name[i] += 'a' - 'A'
+		}
+	}
+	return name
+}
+
 func sameQuestion(a, b []byte) bool {
 	name := len(a) - 4
-	return bytes.Equal(a[name:], b[name:]) && bytes.EqualFold(a[:name], b[:name])
+	return bytes.Equal(a[name:], b[name:]) && bytes.Equal(lower(a[:name]), lower(b[:name]))
 }

@@ -60,13 +60,14 @@ func TestUpstreamsThatMisbehave(t *testing.T) {
 		first handler
 		alone bool // it needs no other server
 	}{
-		"says who is wrong":    {change(func(m *dns.Msg) { m.Question[0].Name = "evil.example." }), false},
-		"answers another type": {change(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }), false},
-		"guesses the id":       {change(func(m *dns.Msg) { m.Id++ }), false},
-		"asks back":            {change(func(m *dns.Msg) { m.Response = false }), false},
-		"has no question":      {change(func(m *dns.Msg) { m.Question = nil }), false},
-		"knows nothing":        {change(func(m *dns.Msg) { m.Answer = nil }), false},
-		"not implemented":      {change(func(m *dns.Msg) { m.Rcode, m.Answer = dns.RcodeNotImplemented, nil }), false},
+		"says who is wrong":           {change(func(m *dns.Msg) { m.Question[0].Name = "evil.example." }), false},
+		"answers another type":        {change(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }), false},
+		"guesses the id":              {change(func(m *dns.Msg) { m.Id++ }), false},
+		"asks back":                   {change(func(m *dns.Msg) { m.Response = false }), false},
+		"has no question":             {change(func(m *dns.Msg) { m.Question = nil }), false},
+		"has a name that folds to it": {change(func(m *dns.Msg) { m.Question[0].Name = strings.Replace(m.Question[0].Name, `\255`, `\254`, 1) }), false},
+		"knows nothing":               {change(func(m *dns.Msg) { m.Answer = nil }), false},
+		"not implemented":             {change(func(m *dns.Msg) { m.Rcode, m.Answer = dns.RcodeNotImplemented, nil }), false},
 		"answers only by TCP": {func(w dns.ResponseWriter, q *dns.Msg) {
 			if overTCP(w) {
 				yes(w, q)
@@ -119,7 +120,7 @@ func TestUpstreamsThatMisbehave(t *testing.T) {
 			}
 			l := outsideLab(t, ups...)
 			for i, network := range []string{"udp", "tcp"} {
-				if got := text(l.ask(t, network, fmt.Sprintf("h%d.example.com.", i), dns.TypeA, nil)); got != "NOERROR 192.0.2.1" {
+				if got := text(l.ask(t, network, fmt.Sprintf(`h%d.\255.example.com.`, i), dns.TypeA, nil)); got != "NOERROR 192.0.2.1" {
 					t.Errorf("%s: %s", network, got)
 				}
 			}
