@@ -306,7 +306,7 @@ func TestHealth(t *testing.T) {
 // passed on, and a client can read it.
 func FuzzAnswer(f *testing.F) {
 	ok := answerOf(f, dns.RcodeSuccess, "example.org. 300 IN CNAME x.", "x. 60 IN A 192.0.2.1", "|", soaOf).wire
-	opt := append(slices.Clone(ok), appendOPT(nil, true, dns.RcodeBadVers)...)
+	opt := append(slices.Clone(ok), appendOPT(nil, udpSize, true, dns.RcodeBadVers)...)
 	opt[11]++
 	for _, b := range append(Malformed(), ok, opt, ok[:len(ok)-3]) {
 		f.Add(b, uint16(0))

@@ -76,7 +76,7 @@ func (q *query) outgoing(plain bool) []byte {
 		b[11] = 0
 		return b
 	}
-	return appendOPT(b, q.do, 0)
+	return appendOPT(b, udpSize, q.do, 0)
 }
 
 // datagram passes over what is not the answer: it may be forged, or late.
