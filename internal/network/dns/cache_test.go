@@ -217,6 +217,14 @@ func TestTruncatedAnswer(t *testing.T) {
 			t.Errorf("EDNS %d: %d bytes with %d answers, truncated %t", edns, len(b), len(m.Answer), m.Truncated)
 		}
 	}
+	one := answerOf(t, dns.RcodeSuccess, append([]string{rrs[0], "|"}, slices.Repeat([]string{soaOf}, 20)...)...)
+	for _, do := range []bool{false, true} { // signed records belong to the proof
+		q := ask(t, "example.org.", 600)
+		q.do = do
+		if m := read(t, one.reply(nil, q, one.at)); m.Truncated != do || len(m.Answer) != 1 || len(m.Ns) != 0 {
+			t.Errorf("what comes along does not fit, DO %t: %v", do, m)
+		}
+	}
 	q := ask(t, "example.org.", 0)
 	q.limit = maxTCP
 	if m := read(t, e.reply(nil, q, e.at)); m.Truncated || len(m.Answer) != 300 || len(m.Ns) != 1 {

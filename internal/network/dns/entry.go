@@ -144,7 +144,9 @@ func (e *entry) reply(dst []byte, q *query, now time.Time) []byte {
 	}
 	authority := int(binary.BigEndian.Uint16(m[8:]))
 	if end < len(e.wire) {
-		flags |= bitTC
+		if answers < e.answers || e.answers == 0 || q.do {
+			flags |= bitTC // RFC 2181: not for records that only come along
+		}
 		authority = 0
 		binary.BigEndian.PutUint16(m[10:], 0)
 	}
