@@ -327,7 +327,7 @@ func FuzzAnswer(f *testing.F) {
 			m[0], m[1] = b[0], b[1]
 		}
 		e, err := readAnswer(b, m)
-		if err != nil {
+		if err != nil || !e.usable() {
 			return
 		}
 		for _, age := range []time.Duration{0, time.Minute, time.Hour} {

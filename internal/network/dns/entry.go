@@ -123,14 +123,8 @@ func (l *lifetime) of(e *entry) time.Duration {
 }
 
 // reply appends the answer for q, with its spelling of the name. TTLs have
-// gone down since; a stale answer has a short one.
+// gone down since; a stale answer has a short one. It has to be usable.
 func (e *entry) reply(dst []byte, q *query, now time.Time) []byte {
-	switch {
-	case e.rcode > rcodes: // it is of EDNS, and between us and the server
-		return q.fail(dst, servFail)
-	case len(e.wire) == 0:
-		return q.fail(dst, e.rcode)
-	}
 	start, end, answers := len(dst), len(e.wire), e.answers
 	if end > q.room() {
 		end, answers = e.fitting(q.room())

@@ -124,17 +124,17 @@ func (s *Server) late(k key, stale *entry) []waiter {
 }
 
 func (s *Server) land(k key, e, stale *entry) {
-	switch good := e != nil && e.usable(); {
-	case good && e.ttl > 0:
-		s.cache.put(k, e)
-	case good && !e.truncated: // it is not to be kept, but what is kept is older
-		s.cache.forget(k)
-	case !good:
+	switch {
+	case e == nil:
 		s.counts.failures.Add(1)
 		if stale != nil {
 			s.cache.failed(k, time.Now().Add(holdOff))
 			e = stale
 		}
+	case e.ttl > 0:
+		s.cache.put(k, e)
+	case !e.truncated: // it is not to be kept, but what is kept is older
+		s.cache.forget(k)
 	}
 	s.flights.mu.Lock()
 	waiters := s.flights.of[k].waiters
@@ -146,14 +146,13 @@ func (s *Server) land(k key, e, stale *entry) {
 func (s *Server) tell(waiters []waiter, e *entry) {
 	now := time.Now()
 	for _, w := range waiters {
-		switch {
-		case e == nil:
+		if e == nil {
 			w.send(w.q.fail(nil, servFail))
-		default:
-			if e.ttl > 0 && !e.fresh(now) {
-				s.counts.stale.Add(1)
-			}
-			w.send(e.reply(nil, &w.q, now))
+			continue
 		}
+		if e.ttl > 0 && !e.fresh(now) {
+			s.counts.stale.Add(1)
+		}
+		w.send(e.reply(nil, &w.q, now))
 	}
 }

@@ -128,6 +128,20 @@ func TestUpstreamsThatMisbehave(t *testing.T) {
 	}
 }
 
+// TestFailuresAreOurs: whatever way a server fails, the client is told that
+// there is no answer now; most programs do not ask again after other codes.
+func TestFailuresAreOurs(t *testing.T) {
+	for what, bad := range map[string]handler{
+		"refused": says("", dns.RcodeRefused, 0), "malformed": says("", dns.RcodeFormatError, 0),
+		"not implemented": says("", dns.RcodeNotImplemented, 0), "nothing, without recursion": says("", dns.RcodeSuccess, 0),
+	} {
+		l := outsideLab(t, newUpstream(t, bad).at)
+		if got := text(l.ask(t, "udp", "example.com.", dns.TypeA, nil)); got != "SERVFAIL" {
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+}
+
 // TestDeadServerCostsNothing: the first server of the list is dead. It costs a
 // head start with the first questions, and then no more. The figures compare
 // with what a head start for each question would take.
@@ -339,7 +353,7 @@ func TestServeStale(t *testing.T) {
 			if what == "silent" && l.Stats().Failures != 0 {
 				t.Error("the old answer came only after the servers had failed")
 			}
-			if got := text(l.ask(t, "udp", "other.example.com.", dns.TypeA, nil)); got != "SERVFAIL" && got != "REFUSED" {
+			if got := text(l.ask(t, "udp", "other.example.com.", dns.TypeA, nil)); got != "SERVFAIL" {
 				t.Error("what was never known:", got)
 			}
 			if n := l.Stats().Stale; n != 2 {

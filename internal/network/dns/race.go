@@ -22,7 +22,7 @@ type race struct {
 	ahead   []attempt
 	running []*running
 	ended   chan result
-	worst   *entry // an answer that helps nobody, if there is no better
+	partial *entry // an answer that is cut, if there is no better
 }
 
 // running is an attempt that was begun.
@@ -39,7 +39,9 @@ type result struct {
 }
 
 // race asks the servers as plan says, the next one at once when one fails. The
-// first answer that helps ends it; nil: there was none at all.
+// first answer that helps ends it; nil: there was none. How servers fail is not
+// the client's business: to be refused, or told nothing by one that does not
+// ask others, says nothing of the name.
 func (s *Server) race(ctx context.Context, servers []netip.AddrPort, q *query) *entry {
 	ahead := plan(s.health.states(servers), time.Now())
 	r := &race{s: s, q: q, ahead: ahead, ended: make(chan result, len(ahead))}
@@ -58,7 +60,7 @@ func (s *Server) race(ctx context.Context, servers []netip.AddrPort, q *query) *
 		}
 		select {
 		case <-ctx.Done():
-			return r.worst
+			return r.partial
 		case <-due:
 		case res := <-r.ended:
 			if r.end(res) {
@@ -66,7 +68,7 @@ func (s *Server) race(ctx context.Context, servers []netip.AddrPort, q *query) *
 			}
 		}
 	}
-	return r.worst
+	return r.partial
 }
 
 func (r *race) start() {
@@ -117,12 +119,13 @@ func (s *Server) note(at netip.AddrPort, t turn) {
 // end takes the result of an attempt; true: it is what was wanted.
 func (r *race) end(res result) bool {
 	r.running = slices.DeleteFunc(r.running, func(b *running) bool { return b == res.running })
-	if res.err == nil && res.e.usable() && !res.e.truncated {
+	good := res.err == nil && res.e.usable()
+	if good && !res.e.truncated {
 		r.judge(res.running)
 		return true
 	}
-	if res.err == nil && (r.worst == nil || res.e.usable()) {
-		r.worst = res.e
+	if good {
+		r.partial = res.e
 	}
 	// A server that has answered will not say anything else; one that refuses
 	// datagrams may still take a connection.
