@@ -181,9 +181,13 @@ func TestSearchDomains(t *testing.T) {
 func TestCVE_2025_8283(t *testing.T) {
 	db := isledns.Host{Zone: "n1", Owner: "e2", Names: []string{"db", "www"}, Addrs: []netip.Addr{ip("10.0.0.3")}}
 	for what, event := range map[string]func(l *lab){
-		"while it is there":      func(*lab) {},
-		"the container is gone":  func(l *lab) { l.Change([]isledns.Host{db}, nil) },
-		"the network is gone":    func(l *lab) { l.DropZone("n1") },
+		"while it is there":     func(*lab) {},
+		"the container is gone": func(l *lab) { l.Change([]isledns.Host{db}, nil) },
+		"the network is gone":   func(l *lab) { l.DropZone("n1") },
+		"the network is gone, and then the client's place": func(l *lab) {
+			l.DropZone("n1")
+			l.SetClient("c1", outsideOnly(l))
+		},
 		"the client has left it": func(l *lab) { l.SetClient("c1", outsideOnly(l)) },
 		"it has left and come to another": func(l *lab) {
 			l.SetClient("c1", outsideOnly(l))
@@ -202,7 +206,12 @@ func TestCVE_2025_8283(t *testing.T) {
 			l := outsideLab(t, up.at)
 			l.ups = []netip.AddrPort{up.at}
 			event(l)
-			for _, name := range []string{"db.", "DB.app.", "www.app.", "anything.app.", "app."} {
+			for _, name := range []string{
+				"db.", "DB.app.", "www.app.", "anything.app.", "app.",
+				"3.0.0.10.in-addr.arpa.", "0.0.10.in-addr.arpa.", "lb._dns-sd._udp.0.0.0.10.in-addr.arpa.", // who asks for services
+				"3.0.0.0.0.0.a.0.f.f.f.f" + strings.Repeat(".0", 20) + ".ip6.arpa.", // 10.0.0.3 as IPv6 has it: ::ffff:a00:3
+				"_tcp." + strings.Repeat("0.", 14) + "d.f.ip6.arpa.",
+			} {
 				for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeTXT} {
 					if got := text(l.ask(t, "udp", name, qtype, nil)); strings.Contains(got, "203.0.113.66") || strings.HasPrefix(got, "SERVFAIL") {
 						t.Errorf("%s: %s", name, got)

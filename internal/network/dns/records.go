@@ -85,7 +85,7 @@ func (r *Records) withoutZone(id string, now time.Time) *Records {
 	}
 	next := *r
 	next.count(z.Subnets, -1)
-	next.zones, next.gone = r.zones.without(id), r.gone.with(id, departed{z.suffix, now.Add(memory)})
+	next.zones, next.gone = r.zones.without(id), r.gone.with(id, r.departed(id, now))
 	r.gone.root.all(func(id string, d departed) bool {
 		if now.After(d.until) {
 			next.gone = next.gone.without(id)
@@ -107,10 +107,10 @@ func (r *Records) count(subnets []netip.Prefix, more int) {
 	}
 }
 
-// inside reports whether an address is of any network.
-func (r *Records) inside(a netip.Addr) bool {
-	for bits := a.BitLen(); bits >= 0; bits-- {
-		p, _ := a.Prefix(bits)
+// inside reports whether addresses are of any network.
+func (r *Records) inside(p netip.Prefix) bool {
+	for bits := p.Bits(); bits >= 0; bits-- {
+		p, _ := p.Addr().Prefix(bits)
 		if _, ok := r.subnets.get(p); ok {
 			return true
 		}

@@ -132,15 +132,31 @@ func TestOrderDoesNotMatter(t *testing.T) {
 
 func TestReverse(t *testing.T) {
 	for name, want := range map[string]string{
-		"4.3.2.1.in-addr.arpa": "1.2.3.4", "4.3.2.1.in-addr.arpa.x": "",
-		"3.2.1.in-addr.arpa": "", "256.3.2.1.in-addr.arpa": "", "x.3.2.1.in-addr.arpa": "", ".in-addr.arpa": "", "in-addr.arpa": "",
-		strings.Repeat("0.", 31) + "2.ip6.arpa": "2000::", strings.Repeat("0.", 30) + "2.ip6.arpa": "", strings.Repeat("g.", 31) + "2.ip6.arpa": "",
-		strings.Repeat("00", 31) + "2.ip6.arpa": "",
+		"4.3.2.1.in-addr.arpa": "1.2.3.4/32", "4.3.2.1.in-addr.arpa.x": "", "4.3.2.1.xin-addr.arpa": "",
+		"3.2.1.in-addr.arpa": "1.2.3.0/24", "256.3.2.1.in-addr.arpa": "1.2.3.0/24 below", "x.3.2.1.in-addr.arpa": "1.2.3.0/24 below",
+		"5.4.3.2.1.in-addr.arpa": "1.2.3.4/32 below", "04.3.2.1.in-addr.arpa": "1.2.3.0/24 below", "lb._dns-sd._udp.0.0.2.1.in-addr.arpa": "1.2.0.0/32 below",
+		".in-addr.arpa": "", "in-addr.arpa": "", "x.in-addr.arpa": "", "ip6.arpa": "",
+		strings.Repeat("0.", 31) + "2.ip6.arpa": "2000::/128", strings.Repeat("0.", 30) + "2.ip6.arpa": "2000::/124", strings.Repeat("g.", 31) + "2.ip6.arpa": "2000::/4 below",
+		strings.Repeat("00", 31) + "2.ip6.arpa": "", "8.b.d.0.1.0.0.2.ip6.arpa": "2001:db8::/32",
 	} {
-		a, ok := reverse(name)
-		if ok != (want != "") || (ok && a.String() != want) {
-			t.Errorf("%s: %v, %t; want %q", name, a, ok, want)
+		p, below, ok := reverse(name)
+		if got := p.String() + map[bool]string{true: " below"}[below]; ok != (want != "") || (ok && got != want) {
+			t.Errorf("%s: %s, %t; want %q", name, got, ok, want)
 		}
+	}
+}
+
+// TestLeavingOftenIsRememberedOnce: a container that is connected and
+// disconnected in a loop does not become slower with each round.
+func TestLeavingOftenIsRememberedOnce(t *testing.T) {
+	r, now := newRecords().withZone("n", Zone{Name: "app"}), time.Now()
+	var c *client
+	for range 100 {
+		c = r.next(r.next(c, Client{Zones: []string{"n"}}, now), Client{}, now)
+		now = now.Add(time.Second / 10)
+	}
+	if len(c.left) != 1 || !c.left[0].owns("db.app", now.Add(memory-time.Second)) {
+		t.Errorf("%+v", c.left)
 	}
 }
 
