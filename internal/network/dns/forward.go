@@ -14,7 +14,7 @@ const staleAfter = 1800 * time.Millisecond
 var errBusy = errors.New("too many questions at a time")
 
 // waiter is a client that waits for an answer from outside. send is called
-// once, and must not block.
+// once, and must not block; nil: nobody waits.
 type waiter struct {
 	q    query
 	send func([]byte)
@@ -61,7 +61,7 @@ func (s *Server) remembered(dst []byte, k key, ups *upstreams, q *query, now tim
 		s.cache.failed(k, now.Add(holdOff)) // one asks for all
 		again := *q
 		again.wire = bytes.Clone(q.wire)
-		s.ask(k, ups, waiter{again, func([]byte) {}})
+		s.ask(k, ups, waiter{again, nil})
 	}
 	s.counts.stale.Add(1)
 	return e.reply(dst, q, now), true
@@ -146,11 +146,13 @@ func (s *Server) land(k key, e, stale *entry) {
 func (s *Server) tell(waiters []waiter, e *entry) {
 	now := time.Now()
 	for _, w := range waiters {
-		if e == nil {
+		switch {
+		case w.send == nil:
+			continue
+		case e == nil:
 			w.send(w.q.fail(nil, servFail))
 			continue
-		}
-		if e.ttl > 0 && !e.fresh(now) {
+		case e.ttl > 0 && !e.fresh(now):
 			s.counts.stale.Add(1)
 		}
 		w.send(e.reply(nil, &w.q, now))

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -142,98 +141,6 @@ func TestFailuresAreOurs(t *testing.T) {
 	}
 }
 
-// TestDeadServerCostsNothing: the first server of the list is dead. It costs a
-// head start with the first questions, and then no more. The figures compare
-// with what a head start for each question would take.
-func TestDeadServerCostsNothing(t *testing.T) {
-	const questions, headStart = 60, 150 * time.Millisecond
-	for what, refuses := range map[string]bool{"silent": false, "refusing": true} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
-			first, second := deadServer(t, refuses), newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0))
-			l := outsideLab(t, first, second.at)
-			var took []time.Duration
-			for i := range questions {
-				begin := time.Now()
-				if got := text(l.ask(t, "udp", fmt.Sprintf("h%d.example.com.", i), dns.TypeA, nil)); got != "NOERROR 192.0.2.1" {
-					t.Fatal(got)
-				}
-				took = append(took, time.Since(begin))
-			}
-			slices.Sort(took)
-			t.Logf("median %v, 95 of 100 within %v, slowest %v", took[questions/2], took[questions*95/100], took[questions-1])
-			if late := took[questions*95/100]; late >= headStart {
-				t.Errorf("5 of 100 questions took %v and more", late)
-			}
-			for _, u := range l.Stats().Upstreams {
-				if u.Dead != (u.Addr == first) {
-					t.Errorf("%+v", u)
-				}
-			}
-		})
-	}
-}
-
-// TestFailureStartsTheNext: of three servers the first is silent and the second
-// fails. Then the third is asked at once, and not after a head start of the
-// second, too; a machine that is busy may be slow once.
-func TestFailureStartsTheNext(t *testing.T) {
-	const headStarts = 300 * time.Millisecond
-	fastest := time.Hour
-	for range 5 {
-		l := outsideLab(t, deadServer(t, false), newUpstream(t, says("", dns.RcodeServerFailure, 0)).at, newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0)).at)
-		begin := time.Now()
-		if got := text(l.ask(t, "udp", "example.com.", dns.TypeA, nil)); got != "NOERROR 192.0.2.1" {
-			t.Fatal(got)
-		}
-		fastest = min(fastest, time.Since(begin))
-	}
-	if fastest >= headStarts {
-		t.Errorf("%v, as if the failure had not been noticed", fastest)
-	}
-}
-
-// TestLostDatagram: it is sent again, and when the second one is answered the
-// first says nothing of the server.
-func TestLostDatagram(t *testing.T) {
-	t.Parallel()
-	var seen sync.Map
-	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) {
-		if _, again := seen.LoadOrStore(q.Question[0].Name, true); again {
-			says("192.0.2.1", dns.RcodeSuccess, 0)(w, q)
-		}
-	}).at)
-	const questions = 4
-	var wg sync.WaitGroup
-	for i := range questions {
-		wg.Go(func() {
-			if got := text(l.ask(t, "udp", fmt.Sprintf("h%d.example.com.", i), dns.TypeA, nil)); got != "NOERROR 192.0.2.1" {
-				t.Error(got)
-			}
-		})
-	}
-	wg.Wait()
-	up := func() isledns.UpstreamStats { return l.Stats().Upstreams[0] }
-	for up().Failed < questions {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if u := up(); u.Dead {
-		t.Errorf("%+v", u)
-	}
-}
-
-// TestMuslWaits: who waits for five seconds, as musl does for all its tries,
-// is told that there is no answer.
-func TestMuslWaits(t *testing.T) {
-	t.Parallel()
-	l := outsideLab(t, deadServer(t, false), deadServer(t, false))
-	q := new(dns.Msg).SetQuestion("example.com.", dns.TypeA)
-	m, _, err := (&dns.Client{Timeout: 5 * time.Second}).Exchange(q, l.udp)
-	if err != nil || m.Rcode != dns.RcodeServerFailure {
-		t.Errorf("%v, %v", m, err)
-	}
-}
-
 // TestServerComesBack: a server that was dead is noticed when it is not.
 func TestServerComesBack(t *testing.T) {
 	var dead atomic.Bool
@@ -318,53 +225,6 @@ func TestOtherServersOtherAnswers(t *testing.T) {
 	expect("the first again", "NOERROR 192.0.2.1")
 	if n := one.asked.Load(); n != 1 {
 		t.Errorf("the first was asked %d times", n)
-	}
-}
-
-// TestServeStale: when servers fail or are slow, an old answer is better than
-// none; it is renewed when they are back.
-func TestServeStale(t *testing.T) {
-	for what, bad := range map[string]handler{
-		"failing": says("", dns.RcodeServerFailure, 0), "refusing": says("", dns.RcodeRefused, 0), "silent": silent,
-	} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
-			var broken atomic.Bool
-			up := newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) {
-				if broken.Load() {
-					bad(w, q)
-					return
-				}
-				m := new(dns.Msg).SetReply(q)
-				rr, _ := dns.NewRR(q.Question[0].Name + " 1 IN A 192.0.2.1")
-				m.Answer = append(m.Answer, rr)
-				w.WriteMsg(m)
-			})
-			l := outsideLab(t, up.at)
-			l.ask(t, "udp", "example.com.", dns.TypeA, nil)
-			broken.Store(true)
-			time.Sleep(1100 * time.Millisecond)
-			for _, network := range []string{"udp", "tcp"} {
-				m := l.ask(t, network, "example.com.", dns.TypeA, nil)
-				if got := text(m); got != "NOERROR 192.0.2.1" || m.Answer[0].Header().Ttl > 30 {
-					t.Errorf("%s: %v", network, m)
-				}
-			}
-			if what == "silent" && l.Stats().Failures != 0 {
-				t.Error("the old answer came only after the servers had failed")
-			}
-			if got := text(l.ask(t, "udp", "other.example.com.", dns.TypeA, nil)); got != "SERVFAIL" {
-				t.Error("what was never known:", got)
-			}
-			if n := l.Stats().Stale; n != 2 {
-				t.Errorf("%d stale answers", n)
-			}
-			broken.Store(false)
-			for asked := up.asked.Load(); up.asked.Load() == asked; { // it is renewed when the time has come
-				l.ask(t, "udp", "example.com.", dns.TypeA, nil)
-				time.Sleep(100 * time.Millisecond)
-			}
-		})
 	}
 }
 

@@ -92,7 +92,7 @@ func (r *race) start() {
 // try makes one attempt and remembers how the server did.
 func (s *Server) try(a *running, q *query) (*entry, error) {
 	s.health.asking(a.at, a.tcp)
-	e, spare, err := exchange(s.life, a.at, a.tcp, q, s.health.plain(a.at))
+	e, spare, err := s.dial.exchange(s.life, a.at, a.tcp, q, s.health.plain(a.at))
 	switch {
 	case s.life.Err() != nil:
 	case err != nil:

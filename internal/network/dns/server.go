@@ -21,6 +21,7 @@ type Server struct {
 	cache      cache
 	flights    flights
 	exchanging atomic.Int32
+	dial       dialer // of servers outside
 	counts     counts
 
 	mu        sync.Mutex // one change of cur at a time; guards what is below
