@@ -55,6 +55,17 @@ func TestTreeAgainstMap(t *testing.T) {
 	})
 }
 
+// TestNothingToTakeAway: it costs nothing that grows with what there is.
+func TestNothingToTakeAway(t *testing.T) {
+	tr := newTree[int, int](cmp.Compare[int])
+	for i := range 1000 {
+		tr = tr.with(2*i, i)
+	}
+	if n := testing.AllocsPerRun(10, func() { tr.without(777) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func host(i int) Host {
 	return Host{Zone: "n", Owner: fmt.Sprint(i), Names: []string{fmt.Sprint("c", i)}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}}
 }
