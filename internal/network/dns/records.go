@@ -39,7 +39,7 @@ type zone struct {
 }
 
 type named struct {
-	name  string // in lower case
+	name  string // as canonical has it
 	addr  netip.Addr
 	owner string
 }
@@ -150,10 +150,22 @@ func (r *Records) withoutHost(h Host) *Records {
 
 func (h Host) each(do func(named)) {
 	for _, name := range h.Names {
+		name = canonical(name)
 		for _, a := range h.Addrs {
-			do(named{strings.ToLower(name), a, h.Owner})
+			if name != "" { // that would be the root
+				do(named{name, a, h.Owner})
+			}
 		}
 	}
+}
+
+// canonical is a user's name as parse has it in a question.
+func canonical(name string) string {
+	var out []byte
+	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
+		out = append(appendLabel(out, []byte(label)), '.')
+	}
+	return string(out[:len(out)-1])
 }
 
 func (h Host) eachBack(do func(back)) {

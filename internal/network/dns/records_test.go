@@ -157,6 +157,24 @@ func TestReverse(t *testing.T) {
 	}
 }
 
+// TestStrangeNames: whatever a user calls a container is found, as a client
+// writes it; what is no name takes nobody else's.
+func TestStrangeNames(t *testing.T) {
+	r := newRecords().withZone("n", Zone{Name: "app"}).withHost(Host{
+		Zone: "n", Owner: "e", Names: []string{"web", "Bücher", "a b", `back\slash`, "\u212a", "db.", "", "."}, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")},
+	})
+	c := r.next(nil, Client{Zones: []string{"n"}, Forward: true}, time.Now())
+	for wire, found := range map[string]bool{
+		"\x03web": true, "\x07B\xc3\xbccher": true, "\x07b\xc3\xbcCHER\x03app": true, "\x03a b": true, "\x0aback\\slash": true,
+		"\x02db": true, "\x02db\x03app": true, "\x01k": false, "\x03\xe2\x84\xaa": true, "": false, "\x03app": false,
+	} {
+		q, ok := parse([]byte("\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00"+wire+"\x00\x00\x01\x00\x01"), false)
+		if a := r.name(c, q.name, time.Now()); !ok || q.rcode != noError || a.Found != found {
+			t.Errorf("%q: %+v, want %t", wire, a, found)
+		}
+	}
+}
+
 // TestLeavingOftenIsRememberedOnce: a container that is connected and
 // disconnected in a loop does not become slower with each round.
 func TestLeavingOftenIsRememberedOnce(t *testing.T) {
