@@ -148,6 +148,8 @@ func TestSearchDomains(t *testing.T) {
 		{"db", "corp.example", 0, "corp.example.", db, db, ""},
 		{"db", "corp.example", 1, "", db, db, "db.corp.example."}, // the user asked for the domain first
 		{"db", "corp.example", 5, "", db, db, "db.corp.example."},
+		{"db", "corp.example", 1, "corp.example.", outside, outside, "db.corp.example."}, // and is told that there is one
+		{"db", "corp.example app", 1, ".app.", db, db, "db.corp.example."},
 		{"db", "app", 1, ".", db, db, ""},
 		{"db", "app corp.example", 5, "corp.example.", db, db, ""},
 		{"db.app", "corp.example", 0, "corp.example.", db, db, ""},
