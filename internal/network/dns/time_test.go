@@ -149,6 +149,60 @@ func TestFailureStartsTheNext(t *testing.T) {
 	}
 }
 
+// TestNoSuchNameWaits: the first server is a company's and knows the name, the
+// second is a public one and does not. That the first is slow, now or always,
+// does not make the name go away; that it is dead does.
+func TestNoSuchNameWaits(t *testing.T) {
+	public := func(_ string, q *dns.Msg) *dns.Msg {
+		time.Sleep(time.Millisecond)
+		return new(dns.Msg).SetRcode(q, dns.RcodeNameError)
+	}
+	for what, c := range map[string]struct {
+		first  server
+		before time.Duration // what it is known to need
+		rcode  int
+		took   time.Duration
+	}{
+		"slow today":      {after(900*time.Millisecond, good), 0, dns.RcodeSuccess, 900 * time.Millisecond},
+		"slow always":     {after(700*time.Millisecond, good), 700 * time.Millisecond, dns.RcodeSuccess, 701 * time.Millisecond},
+		"does not know":   {after(200*time.Millisecond, public), 0, dns.RcodeNameError, 201 * time.Millisecond},
+		"fails":           {after(500*time.Millisecond, failing), 0, dns.RcodeNameError, 500 * time.Millisecond},
+		"is not there":    {nil, 0, dns.RcodeNameError, time.Millisecond},
+		"silent at first": {mute, 0, dns.RcodeNameError, headStart + time.Millisecond + doubt},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := asker(t, c.first, public)
+			if c.before > 0 {
+				at := l.client.Load().Upstreams[0]
+				l.s.health.asking(at, false)
+				l.s.health.answered(at, false, c.before)
+			}
+			if m, took := l.lookup(t, "db.corp.example."); m.Rcode != c.rcode || took != c.took {
+				t.Errorf("%s: %s after %v, want %v", what, dns.RcodeToString[m.Rcode], took, c.took)
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // the public one was dead, and is tried again
+		l := asker(t, after(10*time.Millisecond, good), public)
+		for range deadAfter {
+			l.s.health.failed(l.client.Load().Upstreams[1], false, true)
+		}
+		l.found(t, "db.corp.example.")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		l := asker(t, mute, public)
+		for i := range deadAfter + 1 {
+			if _, took := l.lookup(t, fmt.Sprintf("h%d.example.", i)); i == deadAfter && took != time.Millisecond {
+				t.Errorf("a dead server is waited for: %v", took)
+			}
+		}
+	})
+}
+
+func after(d time.Duration, s server) server {
+	return func(network string, q *dns.Msg) *dns.Msg { time.Sleep(d); return s(network, q) }
+}
+
 // TestSlowServer: an answer helps for as long as the client waits, whatever the
 // server needs and though it does not answer by TCP.
 func TestSlowServer(t *testing.T) {
