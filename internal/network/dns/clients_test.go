@@ -197,6 +197,12 @@ func TestCVE_2025_8283(t *testing.T) {
 			c.Zones = []string{"n2"}
 			l.SetClient("c1", c)
 		},
+		"it has gone and come back elsewhere": func(l *lab) {
+			l.Detach("c1")
+			u, tcp := listen(t)
+			l.Attach("c1", u, tcp, outsideOnly(l))
+			l.udp, l.tcp = u.LocalAddr().String(), tcp.Addr().String()
+		},
 		"it has moved to other sockets": func(l *lab) {
 			u, tcp := listen(t)
 			l.Attach("c1", u, tcp, outsideOnly(l))

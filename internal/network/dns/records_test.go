@@ -157,6 +157,20 @@ func TestReverse(t *testing.T) {
 	}
 }
 
+// TestClientsOfThePastAreForgotten: what those have left who do not come back
+// is kept for as long as it matters.
+func TestClientsOfThePastAreForgotten(t *testing.T) {
+	s, now := Server{was: map[string]*client{}}, time.Now()
+	s.SetZone("n", Zone{Name: "app"})
+	c := s.Records().next(nil, Client{Zones: []string{"n"}}, now)
+	for i := range 1000 {
+		s.remember(fmt.Sprint(i), c, now.Add(time.Duration(i)*time.Second))
+	}
+	if n, most := len(s.was), int(2*memory/time.Second); n > most+1 || s.was["999"] == nil {
+		t.Errorf("%d are kept", n)
+	}
+}
+
 // TestStrangeNames: whatever a user calls a container is found, as a client
 // writes it; what is no name takes nobody else's.
 func TestStrangeNames(t *testing.T) {
