@@ -365,7 +365,8 @@ func TestSlowAnswerHoldsUpNoOther(t *testing.T) {
 
 // TestHalfClosed: who closes its side after asking gets its answers.
 func TestHalfClosed(t *testing.T) {
-	l := outsideLab(t, newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 50*time.Millisecond)).at)
+	hold := make(chan struct{})
+	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) { <-hold; says("192.0.2.1", dns.RcodeSuccess, 0)(w, q) }).at)
 	p := l.pipe(t)
 	p.ask(t, 1, "example.com.")
 	p.ask(t, 2, "web.")
@@ -375,6 +376,9 @@ func TestHalfClosed(t *testing.T) {
 	for _, want := range []uint16{2, 1} {
 		if m := p.answer(t); m.Id != want || m.Rcode != dns.RcodeSuccess {
 			t.Errorf("want an answer to %d: %v", want, m)
+		}
+		if want == 2 {
+			close(hold)
 		}
 	}
 	if n, err := p.Read(make([]byte, 1)); err != io.EOF {
