@@ -92,6 +92,18 @@ func TestHowLongAnswersAreKept(t *testing.T) {
 	}
 }
 
+// TestLame: "nothing" from one who does not ask others is no answer, unless it
+// has a SOA: some forget to say that they do ask.
+func TestLame(t *testing.T) {
+	for want, authority := range map[bool]string{true: soaOf, false: "example.org. 3600 IN NS ns."} {
+		e := answerOf(t, dns.RcodeSuccess, "|", authority)
+		e.wire[3] &^= bitRA
+		if again, err := newEntry(e.wire, e.question); err != nil || again.usable() != want {
+			t.Errorf("%s: %v", authority, err)
+		}
+	}
+}
+
 // TestKeptAnswer: what a client gets has its own id and spelling, and the TTL
 // that is left; when it is over, a short one.
 func TestKeptAnswer(t *testing.T) {

@@ -26,6 +26,7 @@ type entry struct {
 	answers   int
 	rcode     int
 	truncated bool
+	soa       bool // it says who knows that there is nothing
 	at        time.Time
 	ttl       time.Duration // 0: not to be kept
 }
@@ -69,7 +70,7 @@ func (e *entry) cut(b []byte) *entry {
 }
 
 func (e *entry) keep(b []byte, additional int, life lifetime) *entry {
-	e.wire = bytes.Clone(b)
+	e.wire, e.soa = bytes.Clone(b), life.soa
 	binary.BigEndian.PutUint16(e.wire[10:], uint16(additional))
 	if e.usable() && !e.truncated && len(b) <= largest {
 		e.ttl = life.of(e)
@@ -84,7 +85,7 @@ func (e *entry) usable() bool {
 
 // lame: the server has nothing to say and would not ask others either.
 func (e *entry) lame() bool {
-	return e.answers == 0 && binary.BigEndian.Uint16(e.wire[2:])&(bitAA|bitRA) == 0
+	return e.answers == 0 && !e.soa && binary.BigEndian.Uint16(e.wire[2:])&(bitAA|bitRA) == 0
 }
 
 func (e *entry) size() int { return len(e.wire) + 2*len(e.ttls) + overhead }
