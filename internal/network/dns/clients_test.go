@@ -116,9 +116,9 @@ func (w *wildcard) handle(suffix string) handler {
 		w.heard = append(w.heard, q.Question[0].Name)
 		w.mu.Unlock()
 		if suffix != "" && strings.HasSuffix(q.Question[0].Name, suffix) && q.Question[0].Qtype == dns.TypeA {
-			says("203.0.113.66", dns.RcodeSuccess, 0)(rw, q)
+			says("203.0.113.66", dns.RcodeSuccess)(rw, q)
 		} else {
-			says("", dns.RcodeNameError, 0)(rw, q)
+			says("", dns.RcodeNameError)(rw, q)
 		}
 	}
 }
@@ -210,7 +210,7 @@ func TestCVE_2025_8283(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
-			up := newUpstream(t, says("203.0.113.66", dns.RcodeSuccess, 0))
+			up := newUpstream(t, says("203.0.113.66", dns.RcodeSuccess))
 			l := outsideLab(t, up.at)
 			l.ups = []netip.AddrPort{up.at}
 			event(l)
@@ -264,7 +264,7 @@ func TestNothingOfTheKind(t *testing.T) {
 // TestSpelling: the question comes back as it was spelled, which clients check
 // against forgers.
 func TestSpelling(t *testing.T) {
-	l := newLab(t, isledns.Client{Zones: []string{"n1"}, Forward: true, Upstreams: []netip.AddrPort{newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0)).at}})
+	l := newLab(t, isledns.Client{Zones: []string{"n1"}, Forward: true, Upstreams: []netip.AddrPort{newUpstream(t, says("192.0.2.1", dns.RcodeSuccess)).at}})
 	for _, name := range []string{"wEb.", "WEB.aPP.", "eXaMple.CoM.", "ExamplE.com.", "nObody."} {
 		for _, network := range []string{"udp", "tcp"} {
 			m := l.ask(t, network, name, dns.TypeA, nil)
@@ -347,7 +347,7 @@ func (p pipe) answer(t *testing.T) *dns.Msg {
 // what waits for a server outside.
 func TestSlowAnswerHoldsUpNoOther(t *testing.T) {
 	hold := make(chan struct{})
-	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) { <-hold; says("192.0.2.1", dns.RcodeSuccess, 0)(w, q) }).at)
+	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) { <-hold; says("192.0.2.1", dns.RcodeSuccess)(w, q) }).at)
 	p := l.pipe(t)
 	p.ask(t, 1, "slow.example.com.")
 	p.ask(t, 2, "web.")
@@ -366,7 +366,7 @@ func TestSlowAnswerHoldsUpNoOther(t *testing.T) {
 // TestHalfClosed: who closes its side after asking gets its answers.
 func TestHalfClosed(t *testing.T) {
 	hold := make(chan struct{})
-	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) { <-hold; says("192.0.2.1", dns.RcodeSuccess, 0)(w, q) }).at)
+	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) { <-hold; says("192.0.2.1", dns.RcodeSuccess)(w, q) }).at)
 	p := l.pipe(t)
 	p.ask(t, 1, "example.com.")
 	p.ask(t, 2, "web.")
@@ -497,7 +497,7 @@ func TestTwentyThousandNames(t *testing.T) {
 // and go, and the end comes in the middle. What is there all the time is
 // answered all the time.
 func TestEverythingAtOnce(t *testing.T) {
-	up := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0))
+	up := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess))
 	l := outsideLab(t, up.at)
 	other := isledns.Host{Zone: "n2", Owner: "x", Names: []string{"x", "www"}, Addrs: []netip.Addr{ip("10.0.1.9")}}
 	client := isledns.Client{Zones: []string{"n1", "n2"}, Forward: true, Upstreams: []netip.AddrPort{up.at}}

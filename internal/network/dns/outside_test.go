@@ -45,7 +45,7 @@ func overTCP(w dns.ResponseWriter) bool { return w.RemoteAddr().Network() == "tc
 // TestUpstreamsThatMisbehave: one good server is enough, whatever the first
 // one does; and alone, the first one is enough if it can be dealt with.
 func TestUpstreamsThatMisbehave(t *testing.T) {
-	yes := says("192.0.2.1", dns.RcodeSuccess, 0)
+	yes := says("192.0.2.1", dns.RcodeSuccess)
 	change := func(fn func(m *dns.Msg)) handler {
 		return func(w dns.ResponseWriter, q *dns.Msg) {
 			m := new(dns.Msg).SetReply(q)
@@ -91,7 +91,7 @@ func TestUpstreamsThatMisbehave(t *testing.T) {
 		}, true},
 		"does not know EDNS": {func(w dns.ResponseWriter, q *dns.Msg) {
 			if q.IsEdns0() != nil {
-				says("", dns.RcodeFormatError, 0)(w, q)
+				says("", dns.RcodeFormatError)(w, q)
 			} else {
 				yes(w, q)
 			}
@@ -131,8 +131,8 @@ func TestUpstreamsThatMisbehave(t *testing.T) {
 // there is no answer now; most programs do not ask again after other codes.
 func TestFailuresAreOurs(t *testing.T) {
 	for what, bad := range map[string]handler{
-		"refused": says("", dns.RcodeRefused, 0), "malformed": says("", dns.RcodeFormatError, 0),
-		"not implemented": says("", dns.RcodeNotImplemented, 0), "nothing, without recursion": says("", dns.RcodeSuccess, 0),
+		"refused": says("", dns.RcodeRefused), "malformed": says("", dns.RcodeFormatError),
+		"not implemented": says("", dns.RcodeNotImplemented), "nothing, without recursion": says("", dns.RcodeSuccess),
 	} {
 		l := outsideLab(t, newUpstream(t, bad).at)
 		if got := text(l.ask(t, "udp", "example.com.", dns.TypeA, nil)); got != "SERVFAIL" {
@@ -147,9 +147,9 @@ func TestServerComesBack(t *testing.T) {
 	dead.Store(true)
 	only := newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) {
 		if dead.Load() {
-			says("", dns.RcodeServerFailure, 0)(w, q)
+			says("", dns.RcodeServerFailure)(w, q)
 		} else {
-			says("192.0.2.1", dns.RcodeSuccess, 0)(w, q)
+			says("192.0.2.1", dns.RcodeSuccess)(w, q)
 		}
 	})
 	l := outsideLab(t, only.at)
@@ -164,7 +164,7 @@ func TestServerComesBack(t *testing.T) {
 
 // TestCache: what is kept and what is asked again.
 func TestCache(t *testing.T) {
-	up := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0))
+	up := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess))
 	l := outsideLab(t, up.at)
 	for i, c := range []struct {
 		name   string
@@ -194,7 +194,7 @@ func TestCache(t *testing.T) {
 
 // TestNamesOfContainersWin: over what is kept of the same name.
 func TestNamesOfContainersWin(t *testing.T) {
-	l := outsideLab(t, newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0)).at)
+	l := outsideLab(t, newUpstream(t, says("192.0.2.1", dns.RcodeSuccess)).at)
 	api := isledns.Host{Zone: "n1", Owner: "e9", Names: []string{"api.example.com"}, Addrs: []netip.Addr{ip("10.0.0.9")}}
 	for _, want := range []string{"NOERROR 192.0.2.1", "NOERROR 10.0.0.9", "NOERROR 192.0.2.1"} {
 		if got := text(l.ask(t, "udp", "api.example.com.", dns.TypeA, nil)); got != want {
@@ -210,7 +210,7 @@ func TestNamesOfContainersWin(t *testing.T) {
 // TestOtherServersOtherAnswers: what one set of servers said is not told to
 // the clients of another.
 func TestOtherServersOtherAnswers(t *testing.T) {
-	one, two := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0)), newUpstream(t, says("192.0.2.2", dns.RcodeSuccess, 0))
+	one, two := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess)), newUpstream(t, says("192.0.2.2", dns.RcodeSuccess))
 	l := outsideLab(t, one.at)
 	expect := func(what, want string) {
 		t.Helper()
@@ -231,7 +231,7 @@ func TestOtherServersOtherAnswers(t *testing.T) {
 // TestEqualQuestionsGoOutOnce: many clients ask the same at once.
 func TestEqualQuestionsGoOutOnce(t *testing.T) {
 	hold := make(chan struct{})
-	up := newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) { <-hold; says("192.0.2.1", dns.RcodeSuccess, 0)(w, q) })
+	up := newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) { <-hold; says("192.0.2.1", dns.RcodeSuccess)(w, q) })
 	l := outsideLab(t, up.at)
 	var wg sync.WaitGroup
 	const clients = 50
@@ -287,7 +287,7 @@ func TestOptionsStayInside(t *testing.T) {
 
 // TestReservedNames: names that no server outside should ever hear of.
 func TestReservedNames(t *testing.T) {
-	up := newUpstream(t, says("203.0.113.66", dns.RcodeSuccess, 0))
+	up := newUpstream(t, says("203.0.113.66", dns.RcodeSuccess))
 	l := outsideLab(t, up.at)
 	l.Change(nil, []isledns.Host{{Zone: "n1", Owner: "evil", Names: []string{"localhost"}, Addrs: []netip.Addr{ip("10.0.0.66")}}})
 	for _, c := range []struct {
@@ -324,7 +324,7 @@ func TestReservedNames(t *testing.T) {
 // TestLocalOfACompany: a host that searches a domain below .local has servers
 // that know it.
 func TestLocalOfACompany(t *testing.T) {
-	up := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0))
+	up := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess))
 	host := &isledns.HostConfig{Path: filepath.Join(t.TempDir(), "resolv.conf")}
 	if err := os.WriteFile(host.Path, []byte("search example.org Corp.local.\n"), 0o644); err != nil {
 		t.Fatal(err)
