@@ -291,7 +291,7 @@ func TestHealth(t *testing.T) {
 	var h health
 	a := netip.MustParseAddrPort("192.0.2.1:53")
 	class := func() int { return h.states([]netip.AddrPort{a})[0].class() }
-	h.answered(a, false, time.Millisecond)
+	h.answered(a, false, false, time.Millisecond)
 	h.late(a, false)
 	if class() != 0 {
 		t.Error("one lost question")
@@ -299,7 +299,7 @@ func TestHealth(t *testing.T) {
 	if turn := h.failed(a, false, true); class() != 2 || turn != died {
 		t.Error("two in a row")
 	}
-	if turn := h.answered(a, true, time.Millisecond); turn != cameBack {
+	if turn := h.answered(a, true, false, time.Millisecond); turn != cameBack {
 		t.Error("nobody is told that it is back")
 	}
 	if s := h.states([]netip.AddrPort{a})[0]; s.class() != 0 || !s.tcpFirst() {
@@ -309,10 +309,17 @@ func TestHealth(t *testing.T) {
 	if class() != 2 {
 		t.Error("no more")
 	}
-	h.answered(a, false, time.Second)
-	h.answered(a, false, time.Second)
+	h.answered(a, false, false, time.Second)
+	h.answered(a, false, false, time.Second)
 	if class() != 1 {
 		t.Error("it is back, but slow")
+	}
+	for range deadAfter {
+		h.lost(a)
+		h.answered(a, false, false, time.Second)
+	}
+	if h.plain(a) {
+		t.Error("datagrams that were lost now and then are taken for dropped EDNS")
 	}
 	for i := range 2 * maxHealth {
 		h.asking(netip.AddrPortFrom(a.Addr(), uint16(i)), false)

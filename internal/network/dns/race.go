@@ -101,13 +101,14 @@ func (r *race) start() {
 // try makes one attempt and remembers how the server did.
 func (s *Server) try(a *running, q *query) (*entry, error) {
 	s.health.asking(a.at, a.tcp)
-	e, spare, err := s.dial.exchange(s.life, a.at, a.tcp, q, s.health.plain(a.at))
+	plain := s.health.plain(a.at) || a.again && !a.tcp && !q.do // it may be EDNS that is dropped on the way
+	e, spare, err := s.dial.exchange(s.life, a.at, a.tcp, q, plain)
 	switch {
 	case s.life.Err() != nil:
 	case err != nil:
 		s.note(a.at, s.health.failed(a.at, a.tcp, a.judged.CompareAndSwap(false, true)))
 	default:
-		s.note(a.at, s.health.answered(a.at, a.tcp, time.Since(a.began)))
+		s.note(a.at, s.health.answered(a.at, a.tcp, plain, time.Since(a.began)))
 	}
 	if spare {
 		s.health.spare(a.at)
@@ -184,13 +185,16 @@ func (r *race) won(res result) *entry {
 }
 
 // judge notes which servers were slower than the winner, though they were asked
-// before it. One that has answered the second datagram has only lost the first.
+// before it. One that has answered the second datagram has only lost the first,
+// which had EDNS.
 func (r *race) judge(winner *running) {
 	for _, b := range r.running {
 		if winner.began.Sub(b.began) < deadStart || !b.judged.CompareAndSwap(false, true) {
 			continue
 		}
-		if b.at != winner.at || b.tcp != winner.tcp {
+		if b.at == winner.at && b.tcp == winner.tcp {
+			r.s.health.lost(b.at)
+		} else {
 			r.s.note(b.at, r.s.health.late(b.at, b.tcp))
 		}
 	}

@@ -175,7 +175,7 @@ func TestNoSuchNameWaits(t *testing.T) {
 			if c.before > 0 {
 				at := l.client.Load().Upstreams[0]
 				l.s.health.asking(at, false)
-				l.s.health.answered(at, false, c.before)
+				l.s.health.answered(at, false, false, c.before)
 			}
 			if m, took := l.lookup(t, "db.corp.example."); m.Rcode != c.rcode || took != c.took {
 				t.Errorf("%s: %s after %v, want %v", what, dns.RcodeToString[m.Rcode], took, c.took)
@@ -246,6 +246,29 @@ func TestLostDatagram(t *testing.T) {
 		time.Sleep(patience)
 		if u := l.s.health.states(l.client.Load().Upstreams)[0]; u.mute != 0 || u.total.Failed != questions {
 			t.Errorf("%+v", u)
+		}
+	})
+}
+
+// TestDroppedEDNS: something on the way drops datagrams with EDNS. The repetition
+// has none, and soon the first has none either.
+func TestDroppedEDNS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := asker(t, func(network string, q *dns.Msg) *dns.Msg {
+			if q.IsEdns0() != nil {
+				return nil
+			}
+			return with(q, 300)
+		})
+		for i := range 2 * deadAfter {
+			want := map[bool]time.Duration{true: again}[i < deadAfter]
+			if took := l.found(t, fmt.Sprintf("h%d.example.com.", i)); took != want {
+				t.Errorf("question %d: %v, want %v", i, took, want)
+			}
+		}
+		time.Sleep(plainFor)
+		if took := l.found(t, "later.example.com."); took != again {
+			t.Errorf("EDNS is never tried again: %v", took)
 		}
 	})
 }
