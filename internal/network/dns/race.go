@@ -138,18 +138,23 @@ func (r *race) end(res result) *entry {
 	case good:
 		return r.won(res)
 	}
-	if res.err == nil {
-		r.told = append(r.told, res.at)
-	}
-	// One that refuses datagrams may still take a connection.
-	r.ahead = slices.DeleteFunc(r.ahead, func(a attempt) bool { return a.at == res.at && (res.err == nil || a.tcp == res.tcp) })
-	if len(r.ahead) > 0 {
-		r.ahead[0].when = 0
-	}
+	r.goOn(res)
 	if r.held.e != nil && !r.awaits(r.held.at) {
 		return r.won(r.held)
 	}
 	return nil
+}
+
+// goOn makes the next attempt due, which is not to the server of res if that
+// has answered. One that refuses datagrams may still take a connection.
+func (r *race) goOn(res result) {
+	if res.err == nil {
+		r.told = append(r.told, res.at)
+	}
+	r.ahead = slices.DeleteFunc(r.ahead, func(a attempt) bool { return a.at == res.at && (res.err == nil || a.tcp == res.tcp) })
+	if len(r.ahead) > 0 {
+		r.ahead[0].when = 0
+	}
 }
 
 // hold keeps "no such name" back for a while: a company's server that is slow
