@@ -29,8 +29,9 @@ func (c *entry) useLocked(id string) {
 	c.users[id] = struct{}{}
 }
 
-// ownerOf is the container whose namespace rec is in: itself, or through others
-// the one that it names. Nil: the namespace is not Isle's, or its owner is gone.
+// ownerOf is the container whose namespace rec is in, or will be: itself, or
+// through others the one that it names. Nil: the namespace is not Isle's, or its
+// owner is gone.
 func (e *Engine) ownerOf(rec container.Record) *entry {
 	c, err := e.find(e.filesOf(rec))
 	if err != nil || !ownSandbox(c.snapshot()) {
@@ -55,9 +56,10 @@ func (e *Engine) enterOwn(ctx context.Context, c *entry, req network.OpenRequest
 	return opened, err
 }
 
-// enterOther counts rec among the users of another container's namespace and
-// gives its path. That container need not run, if somebody else does who is in it.
-func (e *Engine) enterOther(rec container.Record) (string, error) {
+// enterOther counts rec among the users of another container's namespace, writes
+// down whose, and gives its path. That container need not run, if somebody else
+// does who is in it.
+func (e *Engine) enterOther(rec *container.Record) (string, error) {
 	target, err := e.find(rec.Host.NetworkMode.ConnectedContainer())
 	if err != nil {
 		return "", err
@@ -83,6 +85,7 @@ func (e *Engine) enterOther(rec container.Record) (string, error) {
 		return "", fmt.Errorf("the network namespace of container %s: %w", owner.snapshot().Name, err)
 	}
 	owner.useLocked(rec.ID)
+	rec.NetOwner = owner.snapshot().ID
 	return path, nil
 }
 

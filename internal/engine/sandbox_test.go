@@ -36,7 +36,7 @@ func TestNamespaceOutlivesItsOwner(t *testing.T) {
 	one := w.create("one")
 	w.create("two", in("container:one"))
 	w.create("three", in("container:two"))
-	if err := w.ContainerStart(t.Context(), "two"); !errdefs.IsConflict(err) && !strings.Contains(err.Error(), "non running container") {
+	if err := w.ContainerStart(t.Context(), "two"); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "non running container") {
 		t.Errorf("joined what is not there: %v", err)
 	}
 	for _, name := range []string{"one", "two", "three"} {
@@ -93,6 +93,53 @@ func TestNamespaceOutlivesIsled(t *testing.T) {
 	delete(w.runtime.procs, runtimeProc(two)) // it ended unseen
 	w.boot()
 	w.eventually("the namespace goes", func() bool { return w.networks.left() == 0 })
+}
+
+// TestWayToOwnerIsGone: who is in a namespace through another container is in it,
+// and leaves it, also when that one was removed.
+func TestWayToOwnerIsGone(t *testing.T) {
+	w := newWorld(t)
+	one := w.create("one")
+	w.create("two", in("container:one"))
+	w.create("three", in("container:two"))
+	for _, name := range []string{"one", "two", "three"} {
+		w.start(name)
+	}
+	w.stopNow("two")
+	if err := w.ContainerRemove(t.Context(), "two", container.RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.stopNow("one")
+	w.stop()
+	w.boot()
+	if w.networks.left() != 1 {
+		t.Fatal("the namespace is gone, and three is in it")
+	}
+	if in, err := w.ContainerInspect(t.Context(), "three", false); err != nil || !strings.Contains(in.HostsPath, one) {
+		t.Errorf("hosts of three: %s, %v", in.HostsPath, err)
+	}
+	w.stopNow("three")
+	if w.networks.left() != 0 {
+		t.Error("nobody is in it, and it is still there")
+	}
+	if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOwnerComesBackAfterReboot: of a namespace that nobody kept nothing is to be
+// recorded, and its owner starts as its policy says.
+func TestOwnerComesBackAfterReboot(t *testing.T) {
+	w := newWorld(t)
+	one := w.create("one", func(o *container.CreateOptions) { o.Host.RestartPolicy.Name = apitypes.RestartPolicyAlways })
+	w.create("two", in("container:one"))
+	w.start("one")
+	w.start("two")
+	w.stopNow("one")
+	w.stop()
+	forget(w, one)
+	w.boot()
+	w.eventually("one runs", func() bool { return w.state("one").Running })
 }
 
 // TestRemoveOwner: who is in the network of a container keeps it from being
@@ -153,7 +200,8 @@ func TestJoinThroughProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if path, err := w.enterOther(c.snapshot()); err != nil || !strings.HasPrefix(path, "/proc/") {
+	rec := c.snapshot()
+	if path, err := w.enterOther(&rec); err != nil || !strings.HasPrefix(path, "/proc/") {
 		t.Errorf("four joins %q, %v", path, err)
 	}
 }
