@@ -130,16 +130,28 @@ func (e *Engine) countUsers() {
 	}
 }
 
-// mayCutOff refuses the removal of a container whose namespace others are in.
-func (e *Engine) mayCutOff(c *entry) error {
-	c.net.Lock()
-	defer c.net.Unlock()
-	for _, id := range slices.Sorted(maps.Keys(c.users)) {
-		if rec := c.snapshot(); id != rec.ID {
-			return conflict("cannot remove container %q: container %s is in its network; hint: remove that one first, or use --force, which cuts it off", "/"+rec.Name, e.nameOf(id))
+// mayCutOff refuses the removal of a container whose namespace others are in. Who
+// has ended is on its way out of it, and is waited for.
+func (e *Engine) mayCutOff(ctx context.Context, c *entry) error {
+	for _, id := range c.others() {
+		if other, err := e.find(id); err == nil {
+			if err := other.settled(ctx); err != nil {
+				return err
+			}
 		}
 	}
+	if left := c.others(); len(left) > 0 {
+		return conflict("cannot remove container %q: container %s is in its network; hint: remove that one first, or use --force, which cuts it off", "/"+c.snapshot().Name, e.nameOf(left[0]))
+	}
 	return nil
+}
+
+// others are those in the container's namespace, but itself.
+func (c *entry) others() []string {
+	c.net.Lock()
+	defer c.net.Unlock()
+	own := c.snapshot().ID
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.users)), func(id string) bool { return id == own })
 }
 
 // cutOff closes the namespace of a container that is removed, whoever is in it.

@@ -30,10 +30,7 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, opts container
 
 // remove is one removal: a second one at the same time is refused.
 func (e *Engine) remove(ctx context.Context, c *entry, opts container.RemoveOptions) error {
-	if err := mayRemove(c.snapshot(), opts.Force); err != nil {
-		return err
-	}
-	if err := e.mayCutOff(c); err != nil && !opts.Force {
+	if err := e.mayRemove(ctx, c, opts.Force); err != nil {
 		return err
 	}
 	if !c.removing.CompareAndSwap(false, true) {
@@ -51,12 +48,15 @@ func (e *Engine) remove(ctx context.Context, c *entry, opts container.RemoveOpti
 	return e.removeLocked(ctx, c, opts.Volumes)
 }
 
-func mayRemove(rec container.Record, force bool) error {
+func (e *Engine) mayRemove(ctx context.Context, c *entry, force bool) error {
+	rec := c.snapshot()
 	s := rec.State.Status
-	if force || !rec.State.Alive() && s != apitypes.StateRestarting {
+	switch {
+	case force:
 		return nil
-	}
-	if s == apitypes.StatePaused {
+	case !rec.State.Alive() && s != apitypes.StateRestarting:
+		return e.mayCutOff(ctx, c)
+	case s == apitypes.StatePaused:
 		return conflict("cannot remove container %q: container is paused and must be unpaused first", "/"+rec.Name)
 	}
 	return conflict("cannot remove container %q: container is %s: stop the container before removing or force remove", "/"+rec.Name, s)
@@ -71,14 +71,14 @@ func (e *Engine) killNow(ctx context.Context, c *entry) {
 	}
 }
 
-// stopForRemoval makes sure that nothing runs; op is held.
+// stopForRemoval makes sure that nothing runs, and asks again whether it may: there
+// may have been others before our turn. op is held.
 func (e *Engine) stopForRemoval(ctx context.Context, c *entry, force bool) error {
-	c.dropRetry()
-	rec := c.snapshot()
-	if err := mayRemove(rec, force); err != nil {
+	if err := e.mayRemove(ctx, c, force); err != nil {
 		return err
 	}
-	over := c.over()
+	c.dropRetry()
+	rec, over := c.snapshot(), c.over()
 	if over == nil {
 		return nil
 	}

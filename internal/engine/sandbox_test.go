@@ -4,11 +4,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	apitypes "github.com/moby/moby/api/types/container"
 
 	"isle/internal/container"
+	"isle/internal/runtime"
 )
 
 func in(mode string) func(*container.CreateOptions) {
@@ -163,6 +165,33 @@ func TestRemoveOwner(t *testing.T) {
 	w.stopNow("two")
 	if err := w.ContainerStart(t.Context(), "two"); err == nil || !strings.Contains(err.Error(), "No such container") {
 		t.Errorf("two joins what is gone: %v", err)
+	}
+}
+
+// TestRemoveOwnerAtOnce: who has just ended does not keep the owner from being
+// removed, though it has not left the namespace yet.
+func TestRemoveOwnerAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.create("one")
+	id := w.create("two", in("container:one"))
+	w.start("one")
+	w.start("two")
+	w.stopNow("one")
+	two, err := w.find("two")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, _ := w.recordEnd(t.Context(), two, runtime.Exit{Proc: runtimeProc(id), At: time.Now()})
+	removed := make(chan error, 1)
+	go func() { removed <- w.ContainerRemove(t.Context(), "one", container.RemoveOptions{}) }()
+	select {
+	case err := <-removed:
+		t.Fatalf("not waited: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	w.afterEnd(t.Context(), two, over)
+	if err := <-removed; err != nil {
+		t.Error(err)
 	}
 }
 
