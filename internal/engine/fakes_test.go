@@ -303,6 +303,8 @@ type fakeNetworks struct {
 	// unplugged are "sandbox network" of every Disconnect.
 	unplugged []string
 	reopened  int
+	usage     map[netip.Prefix]ipam.Usage // of every network
+	overlaps  map[string][]ipam.Foreign
 }
 
 func newFakeNetworks() *fakeNetworks {
@@ -340,10 +342,12 @@ func (n *fakeNetworks) List(context.Context) ([]network.Network, error)       { 
 func (n *fakeNetworks) Endpoints(context.Context) ([]network.Endpoint, error) { return nil, nil }
 
 func (n *fakeNetworks) Usage(context.Context, string) (map[netip.Prefix]ipam.Usage, error) {
-	return map[netip.Prefix]ipam.Usage{}, nil
+	return n.usage, nil
 }
 
-func (n *fakeNetworks) Overlaps(context.Context) (map[string][]ipam.Foreign, error) { return nil, nil }
+func (n *fakeNetworks) Overlaps(context.Context) (map[string][]ipam.Foreign, error) {
+	return n.overlaps, nil
+}
 
 func (n *fakeNetworks) Open(_ context.Context, req network.OpenRequest) (network.Opened, error) {
 	n.mu.Lock()

@@ -3,13 +3,18 @@ package engine
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	apitypes "github.com/moby/moby/api/types/container"
 	networktypes "github.com/moby/moby/api/types/network"
 
+	"isle/api"
 	"isle/internal/container"
+	"isle/internal/network"
+	"isle/internal/network/ipam"
 )
 
 func (w *world) connect(network, ref string) {
@@ -97,5 +102,54 @@ func TestUpdateGoesThrough(t *testing.T) {
 	_, err := w.ContainerUpdate(gone, "web", container.UpdateOptions{PortBindings: networktypes.PortMap{networktypes.MustParsePort("81/tcp"): {{HostPort: "8081"}}}})
 	if got := w.kept("web"); err != nil || got != "8081:81||1" {
 		t.Errorf("%s, %v", got, err)
+	}
+}
+
+// TestNetworkUsage: what inspect says of addresses; nothing where there are none.
+func TestNetworkUsage(t *testing.T) {
+	w := newWorld(t)
+	subnet := netip.MustParsePrefix("10.1.0.0/24")
+	app, err := w.networks.Find(t.Context(), "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range w.networks.nets {
+		if n := &w.networks.nets[i]; n.ID == app.ID {
+			n.Pools = []network.Pool{{Subnet: subnet}}
+		}
+	}
+	w.networks.usage = map[netip.Prefix]ipam.Usage{subnet: {InUse: 4, Available: 252}}
+	w.networks.overlaps = map[string][]ipam.Foreign{app.ID: {{Prefix: netip.MustParsePrefix("10.0.0.0/8"), What: "route", Dev: "vpn0"}}}
+	in, err := w.NetworkInspect(t.Context(), "app", false)
+	if err != nil || in.Status == nil || in.Status.IPAM.Subnets[subnet] != (networktypes.SubnetStatus{IPsInUse: 4, DynamicIPsAvailable: 252}) {
+		t.Errorf("%+v, %v", in.Status, err)
+	}
+	if in, err := w.NetworkInspect(t.Context(), "none", false); err != nil || in.Status != nil {
+		t.Errorf("none: %+v, %v", in.Status, err)
+	}
+	if got, err := w.NetworkOverlaps(t.Context(), app.ID); err != nil || !slices.Equal(got, []string{"route 10.0.0.0/8 on vpn0"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestReports: what nobody can tell is said to be so; a network that is not there
+// is asked for in vain before that.
+func TestReports(t *testing.T) {
+	w := newWorld(t)
+	_, exposure := w.NetworkExposure(t.Context())
+	_, doctor := w.NetworkDoctor(t.Context())
+	_, names := w.NetworkNames(t.Context(), "app")
+	for what, err := range map[string]error{"exposure": exposure, "doctor": doctor, "names": names} {
+		if !errdefs.IsNotImplemented(err) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := w.NetworkNames(t.Context(), "nosuch"); !errdefs.IsNotFound(err) {
+		t.Errorf("nosuch: %v", err)
+	}
+	app, _ := w.networks.Find(t.Context(), "app")
+	w.Reports.Names = func(_ context.Context, id string) ([]api.DNSRecord, error) { return []api.DNSRecord{{Name: id}}, nil }
+	if got, err := w.NetworkNames(t.Context(), "app"); err != nil || len(got) != 1 || got[0].Name != app.ID {
+		t.Errorf("asked for %v, %v", got, err)
 	}
 }
