@@ -130,9 +130,9 @@ func (e *Engine) countUsers() {
 	}
 }
 
-// mayCutOff refuses the removal of a container whose namespace others are in. Who
+// mayPrune refuses the removal of a container whose namespace others are in. Who
 // has ended is on its way out of it, and is waited for.
-func (e *Engine) mayCutOff(ctx context.Context, c *entry) error {
+func (e *Engine) mayPrune(ctx context.Context, c *entry) error {
 	for _, id := range c.others() {
 		if other, err := e.find(id); err == nil {
 			if err := other.settled(ctx); err != nil {
@@ -141,7 +141,7 @@ func (e *Engine) mayCutOff(ctx context.Context, c *entry) error {
 		}
 	}
 	if left := c.others(); len(left) > 0 {
-		return conflict("cannot remove container %q: container %s is in its network; hint: remove that one first, or use --force, which cuts it off", "/"+c.snapshot().Name, e.nameOf(left[0]))
+		return conflict("container %s is in its network", e.nameOf(left[0]))
 	}
 	return nil
 }
@@ -154,9 +154,16 @@ func (c *entry) others() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.users)), func(id string) bool { return id == own })
 }
 
-// cutOff closes the namespace of a container that is removed, whoever is in it.
+// cutOff closes the namespace of a container that is removed, whoever is in it:
+// with Docker they had lost it when the container stopped, and its clients, as
+// compose when it makes a container anew, count on its ports and addresses.
 func (e *Engine) cutOff(ctx context.Context, c *entry) error {
 	rec := c.snapshot()
+	for _, id := range c.others() {
+		if other, err := e.find(id); err == nil && other.snapshot().State.Alive() {
+			e.Log.Warn("a container has lost its network, whose owner is removed", "container", id, "owner", rec.Name)
+		}
+	}
 	c.net.Lock()
 	defer c.net.Unlock()
 	if c.users = nil; !e.isOpen(rec) {

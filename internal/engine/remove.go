@@ -30,7 +30,7 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, opts container
 
 // remove is one removal: a second one at the same time is refused.
 func (e *Engine) remove(ctx context.Context, c *entry, opts container.RemoveOptions) error {
-	if err := e.mayRemove(ctx, c, opts.Force); err != nil {
+	if err := mayRemove(c.snapshot(), opts.Force); err != nil {
 		return err
 	}
 	if !c.removing.CompareAndSwap(false, true) {
@@ -48,15 +48,12 @@ func (e *Engine) remove(ctx context.Context, c *entry, opts container.RemoveOpti
 	return e.removeLocked(ctx, c, opts.Volumes)
 }
 
-func (e *Engine) mayRemove(ctx context.Context, c *entry, force bool) error {
-	rec := c.snapshot()
+func mayRemove(rec container.Record, force bool) error {
 	s := rec.State.Status
-	switch {
-	case force:
+	if force || !rec.State.Alive() && s != apitypes.StateRestarting {
 		return nil
-	case !rec.State.Alive() && s != apitypes.StateRestarting:
-		return e.mayCutOff(ctx, c)
-	case s == apitypes.StatePaused:
+	}
+	if s == apitypes.StatePaused {
 		return conflict("cannot remove container %q: container is paused and must be unpaused first", "/"+rec.Name)
 	}
 	return conflict("cannot remove container %q: container is %s: stop the container before removing or force remove", "/"+rec.Name, s)
@@ -71,14 +68,14 @@ func (e *Engine) killNow(ctx context.Context, c *entry) {
 	}
 }
 
-// stopForRemoval makes sure that nothing runs, and asks again whether it may: there
-// may have been others before our turn. op is held.
+// stopForRemoval makes sure that nothing runs, and asks again whether it may: others
+// may have come before our turn. op is held.
 func (e *Engine) stopForRemoval(ctx context.Context, c *entry, force bool) error {
-	if err := e.mayRemove(ctx, c, force); err != nil {
+	rec, over := c.snapshot(), c.over()
+	if err := mayRemove(rec, force); err != nil {
 		return err
 	}
 	c.dropRetry()
-	rec, over := c.snapshot(), c.over()
 	if over == nil {
 		return nil
 	}
@@ -178,7 +175,8 @@ func (e *Engine) forget(ctx context.Context, rec container.Record) error {
 	return nil
 }
 
-// ContainersPrune removes every container that does not run.
+// ContainersPrune removes every container that does not run, and in whose network
+// nobody is: whoever removes that knows its name.
 func (e *Engine) ContainersPrune(ctx context.Context, f filters.Args) (apitypes.PruneReport, error) {
 	var report apitypes.PruneReport
 	if err := f.Validate("label", "label!", "until"); err != nil {
@@ -197,7 +195,7 @@ func (e *Engine) ContainersPrune(ctx context.Context, f filters.Args) (apitypes.
 		if err != nil {
 			e.Log.Debug("size of a container", "container", rec.ID, "error", err)
 		}
-		if err := e.remove(ctx, c, container.RemoveOptions{}); err != nil {
+		if err := e.prune(ctx, c); err != nil {
 			e.Log.Warn("failed to prune container", "container", ids.Short(rec.ID), "error", err)
 			continue
 		}
@@ -205,6 +203,13 @@ func (e *Engine) ContainersPrune(ctx context.Context, f filters.Args) (apitypes.
 		report.SpaceReclaimed += uint64(max(0, rw))
 	}
 	return report, nil
+}
+
+func (e *Engine) prune(ctx context.Context, c *entry) error {
+	if err := e.mayPrune(ctx, c); err != nil {
+		return err
+	}
+	return e.remove(ctx, c, container.RemoveOptions{})
 }
 
 func (c *entry) busyNow() bool {

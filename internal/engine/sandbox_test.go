@@ -144,8 +144,9 @@ func TestOwnerComesBackAfterReboot(t *testing.T) {
 	w.eventually("one runs", func() bool { return w.state("one").Running })
 }
 
-// TestRemoveOwner: who is in the network of a container keeps it from being
-// removed, unless by force, which cuts it off.
+// TestRemoveOwner: the removal of a container takes its links from those who are
+// still in its network, and gives its ports and addresses back. Docker's clients
+// need no force for that; to prune is not meant so.
 func TestRemoveOwner(t *testing.T) {
 	w := newWorld(t)
 	one := w.create("one")
@@ -153,10 +154,10 @@ func TestRemoveOwner(t *testing.T) {
 	w.start("one")
 	w.start("two")
 	w.stopNow("one")
-	if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{}); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "container two is in its network") {
-		t.Errorf("removed: %v", err)
+	if got, err := w.ContainersPrune(t.Context(), nil); err != nil || len(got.ContainersDeleted) > 0 || w.networks.left() != 1 {
+		t.Errorf("pruned: %+v, %v", got, err)
 	}
-	if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{Force: true}); err != nil {
+	if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if w.networks.left() != 0 || !slices.ContainsFunc(w.networks.unplugged, func(s string) bool { return s[:len(one)] == one }) {
@@ -168,9 +169,9 @@ func TestRemoveOwner(t *testing.T) {
 	}
 }
 
-// TestRemoveOwnerAtOnce: who has just ended does not keep the owner from being
-// removed, though it has not left the namespace yet.
-func TestRemoveOwnerAtOnce(t *testing.T) {
+// TestPruneAtOnce: who has just ended does not keep the owner, though it has not
+// left the namespace yet.
+func TestPruneAtOnce(t *testing.T) {
 	w := newWorld(t)
 	w.create("one")
 	id := w.create("two", in("container:one"))
@@ -182,16 +183,19 @@ func TestRemoveOwnerAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	over, _ := w.recordEnd(t.Context(), two, runtime.Exit{Proc: runtimeProc(id), At: time.Now()})
-	removed := make(chan error, 1)
-	go func() { removed <- w.ContainerRemove(t.Context(), "one", container.RemoveOptions{}) }()
+	pruned := make(chan apitypes.PruneReport, 1)
+	go func() {
+		report, _ := w.ContainersPrune(t.Context(), nil)
+		pruned <- report
+	}()
 	select {
-	case err := <-removed:
-		t.Fatalf("not waited: %v", err)
+	case report := <-pruned:
+		t.Fatalf("not waited: %+v", report)
 	case <-time.After(20 * time.Millisecond):
 	}
 	w.afterEnd(t.Context(), two, over)
-	if err := <-removed; err != nil {
-		t.Error(err)
+	if report := <-pruned; len(report.ContainersDeleted) != 2 {
+		t.Errorf("%+v", report)
 	}
 }
 
