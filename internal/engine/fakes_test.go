@@ -396,7 +396,10 @@ func (n *fakeNetworks) Close(_ context.Context, id string) error {
 func (n *fakeNetworks) Connect(_ context.Context, id string, c network.ConnectRequest) (network.Endpoint, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	req := n.open[id]
+	req, ok := n.open[id]
+	if !ok {
+		return network.Endpoint{}, errdefs.ErrNotFound
+	}
 	req.Networks = append(slices.Clone(req.Networks), c)
 	n.open[id] = req
 	return n.endpoint(id, "eth9", c), nil

@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
 	apitypes "github.com/moby/moby/api/types/container"
+	networktypes "github.com/moby/moby/api/types/network"
 
 	"isle/internal/container"
 	"isle/internal/runtime"
@@ -237,4 +240,46 @@ func TestJoinThroughProcess(t *testing.T) {
 	if path, err := w.enterOther(&rec); err != nil || !strings.HasPrefix(path, "/proc/") {
 		t.Errorf("four joins %q, %v", path, err)
 	}
+}
+
+// TestSharingInAnyOrder: whatever is done at once to containers that share a
+// namespace, it is there while one of them runs, and gone when none does.
+func TestSharingInAnyOrder(t *testing.T) {
+	w := newWorld(t)
+	names := []string{"one", "two", "three"}
+	w.create("one", publishing("8080:80"))
+	w.create("two", in("container:one"))
+	w.create("three", in("container:two"))
+	verbs := []func(string){
+		func(c string) { _ = w.ContainerStart(t.Context(), c) }, // most are refused: it runs, or what it joins does not
+		func(c string) { _ = w.ContainerStop(t.Context(), c, container.StopOptions{}) },
+		func(c string) { _ = w.ContainerRestart(t.Context(), c, container.StopOptions{}) },
+		func(string) { _, _ = w.publish("one", "8443:443") },
+		func(string) { _ = w.unpublish("one", "8443") },
+		func(string) { _ = w.NetworkConnect(t.Context(), "app", networktypes.ConnectRequest{Container: "one"}) },
+		func(string) { _ = w.NetworkDisconnect(t.Context(), "app", "one", false) },
+	}
+	var all sync.WaitGroup
+	for seed := range uint64(4) {
+		all.Go(func() {
+			r := rand.New(rand.NewPCG(seed, seed))
+			for range 100 {
+				verbs[r.IntN(len(verbs))](names[r.IntN(len(names))])
+			}
+		})
+	}
+	all.Wait()
+	for _, name := range names {
+		c, err := w.find(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.snapshot().State.Alive() && w.networks.left() != 1 {
+			t.Errorf("%s runs, and its namespace is gone", name)
+		}
+		if err := w.ContainerStop(t.Context(), name, container.StopOptions{}); err != nil && !errdefs.IsNotModified(err) {
+			t.Error(err)
+		}
+	}
+	w.eventually("the namespace goes", func() bool { return w.networks.left() == 0 })
 }
