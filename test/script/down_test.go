@@ -31,7 +31,7 @@ func TestDown(t *testing.T) {
 				d.Kill()
 			}
 			docker := foreignDaemon(t)
-			down(t, "DOCKER_HOST=unix://"+docker.path)
+			script(t, "down --yes", "DOCKER_HOST=unix://"+docker.path)
 			same(t, before)
 			if docker.asked.Load() > 0 {
 				t.Error("the daemon of DOCKER_HOST was asked; it is not Isle's")
@@ -46,6 +46,25 @@ func TestDown(t *testing.T) {
 	lab.Check(t)
 }
 
+// TestUpAndDown: the two as a newcomer runs them, with the demonstration.
+func TestUpAndDown(t *testing.T) {
+	overlay(t, "/usr", "/etc", "/var")
+	before := machine(t)
+	d := configured(t)
+	docker := foreignDaemon(t)
+	env := "DOCKER_HOST=unix://" + docker.path
+	script(t, "up", env)
+	if out := d.Isle(t, "run", "--rm", "--network", "demo", "isle/toolbox", "get", "http://hello"); !strings.HasPrefix(out, "hello from") {
+		t.Errorf("the demonstration is not there: %s", out)
+	}
+	script(t, "up", env) // once more is no error
+	script(t, "down --yes", env)
+	same(t, before)
+	if docker.asked.Load() > 0 {
+		t.Error("the daemon of DOCKER_HOST was asked; it is not Isle's")
+	}
+}
+
 // TestDownLeavesOthers: a link with a name as Isle would choose it is not Isle's
 // for that.
 func TestDownLeavesOthers(t *testing.T) {
@@ -54,7 +73,7 @@ func TestDownLeavesOthers(t *testing.T) {
 	d.Stop()
 	shell(t, "ip link set isle0 group 0 && ip link add isle9 type bridge") // as if somebody else had made them
 	t.Cleanup(func() { shell(t, "ip link del isle0; ip link del isle9") })
-	down(t)
+	script(t, "down --yes")
 	shell(t, "ip link show isle0 && ip link show isle9")
 }
 
@@ -73,8 +92,9 @@ func overlay(t *testing.T, dirs ...string) {
 	}
 }
 
-// up is what scripts/up leaves: programs, configuration, an isled that answers.
-func up(t *testing.T) *lab.Isled {
+// configured is an isled that is to run with a configuration of its own, where
+// the scripts look for it.
+func configured(t *testing.T) *lab.Isled {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "isle-down-")
 	if err != nil {
@@ -86,13 +106,20 @@ func up(t *testing.T) *lab.Isled {
 	}
 	t.Cleanup(func() { d.Clear(); os.RemoveAll(dir) })
 	shell(t, "mkdir -p /etc/isle && cp %s/isled.toml /etc/isle/", dir)
+	return d
+}
+
+// up is what scripts/up leaves: programs, configuration, an isled that answers.
+func up(t *testing.T) *lab.Isled {
+	t.Helper()
+	d := configured(t)
 	for _, p := range programs {
 		shell(t, "install -D %s/%s %s", lab.Bin(), filepath.Base(p), p)
 	}
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
 	}
-	shell(t, "pgrep -x isled >%s/run/isled.pid", dir)
+	shell(t, "pgrep -x isled >%s/run/isled.pid", d.Dir)
 	return d
 }
 
@@ -112,12 +139,13 @@ func populate(t *testing.T, d *lab.Isled) {
 	}
 }
 
-func down(t *testing.T, env ...string) {
+func script(t *testing.T, line string, env ...string) {
 	t.Helper()
-	cmd := exec.Command("../../scripts/down", "--yes")
+	args := strings.Fields(line)
+	cmd := exec.Command("../../scripts/"+args[0], args[1:]...)
 	cmd.Env = append(append(os.Environ(), "PATH=/usr/local/bin:"+os.Getenv("PATH")), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("scripts/down: %v\n%s", err, out)
+		t.Fatalf("scripts/%s: %v\n%s", line, err, out)
 	}
 }
 
