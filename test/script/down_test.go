@@ -104,7 +104,11 @@ func configured(t *testing.T) *lab.Isled {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.Clear(); os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		if err := d.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
 	shell(t, "mkdir -p /etc/isle && cp %s/isled.toml /etc/isle/", dir)
 	return d
 }
