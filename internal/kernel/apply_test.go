@@ -329,7 +329,9 @@ func TestObserveSome(t *testing.T) {
 	c1, ns := container(1, 1)
 	c1.Add(everyPort(ns)...)
 	c2, _ := container(1, 2)
-	want := merge(br, c1, c2)
+	needGuards(t, m)
+	guards := state(netspec.Guard{Link: "isbr1"}, netspec.PortGuard{NS: ns, Link: "isv1-1"})
+	want := merge(br, c1, c2, guards)
 	m.apply(want)
 	check := func(when string) {
 		t.Helper()
