@@ -190,24 +190,65 @@ func TestChange(t *testing.T) {
 // TestBridgeKeepsMTU : a bridge takes the MTU of its ports, and another one when
 // the last port leaves, unless it was told.
 func TestBridgeKeepsMTU(t *testing.T) {
-	m := newMachine(t)
-	br := bridge(1, netspec.Segment{})
-	l := br[netspec.Link{Name: "isbr1"}.Key()].(netspec.Link)
-	l.MTU = 1400
-	br[l.Key()] = l
-	m.apply(br)
-	c, _ := container(1, 1)
-	for range 2 {
-		if got := m.observe(); !got.Equal(br) {
-			t.Errorf("observed:\n%s", reconcile.Dump(got))
+	for of, ports := range map[int]int{1400: 1500, 1500: 1400} {
+		m := newMachine(t)
+		br := bridge(1, netspec.Segment{})
+		l := br[netspec.Link{Name: "isbr1"}.Key()].(netspec.Link)
+		l.MTU = of
+		br[l.Key()] = l
+		m.apply(br)
+		c, _ := container(1, 1)
+		l = c[netspec.Link{Name: "isv1-1"}.Key()].(netspec.Link)
+		l.MTU = ports
+		c[l.Key()] = l
+		for range 2 {
+			m.apply(c)
+			if got, want := m.observe(), merge(br, c); !got.Equal(want) {
+				t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
+			}
+			m.remove(c)
+			m.settle("isv1-1")
+			if got := m.observe(); !got.Equal(br) {
+				t.Errorf("without the port:\n%s", reconcile.Dump(got))
+			}
 		}
-		m.apply(c)
-		m.remove(c)
-		m.settle("isv1-1")
 	}
 }
 
-// TestLeftToTheKernel : a MAC and an MTU that nobody asked for are no difference.
+// TestHalfABridge: one that cannot be made as it is to be is not made at all.
+func TestHalfABridge(t *testing.T) {
+	m := newMachine(t)
+	huge := netspec.Link{Name: "isbr1", Kind: netspec.Bridge, MTU: 1 << 17}
+	if done, err := m.Apply(t.Context(), reconcile.Diff(nil, state(huge))); err == nil || done != 0 {
+		t.Errorf("%d done, %v", done, err)
+	}
+	if out, err := m.host.Try("ip", "link", "show", "isbr1"); err == nil {
+		t.Errorf("left behind: %s", out)
+	}
+}
+
+// TestManyPorts: a bridge that somebody deleted gets all its ports back, with their
+// flags, also more of them than one message changes.
+func TestManyPorts(t *testing.T) {
+	m := newMachine(t)
+	want := merge(bridge(1, netspec.Segment{}), state(netspec.Namespace{NS: "c"}))
+	for i := range movedMost + few {
+		want.Add(netspec.Link{
+			Name: fmt.Sprintf("isv%d", i), Kind: netspec.Veth, MTU: 1400, Master: "isbr1", Isolated: i%2 == 0, Hairpin: i%3 == 0,
+			PeerNS: "c", Peer: fmt.Sprintf("eth%d", i), PeerMAC: netspec.MAC{2, 2, 0, 0, 1, byte(i)},
+		})
+	}
+	m.apply(want)
+	m.host.IP("link del isbr1")
+	changes, err := reconcile.SyncSome(t.Context(), m.Kernel, reconcile.Scope{Host: true}, want)
+	if err != nil || len(changes) <= movedMost {
+		t.Fatalf("%d changes, %v", len(changes), err)
+	}
+	if got := m.observe(); !got.Equal(want) {
+		t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
+	}
+}
+
 func TestLeftToTheKernel(t *testing.T) {
 	m := newMachine(t)
 	br := netspec.Link{Name: "isbr9", Kind: netspec.Bridge}
