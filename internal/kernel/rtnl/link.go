@@ -187,6 +187,15 @@ func ParseLink(b []byte) Info {
 	return l
 }
 
+// PortFlags reads a message about a bridge's port alone (AF_BRIDGE).
+func PortFlags(b []byte) (index int32, hairpin, isolated, ok bool) {
+	if len(b) < unix.SizeofIfInfomsg || b[0] != unix.AF_BRIDGE {
+		return 0, false, false, false
+	}
+	port := nlmsg.Find(b[unix.SizeofIfInfomsg:], unix.IFLA_PROTINFO)
+	return int32(nlmsg.U32(b[4:])), flag(nlmsg.Find(port, brportMode)), flag(nlmsg.Find(port, brportIsolated)), len(nlmsg.Find(port, brportIsolated)) > 0
+}
+
 func flag(b []byte) bool { return len(b) > 0 && b[0] != 0 }
 
 func (l *Info) stats(d []byte) {
