@@ -20,6 +20,7 @@ import (
 // TestFailureInTheMiddle : whatever fails, what is done is exact, nothing
 // behind it was made, and taking back leaves nothing.
 func TestFailureInTheMiddle(t *testing.T) {
+	t.Parallel()
 	ns := netspec.NS("c1-1")
 	for name, bad := range map[string]netspec.Object{
 		"sysctl":    netspec.Sysctl{NS: ns, Name: "ipv4/no_such_thing", Value: "1"},
@@ -95,6 +96,7 @@ func TestNameAgain(t *testing.T) {
 // waits for its end does, does not keep its link on the bridge; nor does the
 // memory of it stay. A link that was made again under the name is left alone.
 func TestOutlived(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	base := bridge(1, netspec.Segment{})
 	m.apply(base)

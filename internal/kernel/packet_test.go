@@ -216,6 +216,7 @@ func (w *world) from(who string) *os.File {
 }
 
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, tt := range []struct{ what, from, network, to, want string }{
 		{"published, client's address kept", "lan", "tcp", "192.0.2.1:8080", "192.0.2.2 on 80"},
