@@ -445,7 +445,7 @@ func needGuards(t testing.TB, m *machine) {
 func needSockAddr(t testing.TB, m *machine) {
 	t.Helper()
 	if !m.Features().SockAddr {
-		t.Skip(m.Features().SockAddrError)
+		t.Skip(&probe.NotSupportedError{Feature: "redirecting sockets", Err: errors.New(m.Features().SockAddrError)})
 	}
 }
 
