@@ -951,6 +951,7 @@ func settled(qs []question) (still map[string]string) {
 
 // TestPolicy asks everything once.
 func TestPolicy(t *testing.T) {
+	t.Parallel()
 	for _, v := range policyVariants {
 		t.Run(v.name, func(t *testing.T) {
 			p := v.make(t)
