@@ -142,13 +142,16 @@ func TestDualStack(t *testing.T) {
 		what         string
 		config, host bool
 		asked        *bool
+		mtu          string
 		want         bool
 	}{
-		{"by default", true, true, nil, true},
-		{"switched off", false, true, nil, false},
-		{"a host without IPv6", true, false, nil, false},
-		{"not for this one", true, true, &no, false},
-		{"for this one", false, true, &yes, true},
+		{"by default", true, true, nil, "", true},
+		{"switched off", false, true, nil, "", false},
+		{"a host without IPv6", true, false, nil, "", false},
+		{"not for this one", true, true, &no, "", false},
+		{"for this one", false, true, &yes, "", true},
+		{"too narrow for IPv6", true, true, nil, "1000", false},
+		{"wide enough", true, true, nil, "1280", true},
 	} {
 		w := newWorld()
 		w.machine.host.IPv6 = c.host
@@ -157,7 +160,7 @@ func TestDualStack(t *testing.T) {
 		if err := m.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		n := create(t, m, api.CreateRequest{Name: "app", EnableIPv6: c.asked})
+		n := create(t, m, api.CreateRequest{Name: "app", EnableIPv6: c.asked, Options: map[string]string{"com.docker.network.driver.mtu": c.mtu}})
 		out := open(t, m, "c1", "app")
 		if n.IPv6 != c.want || len(n.Pools) != len(out.Endpoints[0].Addrs) || (len(n.Pools) == 2) != c.want {
 			t.Errorf("%s: IPv6 %t, subnets %v, addresses %v", c.what, n.IPv6, n.Pools, out.Endpoints[0].Addrs)
