@@ -117,6 +117,7 @@ func (k *keeper) repair(ctx context.Context, l *lane) {
 	begin := time.Now()
 	if err := k.m.Repair(ctx, a); err != nil && ctx.Err() == nil {
 		k.m.Log.Error("repair what somebody else changed", "err", err)
+		k.later()
 	}
 	l.pace.done(begin, time.Now())
 }

@@ -139,8 +139,17 @@ func (k *stubborn) Apply(ctx context.Context, changes []reconcile.Change) (int, 
 }
 
 // TestRepairIsTriedAgain: what cannot be put right now is put right later, long
-// before the timer.
+// before the timer; so is what follows from new facts.
 func TestRepairIsTriedAgain(t *testing.T) {
+	t.Run("damage", func(t *testing.T) {
+		triedAgain(t, reconcile.Scope{Host: true}, func(w *world) { w.kernel.Flush() })
+	})
+	t.Run("facts", func(t *testing.T) {
+		triedAgain(t, reconcile.Scope{Facts: true}, func(w *world) { w.machine.host.MTU = 1380 })
+	})
+}
+
+func triedAgain(t *testing.T, scope reconcile.Scope, harm func(*world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		changed := make(chan reconcile.Alarm)
@@ -150,21 +159,20 @@ func TestRepairIsTriedAgain(t *testing.T) {
 		if err := m.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		want := maps.Clone(w.kernel.State)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- m.Run(ctx) }()
 		k.until = time.Now().Add(10 * time.Second)
-		w.kernel.Flush()
-		changed <- reconcile.Alarm{Scope: reconcile.Scope{Host: true}}
+		harm(w)
+		changed <- reconcile.Alarm{Scope: scope}
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if s, err := w.kernel.Observe(ctx); err != nil || !s.Equal(want) {
-			t.Errorf("not repaired: %v, %v", reconcile.Diff(s, want), err)
-		}
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+		if s, want := w.kernel.State, w.want(t); !s.Equal(want) {
+			t.Errorf("not repaired: %v", reconcile.Diff(s, want))
 		}
 	})
 }
