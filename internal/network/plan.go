@@ -231,10 +231,12 @@ func sysctls(sb Sandbox) netspec.State {
 // differently is the user's mistake.
 func merge(dst, src netspec.State) error {
 	for k, o := range src {
-		if old, ok := dst[k]; ok && old != o {
+		switch old, ok := dst[k]; {
+		case !ok:
+			dst[k] = o
+		case old != o:
 			return fmt.Errorf("%v is wanted twice, differently: %w", k, errdefs.ErrInvalidArgument)
 		}
-		dst[k] = o
 	}
 	return nil
 }

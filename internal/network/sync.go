@@ -103,7 +103,11 @@ func (m *Manager) sync(ctx context.Context) error {
 
 // wanted is the state of all units.
 func (m *Manager) wanted() (netspec.State, error) {
-	want := netspec.State{}
+	size := 0
+	for _, s := range m.units {
+		size += len(s)
+	}
+	want := make(netspec.State, size) // a repair waits for this: it must not grow step by step
 	for u, s := range m.units {
 		if err := merge(want, s); err != nil {
 			return nil, fmt.Errorf("%s: %w", u, err)
