@@ -201,6 +201,9 @@ func (m *Manager) Repair(ctx context.Context, a reconcile.Alarm) error {
 	if !a.Filter && !a.Host {
 		return nil
 	}
+	if len(m.unplanned) > 0 { // a look at a part does not tell what is nobody's
+		return m.sync(ctx)
+	}
 	want, err := m.wanted()
 	if err != nil {
 		return err

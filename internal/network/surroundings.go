@@ -22,7 +22,7 @@ func (m *Manager) Exposure(ctx context.Context) ([]exposure.Exposed, error) {
 	if err != nil {
 		return nil, err
 	}
-	networks, containers := m.planned()
+	networks, containers := m.plans()
 	return exposure.List(h.Host, networks, containers), nil
 }
 
@@ -45,7 +45,7 @@ func (m *Manager) Doctor(ctx context.Context) ([]doctor.Finding, error) {
 		}
 	}
 	m.mu.RUnlock()
-	networks, containers := m.planned()
+	networks, containers := m.plans()
 	h.NeedForwarding = len(networks) > 0
 	return doctor.Examine(h, networks, containers), nil
 }
@@ -61,8 +61,8 @@ func (m *Manager) surroundings(ctx context.Context) (doctor.Host, error) {
 	return h, nil
 }
 
-// planned is what networks and containers are meant to be, in order.
-func (m *Manager) planned() (networks []exposure.Network, containers []exposure.Container) {
+// plans are what networks and containers are meant to be, in order.
+func (m *Manager) plans() (networks []exposure.Network, containers []exposure.Container) {
 	m.op.Lock()
 	defer m.op.Unlock()
 	for id, n := range m.x.networks {
