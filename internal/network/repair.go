@@ -198,7 +198,7 @@ func (m *Manager) Repair(ctx context.Context, a reconcile.Alarm) error {
 			return err
 		}
 	}
-	if !a.Filter && !a.Host {
+	if a.Facts = false; a.Empty() {
 		return nil
 	}
 	if len(m.unplanned) > 0 { // a look at a part does not tell what is nobody's

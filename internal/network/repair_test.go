@@ -14,6 +14,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"isle/internal/kernel/kerneltest"
+	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/ipam"
 	"isle/internal/reconcile"
@@ -81,6 +82,21 @@ func TestHostChangesLive(t *testing.T) {
 	}
 	if !w.kernel.State.Equal(w.want(t)) {
 		t.Error("the kernel is not what a fresh process wants")
+	}
+}
+
+// TestRepairOfAContainer: an alarm may be about one namespace alone.
+func TestRepairOfAContainer(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "c1", "bridge")
+	want := maps.Clone(w.kernel.State)
+	maps.DeleteFunc(w.kernel.State, func(k netspec.Key, _ netspec.Object) bool { return k.NS == "c1" && k.Rank == netspec.RankAddr })
+	if w.kernel.State.Equal(want) {
+		t.Fatal("there was no address to take")
+	}
+	if err := m.Repair(t.Context(), reconcile.Alarm{Scope: reconcile.Scope{Namespaces: []netspec.NS{"c1"}}}); err != nil || !w.kernel.State.Equal(want) {
+		t.Errorf("%v, %v", err, reconcile.Diff(w.kernel.State, want))
 	}
 }
 
