@@ -70,6 +70,26 @@ func TestOverlaps(t *testing.T) {
 	}
 }
 
+// TestOwnNameServer: the host may ask a container of ours for names, or itself at the
+// address that it has on a network.
+func TestOwnNameServer(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	create(t, m, api.CreateRequest{Name: "app", IPAM: config("10.1.0.0/24")})
+	open(t, m, "dns", "app")
+	for other, overlaps := range map[ipam.Foreign]int{
+		{Prefix: prefix("10.1.0.1/32"), What: ipam.NameServer}:      0,
+		{Prefix: prefix("10.1.0.2/32"), What: ipam.NameServer}:      0,
+		{Prefix: prefix("10.1.0.3/32"), What: ipam.NameServer}:      1,
+		{Prefix: prefix("10.1.0.2/32"), What: "route", Dev: "tun0"}: 1,
+	} {
+		w.machine.foreign = []ipam.Foreign{other}
+		if all, err := m.Overlaps(t.Context()); err != nil || len(all) != overlaps {
+			t.Errorf("%s: %v, %v", other, all, err)
+		}
+	}
+}
+
 // TestHostChangesLive: a new MTU of the way out is followed without a look at
 // everything.
 func TestHostChangesLive(t *testing.T) {
