@@ -44,6 +44,9 @@ func TestAddressesRefused(t *testing.T) {
 		"twice the same aux": {subnet("10.0.0.0/24", func(c *api.IPAMConfig) {
 			c.AuxAddress = map[string]netip.Addr{"a": addr("10.0.0.9"), "b": addr("10.0.0.9")}
 		}), "given twice"},
+		"no gateway is left": {subnet("10.0.0.0/30", func(c *api.IPAMConfig) {
+			c.AuxAddress = map[string]netip.Addr{"a": addr("10.0.0.1"), "b": addr("10.0.0.2")}
+		}), "none is left"},
 		"aux is the gateway": {subnet("10.0.0.0/24", func(c *api.IPAMConfig) {
 			c.Gateway, c.AuxAddress = addr("10.0.0.9"), map[string]netip.Addr{"a": addr("10.0.0.9")}
 		}), "aux-address"},

@@ -319,17 +319,20 @@ func (p *Pool) complete() error {
 	if p.Gateway.IsValid() {
 		return nil
 	}
-	p.Gateway = p.Subnet.Addr()
-	if host > 1 {
-		p.Gateway = p.Gateway.Next()
-	}
-	for taken[p.Gateway] {
-		p.Gateway = p.Gateway.Next()
-	}
-	if !p.Subnet.Contains(p.Gateway) {
+	if p.Gateway = p.firstFree(taken); !p.Gateway.IsValid() {
 		return bad("gateway", "none is left by the aux-addresses")
 	}
 	return nil
+}
+
+// firstFree is the first address that a gateway can have; invalid: none is left.
+func (p *Pool) firstFree(taken map[netip.Addr]bool) netip.Addr {
+	for a := p.Subnet.Addr(); p.Subnet.Contains(a); a = a.Next() {
+		if !taken[a] && !p.reserved(a) {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // foreign are the prefixes that others use: not our own devices' routes.
