@@ -58,6 +58,20 @@ func TestAddressesRefused(t *testing.T) {
 	}
 }
 
+// TestAuxGateway: an aux-address may be the containers' way out; the bridge keeps its own.
+func TestAuxGateway(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	n := create(t, m, subnet("10.0.0.0/24", func(c *api.IPAMConfig) {
+		c.AuxAddress = map[string]netip.Addr{"DefaultGatewayIPv4": addr("10.0.0.254"), "other": addr("10.0.0.9")}
+	}))
+	open(t, m, "c1", "x")
+	way := netspec.Route{NS: "c1", Dst: prefix("0.0.0.0/0"), Via: addr("10.0.0.254"), Dev: "eth0"}
+	if w.kernel.State[way.Key()] != netspec.Object(way) || n.Pools[0].Gateway != addr("10.0.0.1") {
+		t.Errorf("%v, gateway %s", w.kernel.State[way.Key()], n.Pools[0].Gateway)
+	}
+}
+
 // TestSmallestSubnets: a /31 has a gateway and one container (RFC 3021), a /127 too.
 func TestSmallestSubnets(t *testing.T) {
 	w := newWorld()
