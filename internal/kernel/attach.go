@@ -37,13 +37,27 @@ func (k *Kernel) attach(veths, in, later []reconcile.Change) (done int, err erro
 	if n, err := k.makeVeths(links, f); err != nil {
 		return n, err
 	}
-	v := visit{ns: f, links: links, in: in, ipv6: ipv6Links(later)}
+	v := visit{ns: f, ends: peers(links), in: in, ipv6: ipv6Links(later)}
 	n, err := v.run()
 	k.announce(in[:max(n-len(links), 0)], later)
 	if n < len(links) { // a peer could not be finished: the link is not what it should be
 		return n, errors.Join(err, k.deleteLinks(links[n:]))
 	}
 	return n, err
+}
+
+// farSide is a link that was made in a namespace, and what finishes it there.
+type farSide struct {
+	name   string
+	finish func(*rtnl.Conn) ([]nlmsg.Message, error)
+}
+
+func peers(links []netspec.Link) []farSide {
+	ends := make([]farSide, len(links))
+	for i, l := range links {
+		ends[i] = farSide{l.Peer, func(c *rtnl.Conn) ([]nlmsg.Message, error) { return finish(c, l) }}
+	}
+	return ends
 }
 
 // finish are the messages that make a veth's peer what it should be, on a socket
@@ -80,19 +94,19 @@ func ipv6Links(cs []reconcile.Change) map[string]bool {
 
 // visit is what happens in one namespace: first the sysctls, for which a thread
 // goes there, then everything else by one sendmsg on a socket opened there.
-// Results are counted over links and in, one behind the other.
+// Results are counted over ends and in, one behind the other.
 type visit struct {
-	ns    *os.File
-	links []netspec.Link // whose peers are to be finished
-	in    []reconcile.Change
-	ipv6  map[string]bool
+	ns   *os.File
+	ends []farSide // to be finished
+	in   []reconcile.Change
+	ipv6 map[string]bool
 
 	conn *rtnl.Conn
 	ops  []visitOp
 }
 
 type visitOp struct {
-	index int // in links and in
+	index int // in ends and in
 	del   bool
 	rule  bool   // the kernel does not replace these
 	v6    string // the link that gets an IPv6 address
@@ -111,8 +125,8 @@ func (v *visit) run() (done int, err error) {
 		return 0, err
 	}
 	defer v.conn.Close()
-	for i, l := range v.links {
-		msgs, err := finish(v.conn, l)
+	for i, end := range v.ends {
+		msgs, err := end.finish(v.conn)
 		if err != nil {
 			return i, err
 		}
@@ -121,7 +135,7 @@ func (v *visit) run() (done int, err error) {
 		}
 	}
 	for i, c := range v.in {
-		ops, err := v.change(len(v.links)+i, c)
+		ops, err := v.change(len(v.ends)+i, c)
 		if err != nil { // what is before it can still be made
 			v.in, failed = v.in[:i], err
 			break
@@ -131,15 +145,15 @@ func (v *visit) run() (done int, err error) {
 	if n, err := v.send(true); err != nil {
 		return n, err
 	}
-	return len(v.links) + len(v.in), failed
+	return len(v.ends) + len(v.in), failed
 }
 
 // sysctls writes those of in; in is cut off before one that fails. Links that
 // get no IPv6 address are to have no IPv6 at all, the others take addresses
 // from us only.
 func (v *visit) sysctls() error {
-	for _, l := range v.links {
-		if err := quiet(l.Peer, v.ipv6[l.Peer]); err != nil {
+	for _, end := range v.ends {
+		if err := quiet(end.name, v.ipv6[end.name]); err != nil {
 			return v.cut(0, err)
 		}
 	}
@@ -198,6 +212,11 @@ func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
 			op.v6 = o.Link
 		}
 		ops = append(ops, op)
+	case netspec.Neigh:
+		if index, err = v.conn.Index(o.Link); err != nil {
+			return nil, err
+		}
+		ops = append(ops, visitOp{index: i, msg: rtnl.AddNeigh(index, o)})
 	case netspec.Rule:
 		ops = append(ops, visitOp{index: i, rule: true, msg: rtnl.AddRule(o)})
 	case netspec.Route:
@@ -224,6 +243,9 @@ func (v *visit) remove(o netspec.Object) (m nlmsg.Message, ok bool, err error) {
 	case netspec.Addr:
 		index, err := v.conn.Index(o.Link)
 		return rtnl.DelAddr(index, o.Prefix), err == nil, rtnl.Gone(err)
+	case netspec.Neigh:
+		index, err := v.conn.Index(o.Link)
+		return rtnl.DelNeigh(index, o), err == nil, rtnl.Gone(err)
 	case netspec.Rule:
 		return rtnl.DelRule(o), true, nil
 	case netspec.Route:
@@ -283,11 +305,11 @@ func (v *visit) takeBack(first, at int, errs []error) error {
 		}
 	}
 	var back []nlmsg.Message
-	for i := len(v.links) + len(v.in) - 1; i >= max(first, len(v.links)); i-- {
+	for i := len(v.ends) + len(v.in) - 1; i >= max(first, len(v.ends)); i-- {
 		if !made[i] {
 			continue
 		}
-		ops, err := v.change(i, v.in[i-len(v.links)].Undo())
+		ops, err := v.change(i, v.in[i-len(v.ends)].Undo())
 		if err != nil {
 			return err
 		}

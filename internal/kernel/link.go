@@ -83,9 +83,9 @@ func beforeMTU(l netspec.Link) netspec.Link {
 }
 
 // ours reports whether a link that was found is ours: it has our group, and our
-// prefix or a name that the user chose for it.
+// prefix or a name that the user chose for it, as a VLAN always has.
 func (k *Kernel) ours(l rtnl.Info) bool {
-	return k.mark.Ours(l.Group, l.Name) || l.Group == k.mark.Group && k.memory.named(l.Name)
+	return k.mark.Ours(l.Group, l.Name) || l.Group == k.mark.Group && (l.Parental() || k.memory.named(l.Name))
 }
 
 // foreign is a link of somebody else that has the name of one of ours.

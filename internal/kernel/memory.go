@@ -17,6 +17,8 @@ type memory struct {
 	tell    map[netspec.Key]netspec.Announce
 	dying   map[string]struct{} // names of host ends
 	cookies map[netspec.NS]uint64
+	lans    map[netspec.Key]int32 // links on a LAN, with the numbers of their parents
+	parents map[string]int32      // by the names that they had when they were first used
 }
 
 func newMemory() memory {
@@ -24,6 +26,7 @@ func newMemory() memory {
 		sysctls: map[netspec.Key]netspec.Sysctl{}, links: map[netspec.Key]netspec.Link{},
 		ends: map[string]end{}, tell: map[netspec.Key]netspec.Announce{},
 		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{},
+		lans: map[netspec.Key]int32{}, parents: map[string]int32{},
 	}
 }
 
@@ -42,6 +45,7 @@ func (m *memory) note(key netspec.Key, o netspec.Object) {
 	case nil:
 		delete(m.sysctls, key)
 		delete(m.links, key)
+		delete(m.lans, key)
 		if key.Rank == netspec.RankLink {
 			delete(m.ends, key.ID)
 		}
@@ -202,4 +206,54 @@ func (m *memory) cookie(ns netspec.NS) (uint64, bool) {
 	defer m.mu.Unlock()
 	c, ok := m.cookies[ns]
 	return c, ok
+}
+
+// sawLAN notes which interface of the host a link on a LAN is on.
+func (m *memory) sawLAN(l netspec.LAN, parent int32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lans[l.Key()] = parent
+	m.parents[l.Parent] = parent
+}
+
+func (m *memory) sawParent(name string, index int32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.parents[name] = index
+}
+
+// parent is the number of the interface that had this name when it was used.
+func (m *memory) parent(name string) (index int32, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	index, ok = m.parents[name]
+	return index, ok
+}
+
+// knownAs gives links that were renamed the names back that networks know them by,
+// unless another link has such a name by now.
+func (m *memory) knownAs(names map[int32]string) {
+	taken := map[string]bool{}
+	for _, name := range names {
+		taken[name] = true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, index := range m.parents {
+		if _, there := names[index]; there && !taken[name] {
+			names[index] = name
+		}
+	}
+}
+
+// onParent are the links that are on an interface of the host.
+func (m *memory) onParent(index int32) (out []netspec.Key) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, parent := range m.lans {
+		if parent == index {
+			out = append(out, key)
+		}
+	}
+	return out
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -73,11 +75,20 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) 
 	if err != nil {
 		return 0, fmt.Errorf("read links, addresses and routes: %w", err)
 	}
+	names := rtnl.Names(slices.Collect(maps.Values(v.Links)))
+	k.memory.knownAs(names)
+	if err := k.readLANs(s, "", v, func() (map[int32]string, error) { return names, nil }); err != nil {
+		return 0, err
+	}
 	for _, l := range v.Links {
 		// A link that is down is not what anybody wants: to Sync it is
 		// missing, and making it again brings it up. One whose namespace is
 		// ending is as good as gone; the reaper sees to it.
-		if !k.ours(l) || !l.Up || k.memory.isDying(l.Name, false) {
+		if !k.ours(l) || l.OnLAN() || !isUp(l, v.Links) || k.memory.isDying(l.Name, false) {
+			continue
+		}
+		if l.Parental() {
+			s.Add(l.Parent(names[l.Peer]))
 			continue
 		}
 		o := v.Object(l, "", peers)
@@ -104,6 +115,7 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) 
 func (k *Kernel) readNamespaces(ctx context.Context, s netspec.State, names []string) (map[int32]rtnl.Peer, error) {
 	var mu sync.Mutex
 	peers := map[int32]rtnl.Peer{}
+	parents := sync.OnceValues(k.parents)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
 	for _, n := range names {
@@ -111,7 +123,7 @@ func (k *Kernel) readNamespaces(ctx context.Context, s netspec.State, names []st
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			part, id, view, err := k.readNamespace(netspec.NS(n))
+			part, id, view, err := k.readNamespace(netspec.NS(n), parents)
 			if errors.Is(err, os.ErrNotExist) {
 				return nil // ended meanwhile
 			}
@@ -129,7 +141,7 @@ func (k *Kernel) readNamespaces(ctx context.Context, s netspec.State, names []st
 	return peers, g.Wait()
 }
 
-func (k *Kernel) readNamespace(ns netspec.NS) (s netspec.State, id int32, v rtnl.View, err error) {
+func (k *Kernel) readNamespace(ns netspec.NS, parents func() (map[int32]string, error)) (s netspec.State, id int32, v rtnl.View, err error) {
 	s = netspec.State{}
 	s.Add(netspec.Namespace{NS: ns})
 	f, err := k.open(ns)
@@ -155,6 +167,9 @@ func (k *Kernel) readNamespace(ns netspec.NS) (s netspec.State, id int32, v rtnl
 		return nil, -1, v, err
 	}
 	if v, err = c.Read(); err != nil {
+		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
+	}
+	if err := k.readLANs(s, ns, v, parents); err != nil {
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
 	}
 	v.Objects(s, ns)

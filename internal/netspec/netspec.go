@@ -43,6 +43,7 @@ type Rank uint8
 // Objects of a lower rank are made before, and removed after, those of a higher.
 const (
 	RankNamespace Rank = iota + 1
+	RankParent         // what links are made on
 	RankLink
 	RankGuard
 	RankSysctl
@@ -55,7 +56,7 @@ const (
 )
 
 var rankNames = map[Rank]string{
-	RankNamespace: "namespace", RankLink: "link", RankGuard: "guard", RankSysctl: "sysctl", RankForwarding: "sysctl", RankAddr: "address",
+	RankNamespace: "namespace", RankParent: "parent", RankLink: "link", RankGuard: "guard", RankSysctl: "sysctl", RankForwarding: "sysctl", RankAddr: "address",
 	RankRule: "rule", RankRoute: "route", RankNeigh: "neighbour", RankFilter: "filter",
 }
 

@@ -16,6 +16,9 @@ var (
 // objects are one of each kind, in the order in which they must be made.
 var objects = []netspec.Object{
 	netspec.Namespace{NS: "c1"},
+	netspec.VLAN{Name: "eth0.5", Parent: "eth0", ID: 5},
+	netspec.Dummy{Name: "dm-1"},
+	netspec.LAN{NS: "c1", Name: "eth1", Kind: netspec.Macvlan, Parent: "eth0.5", Mode: "bridge"},
 	netspec.Link{NS: "", Name: "v1", Kind: netspec.Veth, Master: "br", PeerNS: "c1", Peer: "eth0"},
 	netspec.Guard{Link: "br"},
 	netspec.Sysctl{NS: "c1", Name: "ipv6/conf/eth0/accept_ra", Value: "0"},
@@ -23,6 +26,7 @@ var objects = []netspec.Object{
 	netspec.Addr{NS: "c1", Link: "eth0", Prefix: subnet},
 	netspec.Rule{NS: "c1", From: subnet, Table: 7, Priority: 1},
 	netspec.Route{NS: "c1", Dst: subnet, Dev: "eth0"},
+	netspec.Neigh{NS: "c1", Link: "eth1", Addr: addr, MAC: netspec.MAC{2}},
 	netspec.Announce{NS: "c1", Link: "eth0", Times: 1},
 	netspec.Segment{Link: "br", Subnet: subnet},
 	netspec.Entrance{Link: "br", Subnet: subnet, From: "eth1"},
@@ -63,6 +67,9 @@ func TestIdentity(t *testing.T) {
 	}{
 		{"a link's MTU", netspec.Link{Name: "a", MTU: 1}, netspec.Link{Name: "a", MTU: 2}, true},
 		{"a link's master", netspec.Link{Name: "a"}, netspec.Link{Name: "a", Master: "b"}, true},
+		{"a link's parent", netspec.LAN{Name: "a", Parent: "b"}, netspec.LAN{Name: "a", Parent: "c"}, true},
+		{"a neighbour's place", netspec.Neigh{Addr: addr}, netspec.Neigh{Addr: addr, MAC: netspec.MAC{2}}, true},
+		{"a neighbour's link", netspec.Neigh{Addr: addr}, netspec.Neigh{Addr: addr, Link: "a"}, false},
 		{"a link's namespace", netspec.Link{Name: "a"}, netspec.Link{NS: "n", Name: "a"}, false},
 		{"a route's gateway", netspec.Route{Dst: subnet}, netspec.Route{Dst: subnet, Via: addr}, true},
 		{"a route's table", netspec.Route{Dst: subnet}, netspec.Route{Dst: subnet, Table: 7}, false},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"isle/internal/netspec"
@@ -25,10 +26,11 @@ var ErrRefused = errors.New("invalid argument")
 // fields are to be set and read while it is not.
 type Fake struct {
 	State   netspec.State
-	FailAt  int // this change fails; 0: none
-	CrashAt int // the process dies before this change, with those before it in the batch made; 0: never
-	N       int // changes made or refused so far
-	Batches int // calls of Apply
+	FailAt  int      // this change fails; 0: none
+	CrashAt int      // the process dies before this change, with those before it in the batch made; 0: never
+	N       int      // changes made or refused so far
+	Batches int      // calls of Apply
+	Parents []string // interfaces of the host that are nobody's of ours
 
 	mu sync.Mutex
 }
@@ -96,9 +98,16 @@ func (f *Fake) apply(c reconcile.Change) error {
 // as the peer of a veth.
 func needs(o netspec.Object) []netspec.Key {
 	ns := func(n netspec.NS) netspec.Key { return netspec.Namespace{NS: n}.Key() }
+	parent := func(name string) netspec.Key { return netspec.VLAN{Name: name}.Key() }
 	link := func(n netspec.NS, name string) netspec.Key { return netspec.Link{NS: n, Name: name}.Key() }
 	var keys []netspec.Key
 	switch o := o.(type) {
+	case netspec.VLAN:
+		keys = append(keys, parent(o.Parent))
+	case netspec.LAN:
+		keys = append(keys, ns(o.NS), parent(o.Parent))
+	case netspec.Neigh:
+		keys = append(keys, link(o.NS, o.Link))
 	case netspec.Link:
 		keys = append(keys, ns(o.NS), ns(o.PeerNS))
 		if o.Master != "" {
@@ -143,6 +152,9 @@ func (f *Fake) has(k netspec.Key) bool {
 	}
 	if _, ok := f.State[k]; ok {
 		return true
+	}
+	if k.Rank == netspec.RankParent {
+		return slices.Contains(f.Parents, k.ID)
 	}
 	return k.Rank == netspec.RankLink && f.peer(k) != nil
 }

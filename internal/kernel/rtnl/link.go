@@ -147,6 +147,9 @@ type Info struct {
 	Up                  bool
 	Loopback            bool
 	Isolated, Hairpin   bool
+	Carrier             bool
+	VLAN                uint16 // what a link of that kind has, as Mode and Flag
+	Mode, Flag          string
 	RxBytes, TxBytes, RxPackets, TxPackets, RxErrors,
 	TxErrors, RxDropped, TxDropped uint64
 }
@@ -157,7 +160,7 @@ func ParseLink(b []byte) Info {
 		return Info{}
 	}
 	flags := nlmsg.U32(b[8:])
-	l := Info{Index: int32(nlmsg.U32(b[4:])), PeerNS: -1, Up: flags&unix.IFF_UP != 0, Loopback: flags&unix.IFF_LOOPBACK != 0}
+	l := Info{Index: int32(nlmsg.U32(b[4:])), PeerNS: -1, Up: flags&unix.IFF_UP != 0, Loopback: flags&unix.IFF_LOOPBACK != 0, Carrier: flags&unix.IFF_LOWER_UP != 0}
 	for t, d := range nlmsg.Each(b[unix.SizeofIfInfomsg:]) {
 		switch t {
 		case unix.IFLA_IFNAME:
@@ -176,6 +179,7 @@ func ParseLink(b []byte) Info {
 			copy(l.MAC[:], d)
 		case unix.IFLA_LINKINFO:
 			l.Kind = nlmsg.Str(nlmsg.Find(d, unix.IFLA_INFO_KIND))
+			l.kindData(nlmsg.Find(d, unix.IFLA_INFO_DATA))
 			if nlmsg.Str(nlmsg.Find(d, unix.IFLA_INFO_SLAVE_KIND)) == netspec.Bridge {
 				port := nlmsg.Find(d, unix.IFLA_INFO_SLAVE_DATA)
 				l.Hairpin, l.Isolated = flag(nlmsg.Find(port, brportMode)), flag(nlmsg.Find(port, brportIsolated))
@@ -226,6 +230,12 @@ func (c *Conn) Links(stats bool) ([]Info, error) {
 func (c *Conn) Link(name string) (Info, error) {
 	b, err := c.Get(nlmsg.Message{Type: unix.RTM_GETLINK, Data: linkHeader(0, 0).
 		Str(unix.IFLA_IFNAME, name).U32(unix.IFLA_EXT_MASK, skipStats).Data()})
+	return ParseLink(b), err
+}
+
+// LinkAt reads one link by number.
+func (c *Conn) LinkAt(index int32) (Info, error) {
+	b, err := c.Get(nlmsg.Message{Type: unix.RTM_GETLINK, Data: linkHeader(index, 0).U32(unix.IFLA_EXT_MASK, skipStats).Data()})
 	return ParseLink(b), err
 }
 

@@ -12,6 +12,7 @@ type View struct {
 	Addrs  []AddrInfo
 	Routes []RouteInfo    // of the main table, and of those that our rules lead to
 	Rules  []netspec.Rule // ours; NS is not filled in
+	Neighs []NeighInfo    // ours, where there are links of a LAN
 }
 
 // Read takes a view of the namespace.
@@ -29,6 +30,11 @@ func (c *Conn) Read() (View, error) {
 	}
 	if v.Routes, err = c.Routes(0); err != nil {
 		return View{}, err
+	}
+	if slices.ContainsFunc(links, Info.OnLAN) {
+		if v.Neighs, err = c.Neighs(); err != nil {
+			return View{}, err
+		}
 	}
 	return v, c.readRules(&v)
 }
@@ -52,23 +58,36 @@ func (c *Conn) readRules(v *View) (err error) {
 	return nil
 }
 
+// Names are those of links, by number.
+func Names(links []Info) map[int32]string {
+	out := make(map[int32]string, len(links))
+	for _, l := range links {
+		out[l.Index] = l.Name
+	}
+	return out
+}
+
 // Of is the view without the addresses and routes of links that are not ours:
 // another isled on this machine writes the same protocol number to its
 // own, and they are not ours to remove.
 func (v View) Of(ours func(Info) bool) View {
 	not := func(index int32) bool { return !ours(v.Links[index]) }
 	v.Addrs = slices.DeleteFunc(slices.Clone(v.Addrs), func(a AddrInfo) bool { return not(a.Index) })
+	v.Neighs = slices.DeleteFunc(slices.Clone(v.Neighs), func(n NeighInfo) bool { return not(n.Index) })
 	v.Rules = nil // they belong to no link, and we make none beside those of others
 	v.Routes = slices.DeleteFunc(slices.Clone(v.Routes), func(r RouteInfo) bool { return not(r.Index) })
 	return v
 }
 
-// Objects are our addresses, rules and routes in the view.
+// Objects are our addresses, neighbours, rules and routes in the view.
 func (v View) Objects(s netspec.State, ns netspec.NS) {
 	for _, a := range v.Addrs {
 		if a.Proto == Proto {
 			s.Add(netspec.Addr{NS: ns, Link: v.Links[a.Index].Name, Prefix: a.Prefix})
 		}
+	}
+	for _, n := range v.Neighs {
+		s.Add(netspec.Neigh{NS: ns, Link: v.Links[n.Index].Name, Addr: n.Addr, MAC: n.MAC})
 	}
 	for _, r := range v.Rules {
 		r.NS = ns
