@@ -23,6 +23,7 @@ import (
 const (
 	NameBridge, NameHost, NameNone       = "bridge", "host", "none"
 	DriverBridge, DriverHost, DriverNone = "bridge", "host", "null"
+	DriverMacvlan, DriverIPvlan          = netspec.Macvlan, netspec.IPvlan
 )
 
 // Predefined reports whether name belongs to a network of Isle's own.

@@ -16,6 +16,15 @@ type Driver interface {
 	Validate(n Network) error
 	// Caps says what the driver's networks can do.
 	Caps() Caps
+	// Beside reports why n cannot be on one host with other, a network that is
+	// there, of whichever driver. Class Conflict.
+	Beside(n, other Network) error
+	// Ready reports why a container, one more than those on n, cannot be there
+	// now, for reasons that lie in the host. Class Unavailable.
+	Ready(n Network, users int, host Host) error
+	// Uplink says, in words, which interface of the host n is on and how that is;
+	// "" when n is on none.
+	Uplink(n Network, host Host) string
 	// Plan adds to s what n and its endpoints need on host.
 	Plan(s netspec.State, n Network, eps []Endpoint, host Host) error
 }
@@ -27,5 +36,7 @@ type Caps struct {
 	Singleton bool // there is exactly one network of it, made by Isle
 	Gateway   bool // its endpoints can be the way out of a sandbox
 	Room      int  // endpoints on one of its devices, after which Plan needs another leaf; 0: any number
+	OneMAC    bool // its endpoints have the MAC address of what they are on
+	LAN       bool // its endpoints are the LAN's: others give out addresses there, and nothing stands between them and a container's ports
 	Leaves    int  // how many more such devices a network can have
 }

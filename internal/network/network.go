@@ -108,4 +108,6 @@ type Host struct {
 	// Advertised are the uplinks that take router advertisements, with "/" between
 	// them, which no name has: a Host is compared.
 	Advertised string
+	// Parents are the interfaces that are not ours, as function Parents writes them.
+	Parents string
 }

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 )
@@ -18,6 +20,15 @@ const (
 	OptHostBinding = "com.docker.network.bridge.host_binding_ipv4"
 	// OptIfname is the whole name of an endpoint's interface.
 	OptIfname = "com.docker.network.endpoint.ifname"
+
+	// OptSysctls are settings of an endpoint's interface.
+	OptSysctls = "com.docker.network.endpoint.sysctls"
+
+	// OptParent is the interface of the host that a network of the LAN is on.
+	OptParent = "parent"
+
+	// OptHostAccess lets the host and the containers of such a network reach each other.
+	OptHostAccess = "isle.host_access"
 
 	// OptMTU is the MTU of a network's interfaces.
 	OptMTU = "com.docker.network.driver.mtu"
@@ -71,4 +82,29 @@ func hostBinding(n Network, def netip.Addr) (netip.Addr, error) {
 		return def, nil
 	}
 	return a, nil
+}
+
+// HasIPv6 is false for an endpoint whose container switched IPv6 off.
+func (e Endpoint) HasIPv6() bool {
+	return slices.ContainsFunc(slices.Concat(e.Addrs, e.LinkLocal), func(a netip.Prefix) bool { return a.Addr().Is6() })
+}
+
+// InterfaceSysctls reads the option of the endpoint for them, such as
+// "net.ipv4.conf.IFNAME.log_martians=1,…". Only those of its own interface may be
+// changed here. Names are with slashes, below "net/".
+func (e Endpoint) InterfaceSysctls() (map[string]string, error) {
+	out := map[string]string{}
+	for _, kv := range strings.Split(e.Options[OptSysctls], ",") {
+		if kv = strings.TrimSpace(kv); kv == "" {
+			continue
+		}
+		k, val, ok := strings.Cut(kv, "=")
+		part := strings.Split(k, ".")
+		if !ok || len(part) != 5 || part[0] != "net" || part[3] != "IFNAME" || strings.ContainsAny(k, "/") ||
+			!slices.Contains([]string{"ipv4", "ipv6", "mpls"}, part[1]) || !slices.Contains([]string{"conf", "neigh"}, part[2]) || part[4] == "" {
+			return nil, fmt.Errorf("option %s: %q is not of the form net.ipv4.conf.IFNAME.setting=value: %w", OptSysctls, kv, errdefs.ErrInvalidArgument)
+		}
+		out[part[1]+"/"+part[2]+"/"+e.Interface+"/"+part[4]] = val
+	}
+	return out, nil
 }

@@ -3,8 +3,6 @@ package bridge
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
-	"slices"
 	"strconv"
 
 	"github.com/containerd/errdefs"
@@ -74,9 +72,4 @@ func (p plan) endpointMTU(ep network.Endpoint) (int, error) {
 		n = min(n, p.mtu)
 	}
 	return n, nil
-}
-
-// hasIPv6 is false for an endpoint whose container switched IPv6 off.
-func hasIPv6(ep network.Endpoint) bool {
-	return slices.ContainsFunc(slices.Concat(ep.Addrs, ep.LinkLocal), func(a netip.Prefix) bool { return a.Addr().Is6() })
 }

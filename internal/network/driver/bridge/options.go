@@ -22,7 +22,6 @@ const (
 	optMode6      = network.OptGatewayMode6
 	optTrusted    = "com.docker.network.bridge.trusted_host_interfaces"
 	optMTU        = network.OptMTU
-	optSysctls    = "com.docker.network.endpoint.sysctls"
 	optGuard      = "isle.bridge.source_guard"
 	optMode       = "isle.bridge.mode"
 	optSources    = "isle.endpoint.sources"
@@ -165,23 +164,4 @@ func parseBool(s string) (bool, error) {
 		return false, fmt.Errorf("must be true or false")
 	}
 	return b, nil
-}
-
-// endpointSysctls reads "net.ipv4.conf.IFNAME.log_martians=1,…". Only settings
-// of the endpoint's own interface may be changed here.
-func endpointSysctls(v, ifname string) (map[string]string, error) {
-	out := map[string]string{}
-	for _, kv := range strings.Split(v, ",") {
-		if kv = strings.TrimSpace(kv); kv == "" {
-			continue
-		}
-		k, val, ok := strings.Cut(kv, "=")
-		part := strings.Split(k, ".")
-		if !ok || len(part) != 5 || part[0] != "net" || part[3] != "IFNAME" || strings.ContainsAny(k, "/") ||
-			!slices.Contains([]string{"ipv4", "ipv6", "mpls"}, part[1]) || !slices.Contains([]string{"conf", "neigh"}, part[2]) || part[4] == "" {
-			return nil, fmt.Errorf("option %s: %q is not of the form net.ipv4.conf.IFNAME.setting=value: %w", optSysctls, kv, errdefs.ErrInvalidArgument)
-		}
-		out[part[1]+"/"+part[2]+"/"+ifname+"/"+part[4]] = val
-	}
-	return out, nil
 }

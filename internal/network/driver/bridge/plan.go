@@ -56,6 +56,15 @@ type plan struct {
 	mtu  int
 }
 
+// Beside implements network.Driver.
+func (Driver) Beside(_, _ network.Network) error { return nil }
+
+// Ready implements network.Driver.
+func (Driver) Ready(network.Network, int, network.Host) error { return nil }
+
+// Uplink implements network.Driver.
+func (Driver) Uplink(network.Network, network.Host) string { return "" }
+
 // Plan implements network.Driver.
 func (Driver) Plan(s netspec.State, n network.Network, eps []network.Endpoint, host network.Host) error {
 	o, err := parse(n.Options)
@@ -208,12 +217,12 @@ func ports(m publish.Mapping, to netip.Addr) (out []firewall.Ports) {
 
 // sysctls are the interface's: the user's go before ours.
 func (p plan) sysctls(s netspec.State, ep network.Endpoint) error {
-	users, err := endpointSysctls(ep.Options[optSysctls], ep.Interface)
+	users, err := ep.InterfaceSysctls()
 	if err != nil {
 		return err
 	}
 	mine := netspec.State{}
-	p.ipv6(mine, ep.NS(), ep.Interface, p.IPv6 && hasIPv6(ep))
+	p.ipv6(mine, ep.NS(), ep.Interface, p.IPv6 && ep.HasIPv6())
 	for name, v := range users {
 		sc := netspec.Sysctl{NS: ep.NS(), Name: name, Value: v}
 		mine[sc.Key()] = sc

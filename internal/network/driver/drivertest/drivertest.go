@@ -17,7 +17,9 @@ import (
 )
 
 // Host is a machine that can do everything.
-var Host = network.Host{LinkPrefix: "isle", MTU: 1450, IPv6: true, SockAddr: true, Guard: true, Sources: true}
+var Host = network.Host{LinkPrefix: "isle", MTU: 1450, IPv6: true, SockAddr: true, Guard: true, Sources: true, Parents: network.Parents([]network.Parent{
+	{Name: "eth0", MTU: 1500, MAC: netspec.MAC{2, 1}, Up: true, Carrier: true, Addr4: netip.MustParseAddr("10.9.0.200"), Addr6: netip.MustParseAddr("fd00:9::200")},
+})}
 
 // Run checks d on networks that differ in their options.
 func Run(t *testing.T, d network.Driver, options ...map[string]string) {
@@ -154,6 +156,12 @@ func names(t *testing.T, _ network.Driver, n network.Network, s netspec.State) {
 	}
 	for _, o := range s {
 		l, ok := o.(netspec.Link)
+		if lan, is := o.(netspec.LAN); is {
+			l, ok = netspec.Link{NS: lan.NS, Name: lan.Name}, true
+		}
+		if p := o.Key(); p.Rank == netspec.RankParent && len(p.ID) > 15 {
+			t.Errorf("interface name %q has more than 15 bytes", p.ID)
+		}
 		if !ok {
 			continue
 		}

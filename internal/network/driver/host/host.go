@@ -19,6 +19,15 @@ func (Driver) Validate(network.Network) error { return nil }
 // Caps implements network.Driver.
 func (Driver) Caps() network.Caps { return network.Caps{Singleton: true} }
 
+// Beside implements network.Driver.
+func (Driver) Beside(_, _ network.Network) error { return nil }
+
+// Ready implements network.Driver.
+func (Driver) Ready(network.Network, int, network.Host) error { return nil }
+
+// Uplink implements network.Driver.
+func (Driver) Uplink(network.Network, network.Host) string { return "" }
+
 // Plan implements network.Driver.
 func (Driver) Plan(netspec.State, network.Network, []network.Endpoint, network.Host) error {
 	return nil
