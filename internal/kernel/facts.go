@@ -23,6 +23,16 @@ type Facts struct {
 	IPv6   bool     // the kernel has IPv6
 	// Advertised are the uplinks that take router advertisements.
 	Advertised []string
+	Parents    []Parent // of the host, without ours
+}
+
+// Parent is an interface of the host that others can be made on.
+type Parent struct {
+	Name, Now, Master     string // Now is its name since it was renamed
+	MTU                   int
+	MAC                   netspec.MAC
+	Up, Carrier, Wireless bool
+	Addr4, Addr6          netip.Addr // the host's own there
 }
 
 // Way is how packets to far away leave. The zero value is no way.
@@ -72,7 +82,7 @@ func (k *Kernel) Facts(ctx context.Context) (Facts, error) {
 	}
 	f := Facts{IPv6: k.features.IPv6, Links: k.links(v)}
 	f.Addrs, f.Routes = k.used(v)
-	f.Ways = ways(v)
+	f.Ways, f.Parents = ways(v), k.parentFacts(v)
 	if f.Way4, err = way(c, v, far4); err != nil {
 		return f, err
 	}

@@ -1,9 +1,12 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -333,4 +336,33 @@ func (k *Kernel) readLANs(s netspec.State, ns netspec.NS, v rtnl.View, parents f
 // isUp reports whether a link is as far up as it can be: a VLAN is down with its parent.
 func isUp(l rtnl.Info, links map[int32]rtnl.Info) bool {
 	return l.Up || l.Parental() && l.Peer != 0 && !links[l.Peer].Up
+}
+
+// parentFacts are the interfaces of the host that are not ours, by name. One that was
+// renamed is there under the name that networks know it by, too.
+func (k *Kernel) parentFacts(v rtnl.View) (out []Parent) {
+	now := rtnl.Names(slices.Collect(maps.Values(v.Links)))
+	known := maps.Clone(now)
+	k.memory.knownAs(known)
+	for i, l := range v.Links {
+		if l.Loopback || k.ours(l) {
+			continue
+		}
+		p := Parent{Name: l.Name, Master: now[l.Master], MTU: int(l.MTU), MAC: l.MAC, Up: l.Up, Carrier: l.Carrier, Wireless: wireless(l.Name)}
+		p.Addr4, p.Addr6 = v.Own(i, true), v.Own(i, false)
+		out = append(out, p)
+		if known[i] != now[i] {
+			p.Name, p.Now = known[i], now[i]
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b Parent) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// wireless reports whether an interface is a radio: an access point takes frames
+// from the address that it knows only.
+func wireless(name string) bool {
+	_, err := os.Stat("/sys/class/net/" + name + "/phy80211")
+	return err == nil
 }

@@ -141,7 +141,8 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 	if d.ContainerName == "" {
 		d.ContainerName = rec.Name
 	}
-	if drv, err := m.planner().driver(*n); err != nil || !drv.Caps().IPAM {
+	drv, err := m.planner().driver(*n)
+	if err != nil || !drv.Caps().IPAM {
 		return d, err
 	}
 	d.HostInterface = m.hostInterface(d.ID)
@@ -151,6 +152,9 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 	}
 	if d.LinkLocal, err = linkLocal(n, d.want.LinkLocalIPs); err != nil {
 		return d, err
+	}
+	if drv.Caps().OneMAC {
+		return d, noMAC(n, req.Settings.MacAddress)
 	}
 	d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress)
 	return d, err
@@ -212,6 +216,15 @@ func mac(sandboxID, networkID string, want network.HardwareAddr) (netspec.MAC, e
 		return out, fmt.Errorf("invalid MAC address %s: it must be 6 bytes and not a group address: %w", want, errdefs.ErrInvalidArgument)
 	}
 	return netspec.MAC(want), nil
+}
+
+// noMAC refuses a MAC address where there is no choice.
+func noMAC(n *Network, want network.HardwareAddr) error {
+	if len(want) == 0 {
+		return nil
+	}
+	return fmt.Errorf("network %s: %s interfaces do not support custom mac address assignment: all have that of %s: %w",
+		n.Name, n.Driver, n.Options[OptParent], errdefs.ErrInvalidArgument)
 }
 
 // nameInterfaces gives the new endpoints of a sandbox the names of their

@@ -133,6 +133,12 @@ func (m *Manager) create(ctx context.Context, n Network, want *network.IPAM) (Ne
 		if err := d.Validate(n); err != nil {
 			return n, inNetwork(n, err)
 		}
+		if err := m.beside(n, d); err != nil {
+			return n, err
+		}
+		if err := m.ready(ctx, n); err != nil {
+			return n, err
+		}
 	}
 	return n, m.commitNetwork(ctx, n)
 }
@@ -207,7 +213,7 @@ func (m *Manager) choosePools(n *Network, asked []network.IPAMConfig, foreign []
 		if (v6 && !n.IPv6) || (!v6 && !n.IPv4) {
 			return fmt.Errorf("subnet %s given, but its address family is not enabled: %w", c.Subnet, errdefs.ErrInvalidArgument)
 		}
-		p, err := m.settlePool(c, v6, foreign)
+		p, err := m.settlePool(c, v6, besides(foreign, n, m.onLAN(*n)))
 		if err != nil {
 			return err
 		}
@@ -225,6 +231,18 @@ func (m *Manager) choosePools(n *Network, asked []network.IPAMConfig, foreign []
 		}
 	}
 	return nil
+}
+
+// besides are the others whose addresses n cannot have too. A network of the LAN has
+// those of the LAN.
+func besides(foreign []ipam.Foreign, n *Network, onLAN bool) (out []ipam.Foreign) {
+	if !onLAN {
+		return foreign
+	}
+	for _, p := range n.Pools {
+		out = append(out, ipam.Foreign{Prefix: p.Subnet, What: "subnet of the same network"})
+	}
+	return out
 }
 
 func familyOf(c network.IPAMConfig) (v6 bool) {

@@ -77,8 +77,10 @@ func (x *index) addNetwork(n *Network, s netspec.State) {
 
 // occupy notes that the objects of s are a network's.
 func (x *index) occupy(id string, s netspec.State) {
-	for k := range s {
-		x.devices[k] = id
+	for k, o := range s {
+		if !shared(o) {
+			x.devices[k] = id
+		}
 	}
 }
 
@@ -102,7 +104,10 @@ func (x *index) dropNetwork(n *Network, s netspec.State) {
 // clash reports whether another network than the one with that id has one of the
 // objects of s.
 func (x *index) clash(s netspec.State, of string) error {
-	for k := range s {
+	for k, o := range s {
+		if shared(o) {
+			continue
+		}
 		if id, ok := x.devices[k]; ok && id != of {
 			return fmt.Errorf("%v belongs to network %s already: %w", k, x.networks[id].Name, errdefs.ErrConflict)
 		}

@@ -102,6 +102,7 @@ func (m *Manager) commit(ctx context.Context, fn func(tx store.Tx) (map[string]n
 		maps.Copy(have, m.units[u])
 		maps.Copy(want, s)
 	}
+	m.keep(units, have, want)
 	// From here on the operation is finished or taken back, whatever becomes of
 	// the client that asked for it.
 	ctx = context.WithoutCancel(ctx)

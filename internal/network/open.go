@@ -113,6 +113,11 @@ func (m *Manager) Close(ctx context.Context, sandboxID string) error {
 
 // write commits a sandbox with the places it has and those it is to get.
 func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts []draft) (*sandbox, error) {
+	for _, d := range drafts {
+		if err := m.ready(ctx, *d.net); err != nil {
+			return nil, err
+		}
+	}
 	var sb *sandbox
 	var units map[string]netspec.State
 	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {

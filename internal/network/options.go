@@ -108,3 +108,12 @@ func (e Endpoint) InterfaceSysctls() (map[string]string, error) {
 	}
 	return out, nil
 }
+
+// via is the next hop of a way out by gateway gw; invalid: there is none, the kernel
+// routes between the endpoints and what they are on.
+func (n Network) via(gw netip.Addr) netip.Addr {
+	if mode := n.Options["ipvlan_mode"]; n.Driver == DriverIPvlan && (mode == "l3" || mode == "l3s") {
+		return netip.Addr{}
+	}
+	return gw
+}

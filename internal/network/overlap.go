@@ -22,6 +22,9 @@ func (m *Manager) Overlaps(ctx context.Context) (map[string][]ipam.Foreign, erro
 	defer m.mu.RUnlock()
 	out := map[string][]ipam.Foreign{}
 	for id, n := range m.x.networks {
+		if m.onLAN(*n) { // its addresses are the LAN's
+			continue
+		}
 		list := slices.DeleteFunc(n.overlaps(others), func(f ipam.Foreign) bool { return f.What == ipam.NameServer && m.x.lives(n, f.Prefix.Addr()) })
 		if len(list) > 0 {
 			out[id] = list

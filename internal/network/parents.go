@@ -1,25 +1,26 @@
 package network
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/containerd/errdefs"
 
 	"isle/internal/netspec"
 )
 
 // Parent is an interface of the host that networks can be on, as it is now.
 type Parent struct {
-	Name     string // that networks know it by
-	Now      string `json:",omitempty"` // its name, when somebody has changed it since
-	Master   string `json:",omitempty"` // what it is a port of
-	MTU      int
-	MAC      netspec.MAC
-	Up       bool
-	Carrier  bool
-	Wireless bool       `json:",omitempty"`
-	Addr4    netip.Addr // the host's own there; invalid: none
-	Addr6    netip.Addr
+	Name                  string // that networks know it by
+	Now                   string // its name, when somebody has changed it since
+	Master                string // what it is a port of
+	MTU                   int
+	MAC                   netspec.MAC
+	Up, Carrier, Wireless bool
+	Addr4, Addr6          netip.Addr // the host's own there; invalid: none
 }
 
 // Parents writes interfaces as Host.Parents has them.
@@ -56,4 +57,115 @@ func (h Host) only(used map[string]bool) Host {
 	}
 	h.Parents = b.String()
 	return h
+}
+
+// onLAN reports whether n's endpoints are on the LAN of the host.
+func (m *Manager) onLAN(n Network) bool {
+	d, ok := m.Drivers[n.Driver]
+	return ok && d.Caps().LAN && !n.ConfigOnly
+}
+
+// usedParents are the names of interfaces that networks are on: with eth0.50 that
+// is eth0 too.
+func (m *Manager) usedParents() map[string]bool {
+	used := map[string]bool{}
+	for _, n := range m.x.networks {
+		if !m.onLAN(*n) {
+			continue
+		}
+		name := n.Options[OptParent]
+		for i, c := range name + "." {
+			if c == '.' {
+				used[name[:i]] = true
+			}
+		}
+	}
+	return used
+}
+
+// same reports whether plans made for one host hold for the other.
+func (m *Manager) same(a, b Host) bool {
+	used := m.usedParents()
+	return a.only(used) == b.only(used)
+}
+
+// ready reports why n cannot have one more container now. The host is looked at
+// again before that is said: it may have been told of late.
+func (m *Manager) ready(ctx context.Context, n Network) error {
+	d, err := m.planner().driver(n)
+	if err != nil || !d.Caps().LAN {
+		return err
+	}
+	if d.Ready(n, len(m.x.users[n.ID]), m.host) == nil {
+		return nil
+	}
+	if err := m.relook(ctx); err != nil {
+		return err
+	}
+	return inNetwork(n, d.Ready(n, len(m.x.users[n.ID]), m.host))
+}
+
+// away reports whether a network's parent is not there. What hangs on it may be there
+// still, under a name that we do not know.
+func (m *Manager) away() bool {
+	for _, n := range m.x.networks {
+		if d, ok := m.Drivers[n.Driver]; ok && m.onLAN(*n) && errdefs.IsUnavailable(d.Ready(*n, 0, m.host)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Uplink says which interface of the host a network is on, and how that is; "" when
+// it is on none.
+func (m *Manager) Uplink(ctx context.Context, id string) (string, error) {
+	m.mu.RLock()
+	n, ok := m.x.networks[id]
+	m.mu.RUnlock()
+	if !ok || !m.onLAN(*n) {
+		return "", nil
+	}
+	h, err := m.Machine.Host(ctx)
+	if err != nil {
+		return "", fmt.Errorf("look at this host's network: %w", err)
+	}
+	return m.Drivers[n.Driver].Uplink(*n, h), nil
+}
+
+// beside reports why n cannot be on this host with the networks that are there.
+func (m *Manager) beside(n Network, d Driver) error {
+	for _, id := range m.x.sorted {
+		if err := d.Beside(n, *m.x.networks[id]); err != nil {
+			return inNetwork(n, err)
+		}
+	}
+	return nil
+}
+
+// shared reports whether several units may have an object: what networks on one
+// parent have in common.
+func shared(o netspec.Object) bool {
+	switch o := o.(type) {
+	case netspec.VLAN:
+		return true
+	case netspec.LAN:
+		return o.NS == ""
+	case netspec.Sysctl:
+		return o.NS == ""
+	}
+	return false
+}
+
+// keep puts back into want what a change of some units would take from the others.
+func (m *Manager) keep(units map[string]netspec.State, have, want netspec.State) {
+	for k, o := range have {
+		if _, stays := want[k]; stays || !shared(o) {
+			continue
+		}
+		for u, s := range m.units {
+			if _, changes := units[u]; !changes && s[k] == o {
+				want[k] = o
+			}
+		}
+	}
 }

@@ -108,7 +108,7 @@ func (p planner) routes(sb Sandbox, places []place) (netspec.State, error) {
 			return nil, err
 		}
 		if gw.IsValid() {
-			s.Add(netspec.Route{NS: sb.NS, Dst: all, Via: gw, Dev: pl.Interface})
+			s.Add(netspec.Route{NS: sb.NS, Dst: all, Via: pl.net.via(gw), Dev: pl.Interface})
 		}
 	}
 	replies, err := p.replies(sb, places)

@@ -280,7 +280,7 @@ func (m *Manager) claim(rec *Sandbox, drafts []draft, want PortRequest) (warning
 	}
 	reqs, warnings, err := m.portRequests(*rec, sorted(places), want)
 	if err != nil || len(reqs) == 0 {
-		return nil, err
+		return warnings, err
 	}
 	if rec.NS == "" {
 		return []string{"Published ports are discarded when using host network mode"}, nil
@@ -293,13 +293,16 @@ func (m *Manager) claim(rec *Sandbox, drafts []draft, want PortRequest) (warning
 // portRequests reads what is wanted of a sandbox with these places, in order.
 func (m *Manager) portRequests(rec Sandbox, places []place, want PortRequest) (reqs []publish.Request, warnings []string, err error) {
 	d := publish.Defaults{HostIP: m.Config.HostBinding, IPv6: m.host.IPv6}
-	able, isolated := false, len(places) > 0
+	able, isolated, lan := false, len(places) > 0, ""
 	for _, pl := range places {
 		drv, err := m.planner().driver(*pl.net)
 		if err != nil {
 			return nil, nil, err
 		}
 		isolated = isolated && !drv.Caps().IPAM
+		if drv.Caps().LAN && lan == "" {
+			lan = pl.net.Name
+		}
 		if drv.Caps().Publish && !pl.net.Internal && !able {
 			if able = true; pl.net.Options[OptHostBinding] != "" {
 				if d.HostIP, err = hostBinding(*pl.net, d.HostIP); err != nil {
@@ -315,6 +318,8 @@ func (m *Manager) portRequests(rec Sandbox, places []place, want PortRequest) (r
 	case isolated:
 		return nil, nil, fmt.Errorf("ports cannot be published: network %s has no addresses (hint: leave out --network %s, or -p): %w",
 			places[0].net.Name, places[0].net.Name, errdefs.ErrInvalidArgument)
+	case !able && lan != "": // nothing to hold: the host has no part in it
+		return nil, []string{"Published ports are ignored: on network " + lan + " the container has an address of the LAN, where all its ports can be reached as they are"}, nil
 	case !able && len(places) == 0:
 		warnings = append(warnings, "Published ports cannot be reached while the container is on no network")
 	case !able:

@@ -201,7 +201,7 @@ func (m *Manager) Repair(ctx context.Context, a reconcile.Alarm) error {
 	if a.Facts = false; a.Empty() {
 		return nil
 	}
-	if len(m.unplanned) > 0 { // a look at a part does not tell what is nobody's
+	if len(m.unplanned) > 0 || m.away() { // a look at a part does not tell what is nobody's
 		return m.sync(ctx)
 	}
 	want, err := m.wanted()
@@ -239,7 +239,7 @@ func (m *Manager) Alarms() uint64 { return m.alarms.Load() }
 // stands: nothing else needs to be looked at.
 func (m *Manager) relook(ctx context.Context) error {
 	before := m.host
-	if err := m.look(ctx); err != nil || m.host == before {
+	if err := m.look(ctx); err != nil || m.same(m.host, before) {
 		return err
 	}
 	have, err := m.wanted()
@@ -251,7 +251,7 @@ func (m *Manager) relook(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	changes := reconcile.Diff(have, want)
+	changes := m.certain(reconcile.Diff(have, want))
 	m.Log.Info("the host has changed", "mtu", m.host.MTU, "changes", len(changes))
 	if err := reconcile.Apply(ctx, m.Kernel, changes); err != nil {
 		m.Log.Warn("follow a change of the host", "err", err)

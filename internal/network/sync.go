@@ -63,7 +63,7 @@ func (m *Manager) Sync(ctx context.Context) error {
 	if err := m.look(ctx); err != nil {
 		return err
 	}
-	if m.host != before {
+	if !m.same(m.host, before) {
 		m.replan()
 	}
 	return m.sync(ctx)
@@ -102,9 +102,9 @@ func (m *Manager) sync(ctx context.Context) error {
 }
 
 // certain leaves out removals as long as something may belong to a unit that could
-// not be planned: it would be cut off while it is in use.
+// not be planned, or to one whose parent is away: it would be cut off while it is in use.
 func (m *Manager) certain(changes []reconcile.Change) []reconcile.Change {
-	if len(m.unplanned) == 0 {
+	if len(m.unplanned) == 0 && !m.away() {
 		return changes
 	}
 	return slices.DeleteFunc(changes, func(c reconcile.Change) bool { return c.New == nil })

@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"net/netip"
 	"slices"
 
 	"isle/internal/netspec"
@@ -56,6 +57,17 @@ func (c *Conn) readRules(v *View) (err error) {
 		v.Routes = append(v.Routes, more...)
 	}
 	return nil
+}
+
+// Own is the first address of a family on a link that others can reach: not one of the
+// link alone. Of several it is the kernel's own first.
+func (v View) Own(index int32, v4 bool) netip.Addr {
+	for _, a := range v.Addrs {
+		if ip := a.Prefix.Addr(); a.Index == index && ip.Is4() == v4 && !ip.IsLinkLocalUnicast() {
+			return ip
+		}
+	}
+	return netip.Addr{}
 }
 
 // Names are those of links, by number.

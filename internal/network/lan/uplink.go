@@ -45,7 +45,7 @@ func find(name string, host network.Host) (uplink, error) {
 	}
 	u, err := find(name[:i], host)
 	if err != nil {
-		return u, fmt.Errorf("VLAN %s: %w", name, err)
+		return u, fmt.Errorf("make VLAN interface %s: %w", name, err)
 	}
 	u.name, u.vlans = name, append(u.vlans, netspec.VLAN{Name: name, Parent: name[:i], ID: uint16(id)})
 	return u, nil

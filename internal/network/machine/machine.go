@@ -25,7 +25,7 @@ var _ network.Machine = Machine{}
 func (m Machine) Host(ctx context.Context) (network.Host, error) {
 	f, err := m.Facts(ctx)
 	can := m.Features()
-	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources, Advertised: strings.Join(f.Advertised, "/")}, err
+	return network.Host{MTU: f.MTU, IPv6: f.IPv6, SockAddr: can.SockAddr, Guard: can.Guard, Sources: can.Sources, Advertised: strings.Join(f.Advertised, "/"), Parents: parents(f.Parents)}, err
 }
 
 func (m Machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {
@@ -67,4 +67,12 @@ func (m Machine) Counters(ctx context.Context, ns netspec.NS) (map[string]networ
 		out[name] = network.Counters(c)
 	}
 	return out, err
+}
+
+func parents(list []kernel.Parent) string {
+	out := make([]network.Parent, len(list))
+	for i, p := range list {
+		out[i] = network.Parent(p)
+	}
+	return network.Parents(out)
 }
