@@ -17,6 +17,7 @@ import (
 	"isle/internal/failpoint"
 	"isle/internal/ids"
 	"isle/internal/image"
+	"isle/internal/network"
 	"isle/internal/undo"
 )
 
@@ -128,7 +129,7 @@ func (e *Engine) draft(ctx context.Context, opts container.CreateOptions, img im
 	if cfg.Hostname == "" {
 		cfg.Hostname = e.defaultHostname(rec)
 	}
-	return rec, e.warnings(rec, img), nil
+	return rec, append(e.warnings(rec, img), e.unpublished(ctx, rec)...), nil
 }
 
 // defaultHostname is what the container is called when nobody says.
@@ -176,10 +177,30 @@ func (e *Engine) add(ctx context.Context, rec container.Record) error {
 	return nil
 }
 
+func publishes(rec container.Record) bool {
+	return len(rec.Host.PortBindings) > 0 || rec.Host.PublishAllPorts || rec.Host.Annotations[AnnotationPublish] != ""
+}
+
+// unpublished warns of ports that a container on networks of the LAN only is to publish.
+func (e *Engine) unpublished(ctx context.Context, rec container.Record) []string {
+	name := ""
+	for _, s := range rec.Networks {
+		n, err := e.Networks.Find(ctx, s.NetworkID)
+		if err != nil || !n.OnLAN() {
+			return nil
+		}
+		name = n.Name
+	}
+	if name == "" || !publishes(rec) {
+		return nil
+	}
+	return []string{network.IgnoredPorts(name)}
+}
+
 // warnings are what a person should know that is no error.
 func (e *Engine) warnings(rec container.Record, img image.Image) []string {
 	w := []string{}
-	if rec.Host.NetworkMode.IsHost() && (len(rec.Host.PortBindings) > 0 || rec.Host.PublishAllPorts || rec.Host.Annotations[AnnotationPublish] != "") {
+	if rec.Host.NetworkMode.IsHost() && publishes(rec) {
 		w = append(w, "Published ports are discarded when using host network mode")
 	}
 	if want := platforms.DefaultSpec(); img.Platform.Architecture != "" && img.Platform.Architecture != want.Architecture {

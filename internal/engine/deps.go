@@ -124,6 +124,9 @@ type Networks interface {
 	// Overlaps are what others on this host use of networks' addresses, by id.
 	Overlaps(ctx context.Context) (map[string][]ipam.Foreign, error)
 
+	// Uplink says what a network is on, in words; "" when it is on nothing.
+	Uplink(ctx context.Context, networkID string) (string, error)
+
 	// Open makes a sandbox and connects it, all or nothing.
 	Open(ctx context.Context, req network.OpenRequest) (network.Opened, error)
 	// Reopen is Open for a sandbox that is open: what is as it should be stays.

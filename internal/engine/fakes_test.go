@@ -305,6 +305,7 @@ type fakeNetworks struct {
 	reopened  int
 	usage     map[netip.Prefix]ipam.Usage // of every network
 	overlaps  map[string][]ipam.Foreign
+	uplinks   map[string]string
 }
 
 func newFakeNetworks() *fakeNetworks {
@@ -347,6 +348,10 @@ func (n *fakeNetworks) Usage(context.Context, string) (map[netip.Prefix]ipam.Usa
 
 func (n *fakeNetworks) Overlaps(context.Context) (map[string][]ipam.Foreign, error) {
 	return n.overlaps, nil
+}
+
+func (n *fakeNetworks) Uplink(_ context.Context, id string) (string, error) {
+	return n.uplinks[id], nil
 }
 
 func (n *fakeNetworks) Open(_ context.Context, req network.OpenRequest) (network.Opened, error) {

@@ -141,8 +141,22 @@ func (e *Engine) NetworkOverlaps(ctx context.Context, id string) ([]string, erro
 	return out, err
 }
 
+// NetworkUplink says which interface of the host a network is on, and how that is; ""
+// when it is on none.
+func (e *Engine) NetworkUplink(ctx context.Context, id string) (string, error) {
+	return e.Networks.Uplink(ctx, id)
+}
+
+// macOf is nothing where an endpoint has the MAC address of what it is on.
+func macOf(ep network.Endpoint) networktypes.HardwareAddr {
+	if ep.MAC == [6]byte{} {
+		return nil
+	}
+	return ep.MAC[:]
+}
+
 func endpointResource(ep network.Endpoint) networktypes.EndpointResource {
-	r := networktypes.EndpointResource{Name: ep.ContainerName, EndpointID: ep.ID, MacAddress: ep.MAC[:]}
+	r := networktypes.EndpointResource{Name: ep.ContainerName, EndpointID: ep.ID, MacAddress: macOf(ep)}
 	for _, p := range ep.Addrs {
 		if p.Addr().Is4() {
 			r.IPv4Address = p

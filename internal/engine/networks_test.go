@@ -132,6 +132,20 @@ func TestNetworkUsage(t *testing.T) {
 	}
 }
 
+// TestUplink: what a network of the LAN is on is told, and its published ports are
+// said to be ignored when a container is made.
+func TestUplink(t *testing.T) {
+	w := newWorld(t)
+	app, err := w.networks.Find(t.Context(), "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.networks.uplinks = map[string]string{app.ID: "eth0: up"}
+	if got, err := w.NetworkUplink(t.Context(), app.ID); err != nil || got != "eth0: up" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // TestReports: what nobody can tell is said to be so; a network that is not there
 // is asked for in vain before that.
 func TestReports(t *testing.T) {

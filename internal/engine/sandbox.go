@@ -146,7 +146,7 @@ func (e *Engine) connected(ctx context.Context, rec *container.Record, opened ne
 
 // settings is an endpoint as "inspect" shows it.
 func settings(want *networktypes.EndpointSettings, n network.Network, ep network.Endpoint) *networktypes.EndpointSettings {
-	s := wishes(want, ep.MAC[:])
+	s := wishes(want, macOf(ep))
 	s.NetworkID, s.EndpointID, s.DNSNames = n.ID, ep.ID, ep.Names
 	for _, p := range ep.Addrs {
 		gw := gateway(n, p.Addr().Is4())

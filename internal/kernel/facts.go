@@ -32,6 +32,7 @@ type Parent struct {
 	MTU                   int
 	MAC                   netspec.MAC
 	Up, Carrier, Wireless bool
+	Way                   bool       // a default route leads over it
 	Addr4, Addr6          netip.Addr // the host's own there
 }
 
@@ -82,7 +83,8 @@ func (k *Kernel) Facts(ctx context.Context) (Facts, error) {
 	}
 	f := Facts{IPv6: k.features.IPv6, Links: k.links(v)}
 	f.Addrs, f.Routes = k.used(v)
-	f.Ways, f.Parents = ways(v), k.parentFacts(v)
+	f.Ways = ways(v)
+	f.Parents = k.parentFacts(v)
 	if f.Way4, err = way(c, v, far4); err != nil {
 		return f, err
 	}

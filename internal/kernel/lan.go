@@ -349,6 +349,7 @@ func (k *Kernel) parentFacts(v rtnl.View) (out []Parent) {
 			continue
 		}
 		p := Parent{Name: l.Name, Master: now[l.Master], MTU: int(l.MTU), MAC: l.MAC, Up: l.Up, Carrier: l.Carrier, Wireless: wireless(l.Name)}
+		p.Way = slices.ContainsFunc(v.Routes, func(r rtnl.RouteInfo) bool { return r.Index == i && r.Dst.Bits() == 0 })
 		p.Addr4, p.Addr6 = v.Own(i, true), v.Own(i, false)
 		out = append(out, p)
 		if known[i] != now[i] {

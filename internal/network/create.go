@@ -43,6 +43,10 @@ func (m *Manager) Create(ctx context.Context, req network.CreateRequest) (Networ
 	}
 	m.op.Lock()
 	defer m.op.Unlock()
+	req, err := m.front(ctx, req)
+	if err != nil {
+		return Network{}, err
+	}
 	n, err := m.draftNetwork(req)
 	if err != nil {
 		return Network{}, err
@@ -213,7 +217,7 @@ func (m *Manager) choosePools(n *Network, asked []network.IPAMConfig, foreign []
 		if (v6 && !n.IPv6) || (!v6 && !n.IPv4) {
 			return fmt.Errorf("subnet %s given, but its address family is not enabled: %w", c.Subnet, errdefs.ErrInvalidArgument)
 		}
-		p, err := m.settlePool(c, v6, besides(foreign, n, m.onLAN(*n)))
+		p, err := m.settlePool(c, v6, besides(foreign, n))
 		if err != nil {
 			return err
 		}
@@ -235,8 +239,8 @@ func (m *Manager) choosePools(n *Network, asked []network.IPAMConfig, foreign []
 
 // besides are the others whose addresses n cannot have too. A network of the LAN has
 // those of the LAN.
-func besides(foreign []ipam.Foreign, n *Network, onLAN bool) (out []ipam.Foreign) {
-	if !onLAN {
+func besides(foreign []ipam.Foreign, n *Network) (out []ipam.Foreign) {
+	if !n.OnLAN() {
 		return foreign
 	}
 	for _, p := range n.Pools {

@@ -37,6 +37,5 @@ type Caps struct {
 	Gateway   bool // its endpoints can be the way out of a sandbox
 	Room      int  // endpoints on one of its devices, after which Plan needs another leaf; 0: any number
 	OneMAC    bool // its endpoints have the MAC address of what they are on
-	LAN       bool // its endpoints are the LAN's: others give out addresses there, and nothing stands between them and a container's ports
 	Leaves    int  // how many more such devices a network can have
 }

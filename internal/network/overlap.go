@@ -22,7 +22,7 @@ func (m *Manager) Overlaps(ctx context.Context) (map[string][]ipam.Foreign, erro
 	defer m.mu.RUnlock()
 	out := map[string][]ipam.Foreign{}
 	for id, n := range m.x.networks {
-		if m.onLAN(*n) { // its addresses are the LAN's
+		if n.OnLAN() { // its addresses are the LAN's
 			continue
 		}
 		list := slices.DeleteFunc(n.overlaps(others), func(f ipam.Foreign) bool { return f.What == ipam.NameServer && m.x.lives(n, f.Prefix.Addr()) })

@@ -20,6 +20,7 @@ type Parent struct {
 	MTU                   int
 	MAC                   netspec.MAC
 	Up, Carrier, Wireless bool
+	Way                   bool       // out of the host
 	Addr4, Addr6          netip.Addr // the host's own there; invalid: none
 }
 
@@ -59,10 +60,10 @@ func (h Host) only(used map[string]bool) Host {
 	return h
 }
 
-// onLAN reports whether n's endpoints are on the LAN of the host.
-func (m *Manager) onLAN(n Network) bool {
-	d, ok := m.Drivers[n.Driver]
-	return ok && d.Caps().LAN && !n.ConfigOnly
+// OnLAN reports whether containers of n are on the LAN of the host: others give out
+// addresses there, and nothing stands between them and a container's ports.
+func (n Network) OnLAN() bool {
+	return (n.Driver == DriverMacvlan || n.Driver == DriverIPvlan) && !n.ConfigOnly
 }
 
 // usedParents are the names of interfaces that networks are on: with eth0.50 that
@@ -70,7 +71,7 @@ func (m *Manager) onLAN(n Network) bool {
 func (m *Manager) usedParents() map[string]bool {
 	used := map[string]bool{}
 	for _, n := range m.x.networks {
-		if !m.onLAN(*n) {
+		if !n.OnLAN() {
 			continue
 		}
 		name := n.Options[OptParent]
@@ -93,7 +94,7 @@ func (m *Manager) same(a, b Host) bool {
 // again before that is said: it may have been told of late.
 func (m *Manager) ready(ctx context.Context, n Network) error {
 	d, err := m.planner().driver(n)
-	if err != nil || !d.Caps().LAN {
+	if err != nil || !n.OnLAN() {
 		return err
 	}
 	if d.Ready(n, len(m.x.users[n.ID]), m.host) == nil {
@@ -109,7 +110,7 @@ func (m *Manager) ready(ctx context.Context, n Network) error {
 // still, under a name that we do not know.
 func (m *Manager) away() bool {
 	for _, n := range m.x.networks {
-		if d, ok := m.Drivers[n.Driver]; ok && m.onLAN(*n) && errdefs.IsUnavailable(d.Ready(*n, 0, m.host)) {
+		if d, ok := m.Drivers[n.Driver]; ok && n.OnLAN() && errdefs.IsUnavailable(d.Ready(*n, 0, m.host)) {
 			return true
 		}
 	}
@@ -122,7 +123,7 @@ func (m *Manager) Uplink(ctx context.Context, id string) (string, error) {
 	m.mu.RLock()
 	n, ok := m.x.networks[id]
 	m.mu.RUnlock()
-	if !ok || !m.onLAN(*n) {
+	if !ok || !n.OnLAN() {
 		return "", nil
 	}
 	h, err := m.Machine.Host(ctx)

@@ -300,7 +300,7 @@ func (m *Manager) portRequests(rec Sandbox, places []place, want PortRequest) (r
 			return nil, nil, err
 		}
 		isolated = isolated && !drv.Caps().IPAM
-		if drv.Caps().LAN && lan == "" {
+		if pl.net.OnLAN() && lan == "" {
 			lan = pl.net.Name
 		}
 		if drv.Caps().Publish && !pl.net.Internal && !able {
@@ -319,13 +319,19 @@ func (m *Manager) portRequests(rec Sandbox, places []place, want PortRequest) (r
 		return nil, nil, fmt.Errorf("ports cannot be published: network %s has no addresses (hint: leave out --network %s, or -p): %w",
 			places[0].net.Name, places[0].net.Name, errdefs.ErrInvalidArgument)
 	case !able && lan != "": // nothing to hold: the host has no part in it
-		return nil, []string{"Published ports are ignored: on network " + lan + " the container has an address of the LAN, where all its ports can be reached as they are"}, nil
+		return nil, []string{IgnoredPorts(lan)}, nil
 	case !able && len(places) == 0:
 		warnings = append(warnings, "Published ports cannot be reached while the container is on no network")
 	case !able:
 		warnings = append(warnings, "Published ports cannot be reached while the container is on internal networks only")
 	}
 	return reqs, warnings, nil
+}
+
+// IgnoredPorts says why nothing is published of a container that is on networks like
+// this one only.
+func IgnoredPorts(network string) string {
+	return "Published ports are ignored: on network " + network + " the container has an address of the LAN, where all its ports can be reached as they are"
 }
 
 // forward tells the sockets that hold ports where the container is now.

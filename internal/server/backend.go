@@ -106,6 +106,8 @@ type Networks interface {
 	NetworkInspect(ctx context.Context, ref string, verbose bool) (networktypes.Inspect, error)
 	// NetworkOverlaps says, in words, what else on this host uses a network's addresses.
 	NetworkOverlaps(ctx context.Context, id string) ([]string, error)
+	// NetworkUplink says, in words, which interface of the host a network is on; "" for none.
+	NetworkUplink(ctx context.Context, id string) (string, error)
 	NetworkRemove(ctx context.Context, ref string) error
 	NetworksPrune(ctx context.Context, f filters.Args) (networktypes.PruneReport, error)
 	NetworkConnect(ctx context.Context, ref string, req networktypes.ConnectRequest) error

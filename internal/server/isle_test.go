@@ -96,6 +96,8 @@ func (counted) NetworkOverlaps(context.Context, string) ([]string, error) {
 	return []string{"route 10.0.0.0/8 on vpn0"}, nil
 }
 
+func (counted) NetworkUplink(context.Context, string) (string, error) { return "eth0: up", nil }
+
 // TestNetworkUsage: how many addresses of a network are used, in Docker's words and
 // since the version that has them; and who else uses them.
 func TestNetworkUsage(t *testing.T) {
@@ -104,6 +106,9 @@ func TestNetworkUsage(t *testing.T) {
 		text := h.want(200, "GET", "/v"+v+"/networks/bridge", "")
 		usage := strings.Contains(text, `"Status":{"IPAM":{"Subnets":{"10.1.0.0/24":{"IPsInUse":4,"DynamicIPsAvailable":252}}}}`)
 		overlaps := strings.Contains(text, `"Overlaps":["route 10.0.0.0/8 on vpn0"]`)
+		if uplink := strings.Contains(text, `"Uplink":"eth0: up"`); uplink != want[1] {
+			t.Errorf("%s: %s", v, text)
+		}
 		if usage != want[0] || strings.Contains(text, "Status") != want[0] || overlaps != want[1] {
 			t.Errorf("%s: %s", v, text)
 		}

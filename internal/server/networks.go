@@ -40,7 +40,7 @@ func (s *Server) listedNetwork(a *answer, r *http.Request, n network.Summary) (a
 	if errdefs.IsNotFound(err) { // removed since it was listed
 		return networkListed(a.v, n.Network), nil
 	}
-	return networkFor(a.v, in, nil), err
+	return networkFor(a.v, in, ourNetwork{}), err
 }
 
 func (s *Server) networkInspect(a *answer, r *http.Request) error {
@@ -59,7 +59,11 @@ func (s *Server) networkInspect(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.ok(networkFor(a.v, n, overlaps))
+	uplink, err := s.Backend.NetworkUplink(r.Context(), n.ID)
+	if err != nil {
+		return err
+	}
+	return a.ok(networkFor(a.v, n, ourNetwork{Overlaps: overlaps, Uplink: uplink}))
 }
 
 func (s *Server) networkCreate(a *answer, r *http.Request) error {

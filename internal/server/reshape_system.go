@@ -215,15 +215,17 @@ type oldNet struct {
 type ourNetwork struct {
 	network.Inspect
 	Overlaps []string `json:",omitempty"` // what else on this host uses its addresses
+	Uplink   string   `json:",omitempty"` // which interface of the host it is on, and how that is
 }
 
-func networkFor(v version, n network.Inspect, overlaps []string) any {
+func networkFor(v version, n network.Inspect, ours ourNetwork) any {
 	n.Status = since(v, 52, n.Status)
 	if n.Containers == nil {
 		n.Containers = map[string]network.EndpointResource{}
 	}
 	if v >= 48 {
-		return ourNetwork{n, overlaps}
+		ours.Inspect = n
+		return ours
 	}
 	return oldNet{Network: n.Network, Containers: n.Containers, Services: n.Services}
 }

@@ -172,6 +172,9 @@ func (b *Backend) NetworkInspect(_ context.Context, ref string, _ bool) (network
 // NetworkOverlaps implements server.Backend.
 func (b *Backend) NetworkOverlaps(context.Context, string) ([]string, error) { return nil, nil }
 
+// NetworkUplink implements server.Backend.
+func (b *Backend) NetworkUplink(context.Context, string) (string, error) { return "", nil }
+
 func (b *Backend) NetworkRemove(ctx context.Context, ref string) error {
 	_, err := b.NetworkInspect(ctx, ref, false)
 	return err

@@ -1,0 +1,95 @@
+package network
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+)
+
+// DriverLAN is no driver: it stands for the one that an interface of the host allows.
+const DriverLAN = "lan"
+
+// front turns a wish for "a network of the LAN" into one for a network of macvlan or
+// ipvlan: its interface is the one that is given, or that the network is named after,
+// or that the host's default route leads over.
+func (m *Manager) front(ctx context.Context, req network.CreateRequest) (network.CreateRequest, error) {
+	if req.Driver != DriverLAN {
+		return req, nil
+	}
+	h, err := m.Machine.Host(ctx)
+	if err != nil {
+		return req, fmt.Errorf("look at this host's network: %w", err)
+	}
+	if req.IPAM == nil || len(req.IPAM.Config) == 0 && (req.IPAM.Driver == "" || req.IPAM.Driver == "default") {
+		return req, fmt.Errorf("network %s: which addresses of the LAN may containers have? (hint: --subnet 192.168.1.0/24 --gateway 192.168.1.1, and as --ip-range a part of it that nobody else gives out): %w",
+			req.Name, errdefs.ErrInvalidArgument)
+	}
+	name, p, err := h.parentFor(req)
+	if err != nil {
+		return req, fmt.Errorf("network %s: %w", req.Name, err)
+	}
+	opts := maps.Clone(req.Options)
+	if opts == nil {
+		opts = map[string]string{}
+	}
+	opts[OptParent] = name
+	opts[OptHostAccess] = cmp.Or(opts[OptHostAccess], fmt.Sprint(!req.Internal))
+	req.Options, req.Driver = opts, m.kindFor(name, p)
+	return req, nil
+}
+
+// parentFor is the interface that req means, and what of the host it is or is on.
+func (h Host) parentFor(req network.CreateRequest) (string, Parent, error) {
+	if name := req.Options[OptParent]; name != "" {
+		p, ok := h.below(name)
+		if !ok {
+			return name, p, fmt.Errorf("parent interface %s is not there: %w", name, errdefs.ErrUnavailable)
+		}
+		return name, p, nil
+	}
+	if p, ok := h.below(req.Name); ok {
+		return req.Name, p, nil
+	}
+	for line := range strings.Lines(h.Parents) {
+		name, _, _ := strings.Cut(line, "\t")
+		if p, ok := h.Parent(name); ok && p.Way {
+			return name, p, nil
+		}
+	}
+	return "", Parent{}, fmt.Errorf("this host has no default route, so the interface must be named (hint: -o parent=eth0): %w", errdefs.ErrInvalidArgument)
+}
+
+// below is the interface of that name, or that it would be a VLAN on.
+func (h Host) below(name string) (Parent, bool) {
+	for {
+		if p, ok := h.Parent(name); ok {
+			return p, true
+		}
+		i := strings.LastIndexByte(name, '.')
+		if i < 0 {
+			return Parent{}, false
+		}
+		name = name[:i]
+	}
+}
+
+// kindFor is macvlan, or ipvlan where macvlan cannot be: a wireless network takes
+// frames from one address only, and the kernel has one kind on an interface.
+func (m *Manager) kindFor(name string, p Parent) string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, n := range m.x.networks {
+		if n.OnLAN() && n.Options[OptParent] == name {
+			return n.Driver
+		}
+	}
+	if p.Wireless {
+		return DriverIPvlan
+	}
+	return DriverMacvlan
+}
