@@ -1,21 +1,16 @@
 package bridge_test
 
 import (
-	"encoding/json"
 	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
-	"github.com/rogpeppe/go-internal/txtar"
 
 	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/driver/bridge"
 	"isle/internal/network/driver/drivertest"
-	"isle/internal/reconcile"
 )
 
 var update = flag.Bool("update", false, "write the plans into testdata")
@@ -30,70 +25,7 @@ func TestConformance(t *testing.T) {
 	)
 }
 
-// TestPlan: each file has a network, its endpoints and what the kernel is to
-// hold for them.
-func TestPlan(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no files", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { golden(t, file) })
-	}
-}
-
-func golden(t *testing.T, file string) {
-	a, err := txtar.ParseFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var n network.Network
-	var eps []network.Endpoint
-	host := drivertest.Host
-	var want string
-	for i, f := range a.Files {
-		switch f.Name {
-		case "network.json":
-			read(t, f.Data, &n)
-		case "host.json":
-			read(t, f.Data, &host)
-		case "plan":
-			want = string(f.Data)
-			a.Files = a.Files[:i]
-		default:
-			var in struct {
-				network.Endpoint
-				Ports  []network.Publish
-				Router bool
-			}
-			read(t, f.Data, &in)
-			in.Publish, in.Endpoint.Router = in.Ports, in.Router
-			eps = append(eps, in.Endpoint)
-		}
-	}
-	s := netspec.State{}
-	if err := (bridge.Driver{}).Plan(s, n, eps, host); err != nil {
-		t.Fatal(err)
-	}
-	got := reconcile.Dump(s)
-	if *update {
-		a.Files = append(a.Files, txtar.File{Name: "plan", Data: []byte(got)})
-		if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if got != want {
-		t.Errorf("plan is\n%s\nwant\n%s", got, want)
-	}
-}
-
-func read(t *testing.T, b []byte, v any) {
-	t.Helper()
-	if err := json.Unmarshal(b, v); err != nil {
-		t.Fatal(err)
-	}
-}
+func TestPlan(t *testing.T) { drivertest.Plans(t, bridge.Driver{}, *update) }
 
 func TestOptionsRefused(t *testing.T) {
 	for k, v := range map[string]string{
