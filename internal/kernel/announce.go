@@ -64,6 +64,37 @@ func (k *Kernel) announce(in, later []reconcile.Change) {
 	}
 }
 
+// announceOn tells of all addresses of the links that are on an interface of the host:
+// its wire is at another place of the LAN, perhaps.
+func (k *Kernel) announceOn(parent int32) {
+	for _, link := range k.memory.onParent(parent) {
+		if w, ok := k.memory.announcement(netspec.Announce{NS: link.NS, Link: link.ID}.Key()); ok {
+			k.announcer.wg.Go(func() { k.tellAll(w) })
+		}
+	}
+}
+
+// tellAll is tell with the addresses that the link has.
+func (k *Kernel) tellAll(w netspec.Announce) {
+	var addrs []netip.Addr
+	err := k.inNamespace(w.NS, func(_ *os.File, c *rtnl.Conn) error {
+		all, err := c.Addrs()
+		index, ierr := c.Index(w.Link)
+		for _, a := range all {
+			if a.Index == index && a.Proto == rtnl.Proto {
+				addrs = append(addrs, a.Prefix.Addr())
+			}
+		}
+		return errors.Join(err, rtnl.Gone(ierr))
+	})
+	if err != nil {
+		k.announcer.log.Warn("tell the LAN where a container is", "namespace", w.NS, "link", w.Link, "err", err)
+	}
+	if len(addrs) > 0 {
+		k.tell(w, addrs)
+	}
+}
+
 func (k *Kernel) tell(w netspec.Announce, addrs []netip.Addr) {
 	wait := firstWait
 	for range w.Times {

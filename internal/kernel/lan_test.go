@@ -235,3 +235,48 @@ func TestNotSupported(t *testing.T) {
 	}
 	m.is(netspec.State{})
 }
+
+// TestLANMoves: when the wire of a parent comes back, perhaps at another place, the LAN
+// is told where its containers are.
+func TestLANMoves(t *testing.T) {
+	m := newMachine(t)
+	neighbour := m.wire()
+	c := onLAN(1, netspec.LAN{Kind: netspec.Macvlan, Mode: "bridge"})
+	c.Add(netspec.Announce{NS: "lan1", Link: "eth0", Times: 1})
+	m.apply(c)
+	if _, err := m.Watch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the first announcement is over", func() bool { m.announcer.wg.Wait(); return true })
+	for _, a := range []string{"10.9.0.101", "fd00:9::101"} {
+		neighbour.Run("ip", "neigh", "replace", a, "dev", "lan", "lladdr", "02:00:00:00:00:99", "nud", "reachable")
+	}
+	neighbour.IP(`link set port9 down
+		link set port9 up`)
+	eventually(t, "both addresses known", func() bool { return strings.Count(neighbour.Run("ip", "neigh"), "02:09:09:09:09:01") == 2 })
+}
+
+// TestLANWatch: what becomes of a parent is told, and it stays known by the name that it
+// was used by.
+func TestLANWatch(t *testing.T) {
+	m := newMachine(t)
+	m.wire()
+	c := onLAN(1, netspec.LAN{Kind: netspec.Macvlan, Mode: "bridge"})
+	m.apply(c)
+	ch, err := m.Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.watched(ch, []harm{
+		{"ip link set eth9 down", ofPlans, ""},
+		{"ip link set eth9 name wire0", ofPlans, ""},
+		{"ip link set wire0 up", ofPlans, ""},
+	})
+	m.is(c)
+	f, err := m.Facts(t.Context())
+	if err != nil || len(f.Parents) != 2 || f.Parents[0].Name != "eth9" || f.Parents[0].Now != "wire0" || f.Parents[1].Name != "wire0" || !f.Parents[0].Up {
+		t.Errorf("%+v, %v", f.Parents, err)
+	}
+	m.apply(onLAN(2, netspec.LAN{Kind: netspec.Macvlan, Mode: "bridge"})) // on the renamed one
+	m.watched(ch, []harm{{"ip link del wire0", ofPlans, ""}, {"ip link add eth9 type bridge", ofPlans, ""}})
+}

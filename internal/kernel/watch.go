@@ -265,7 +265,7 @@ func (w *watcher) judge() {
 	w.drain(0)
 	for index, by := range w.suspects {
 		l := w.links[index]
-		if w.k.ours(l) && !w.k.memory.isDying(l.Name, false) && (!l.Up || w.k.memory.differs(l, w.links[l.Master].Name)) {
+		if w.k.ours(l) && !w.k.memory.isDying(l.Name, false) && (!isUp(l, w.links) || w.k.memory.differs(l, w.links[l.Master].Name)) {
 			w.alarm(reconcile.Alarm{Scope: reconcile.Scope{Host: true}, By: by})
 		}
 	}
@@ -369,7 +369,8 @@ func (w *watcher) ours(index int32) bool { return w.k.ours(w.links[index]) }
 
 // link is what a message about a link means: ours has to be looked at, and what was
 // ours and is not any more has to be made again. Of a foreign one the MTU matters, and
-// whether it is up: for the IPv4 routes that go with it there are no messages.
+// whether it is up: for the IPv4 routes that go with it there are no messages; and
+// what networks on it hang on.
 func (w *watcher) link(b []byte) (s reconcile.Scope, suspect int32) {
 	if index, hairpin, isolated, ok := rtnl.PortFlags(b); ok {
 		return s, w.port(index, hairpin, isolated)
@@ -380,12 +381,20 @@ func (w *watcher) link(b []byte) (s reconcile.Scope, suspect int32) {
 	now := rtnl.ParseLink(b)
 	was, seen := w.links[now.Index]
 	w.links[now.Index] = now
+	if seen && now.Carrier && !was.Carrier {
+		w.k.announceOn(now.Index)
+	}
 	if w.k.ours(now) {
 		return s, now.Index
 	}
 	s.Host = seen && w.k.ours(was)
-	s.Facts = seen && !s.Host && (was.MTU != now.MTU || was.Up != now.Up)
+	s.Facts = !s.Host && (!seen || otherParent(was, now))
 	return s, 0
+}
+
+// otherParent reports whether what networks on an interface hang on has changed.
+func otherParent(was, now rtnl.Info) bool {
+	return was.MTU != now.MTU || was.Up != now.Up || was.Carrier != now.Carrier || was.Name != now.Name || was.MAC != now.MAC || was.Master != now.Master
 }
 
 // port notes the flags of a bridge's port.
@@ -408,10 +417,10 @@ func (w *watcher) gone(b []byte) (s reconcile.Scope) {
 		return s
 	}
 	l := rtnl.ParseLink(b)
-	was, seen := w.links[l.Index]
+	_, seen := w.links[l.Index]
 	delete(w.links, l.Index)
 	delete(w.suspects, l.Index)
 	s.Host = w.k.ours(l) && !w.k.memory.isDying(l.Name, true)
-	s.Facts = !w.k.ours(l) && seen && was.Up
+	s.Facts = !w.k.ours(l) && seen
 	return s
 }

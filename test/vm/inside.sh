@@ -16,6 +16,7 @@ run cgroup
 run nft -test.run "$NFT"
 run tc
 run kernel -test.run "$KERNEL"
+run live -test.run "$LIVE"
 export TMPDIR=/disk
 run spec -test.run 'Isolation|Privileged|Bites|Stats|Written'
 unset TMPDIR

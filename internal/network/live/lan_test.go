@@ -1,6 +1,7 @@
 package live_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/network"
 
 	"isle/internal/kernel/kerneltest"
+	"isle/internal/kernel/probe"
 	"isle/internal/network"
 )
 
@@ -144,5 +147,288 @@ func (l *wire) unchanged(m *network.Manager) {
 	l.count.n = 0
 	if err := m.Sync(l.t.Context()); err != nil || l.count.n != 0 {
 		l.t.Errorf("%d changes, %v", l.count.n, err)
+	}
+}
+
+// reaches checks who gets to a container.
+func (l *wire) reaches(when, at string, lan, host bool) {
+	l.t.Helper()
+	patience := map[bool]time.Duration{true: 10 * time.Second, false: 500 * time.Millisecond}
+	if got, err := l.from(l.router, at, patience[lan]); (err == nil) != lan {
+		l.t.Errorf("%s: the LAN to %s: %q, %v; want %t", when, at, got, err, lan)
+	}
+	if got, err := l.get("", at, patience[host]); (err == nil) != host {
+		l.t.Errorf("%s: the host to %s: %q, %v; want %t", when, at, got, err, host)
+	}
+}
+
+// TestHostAccess: the host and a container see each other by their own addresses, and
+// nobody on the LAN hears the host's address at another place; also when the host's
+// address changes and its wire comes and goes.
+func TestHostAccess(t *testing.T) {
+	for _, c := range []struct{ driver, opt string }{{"macvlan", "macvlan_mode=bridge"}, {"ipvlan", "ipvlan_mode=l2"}, {"ipvlan", "ipvlan_mode=l3"}, {"ipvlan", "ipvlan_mode=l3s"}} {
+		t.Run(c.driver+c.opt, func(t *testing.T) { hostAccess(t, c.driver, c.opt) })
+	}
+}
+
+func hostAccess(t *testing.T, driver, opt string) {
+	l := newLAN(t)
+	m := l.start()
+	defer stop(m)
+	l.try(m, onLAN(driver, opt, "isle.host_access=true"))
+	web := l.open(m, "web", nil, "lan").Endpoints[0]
+	l.serve("web", "[::]:80")
+	l.serve("", "[::]:90")
+	a4, a6 := web.Addr(true).String(), "["+web.Addr(false).String()+"]"
+	if !strings.Contains(opt, "l3") { // there the LAN needs a route
+		l.reaches("at first", a4+":80", true, true)
+		l.reaches("at first", a6+":80", true, true)
+	}
+	l.sees(m, "at first", "10.9.0.5", a4)
+	l.sees(m, "at first", "fd00:9::5", a6)
+	run(t, "ip", "link", "set", "eth9", "down")
+	run(t, "ip", "link", "set", "eth9", "up")
+	run(t, "ip", "addr", "add", "10.9.0.6/24", "dev", "eth9")
+	run(t, "ip", "addr", "del", "10.9.0.5/24", "dev", "eth9")
+	if err := m.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.sees(m, "with another address", "10.9.0.6", a4)
+	if neighs := l.router.Run("ip", "neigh"); strings.Contains(neighs, "10.9.0.5") && !strings.Contains(neighs, hardware(t, "eth9")) {
+		t.Errorf("the LAN knows the host at another place:\n%s", neighs)
+	}
+	l.unchanged(m)
+	if err := m.Close(t.Context(), "web"); err != nil {
+		t.Error(err)
+	}
+	if _, err := m.Remove(t.Context(), "lan"); err != nil {
+		t.Error(err)
+	}
+	if left := run(t, "ip", "-o", "link"); strings.Contains(left, "isles") {
+		t.Errorf("left behind:\n%s", left)
+	}
+}
+
+// sees checks that host and container know each other by their own addresses.
+func (l *wire) sees(m *network.Manager, when, host, container string) {
+	l.t.Helper()
+	by := host
+	if strings.Contains(host, ":") {
+		by = "[" + host + "]"
+	}
+	if got, err := l.get("", container+":80", 10*time.Second); !strings.HasPrefix(got, by+":") {
+		l.t.Errorf("%s: the container sees the host as %q, %v", when, got, err)
+	}
+	if got, err := l.get("web", by+":90", 10*time.Second); !strings.HasPrefix(got, container+":") {
+		l.t.Errorf("%s: the host sees the container as %q, %v", when, got, err)
+	}
+}
+
+func hardware(t *testing.T, link string) string {
+	i, err := net.InterfaceByName(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i.HardwareAddr.String()
+}
+
+// try makes a network that a container can be on, or skips the test where the kernel
+// has no such links.
+func (l *wire) try(m *network.Manager, req api.CreateRequest) {
+	l.t.Helper()
+	_, err := m.Create(l.t.Context(), req)
+	if err == nil {
+		_, err = m.Open(l.t.Context(), network.OpenRequest{ID: "try", Name: "try", Networks: []network.ConnectRequest{{Network: req.Name, ContainerName: "try"}}})
+	}
+	if probe.NotSupported(err) {
+		l.t.Skip(err)
+	}
+	if err == nil {
+		err = m.Close(l.t.Context(), "try")
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// TestIPvlan: containers are on the LAN with the host's MAC address.
+func TestIPvlan(t *testing.T) {
+	l := newLAN(t)
+	m := l.start()
+	defer stop(m)
+	l.try(m, onLAN("ipvlan"))
+	web := l.open(m, "web", nil, "lan").Endpoints[0]
+	l.serve("web", "0.0.0.0:80")
+	l.reaches("l2", web.Addr(true).String()+":80", true, false)
+	if neighs := l.router.Run("ip", "neigh", "show", web.Addr(true).String()); !strings.Contains(neighs, hardware(t, "eth9")) {
+		t.Errorf("the LAN knows it at %s", neighs)
+	}
+	l.unchanged(m)
+}
+
+// TestIPvlanL3: what is for a container is routed to it by the host, and it needs no
+// router itself.
+func TestIPvlanL3(t *testing.T) {
+	l := newLAN(t)
+	m := l.start()
+	defer stop(m)
+	req := onLAN("ipvlan", "ipvlan_mode=l3")
+	req.IPAM.Config[0] = api.IPAMConfig{Subnet: netip.MustParsePrefix("10.44.0.0/24")}
+	l.try(m, req)
+	web := l.open(m, "web", nil, "lan").Endpoints[0]
+	l.serve("web", "0.0.0.0:80")
+	l.router.IP("route add 10.44.0.0/24 via 10.9.0.5")
+	l.reaches("l3", web.Addr(true).String()+":80", true, false)
+	l.unchanged(m)
+}
+
+// TestVLAN: two networks of one VLAN share its interface, which goes with the last of
+// them; and one that somebody else made stays.
+func TestVLAN(t *testing.T) {
+	l := newLAN(t)
+	m := l.start()
+	defer stop(m)
+	first := onLAN("macvlan", "parent=eth9.10.20")
+	l.try(m, first)
+	second := onLAN("macvlan", "parent=eth9.10.20")
+	second.Name, second.IPAM = "more", &api.IPAM{Config: []api.IPAMConfig{{Subnet: netip.MustParsePrefix("10.10.0.0/24")}}}
+	no := false
+	second.EnableIPv6 = &no
+	l.create(m, second)
+	l.router.IP(`link add link p-eth9 name v10 type vlan id 10
+		link add link v10 name v20 type vlan id 20
+		addr add 10.10.0.1/24 dev v20
+		link set v10 up
+		link set v20 up`)
+	web := l.open(m, "web", nil, "more").Endpoints[0]
+	l.serve("web", "0.0.0.0:80")
+	if got, err := l.from(l.router, web.Addr(true).String()+":80", 10*time.Second); err != nil {
+		t.Errorf("the VLAN to the container: %q, %v", got, err)
+	}
+	has := func(when string, want int) {
+		t.Helper()
+		if links := run(t, "ip", "-o", "link"); strings.Count(links, "eth9.10") != want {
+			t.Errorf("%s:\n%s", when, links)
+		}
+	}
+	has("two networks", 3) // one is the other's parent: eth9.10.20@eth9.10
+	if _, err := m.Remove(t.Context(), "lan"); err != nil {
+		t.Fatal(err)
+	}
+	has("one of them has gone", 3)
+	l.unchanged(m)
+	if got, err := l.from(l.router, web.Addr(true).String()+":80", 10*time.Second); err != nil {
+		t.Errorf("then: %q, %v", got, err)
+	}
+	if err := m.Close(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Remove(t.Context(), "more"); err != nil {
+		t.Fatal(err)
+	}
+	has("both have gone", 0)
+	run(t, "ip", "link", "add", "link", "eth9", "name", "eth9.7", "type", "vlan", "id", "7")
+	l.create(m, onLAN("macvlan", "parent=eth9.7"))
+	if _, err := m.Remove(t.Context(), "lan"); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "ip", "link", "show", "eth9.7")
+}
+
+// TestVLANInternal: without a parent, containers are among themselves.
+func TestVLANInternal(t *testing.T) {
+	l := newLAN(t)
+	m := l.start()
+	defer stop(m)
+	req := onLAN("macvlan", "parent=")
+	req.Internal = true
+	l.try(m, req)
+	web := l.open(m, "web", nil, "lan").Endpoints[0]
+	l.open(m, "db", nil, "lan")
+	l.serve("web", "0.0.0.0:80")
+	if got, err := l.get("db", web.Addr(true).String()+":80", 10*time.Second); err != nil {
+		t.Errorf("a neighbour: %q, %v", got, err)
+	}
+	l.reaches("internal", web.Addr(true).String()+":80", false, false)
+	for _, c := range []string{"web", "db"} {
+		if err := m.Close(t.Context(), c); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := m.Remove(t.Context(), "lan"); err != nil {
+		t.Error(err)
+	}
+	if left := run(t, "ip", "-o", "link"); strings.Contains(left, "dm-") {
+		t.Errorf("left behind:\n%s", left)
+	}
+}
+
+// TestLANParent: while the parent is away that is told, and no container can be put
+// there; when it is back all is as it was. One that is renamed goes on.
+func TestLANParent(t *testing.T) {
+	l := newLAN(t)
+	m := l.watched(t)
+	n := l.create(m, onLAN("macvlan", "isle.host_access=true"))
+	web := l.open(m, "web", nil, "lan").Endpoints[0]
+	l.serve("web", "0.0.0.0:80")
+	at := web.Addr(true).String() + ":80"
+	l.reaches("at first", at, true, true)
+	l.told(m, n.ID, "eth9: up")
+	run(t, "ip", "link", "set", "eth9", "down")
+	l.told(m, n.ID, "eth9: down")
+	run(t, "ip", "link", "set", "eth9", "name", "wire0")
+	run(t, "ip", "link", "set", "wire0", "up")
+	l.told(m, n.ID, "eth9: up, renamed to wire0")
+	l.reaches("renamed", at, true, true)
+	l.open(m, "new", nil, "lan") // also on it
+	run(t, "ip", "link", "set", "wire0", "name", "eth9")
+	l.told(m, n.ID, "eth9: up")
+	run(t, "ip", "link", "del", "eth9")
+	l.told(m, n.ID, "eth9: missing: parent interface eth9 is not there: unavailable")
+	_, err := m.Open(t.Context(), network.OpenRequest{ID: "late", Name: "late", Networks: []network.ConnectRequest{{Network: "lan", ContainerName: "late"}}})
+	if !errdefs.IsUnavailable(err) {
+		t.Errorf("a container on a parent that is away: %v", err)
+	}
+	l.plug("eth9")
+	run(t, "ip", "addr", "add", "10.9.0.5/24", "dev", "eth9")
+	run(t, "ip", "addr", "add", "fd00:9::5/64", "dev", "eth9", "nodad")
+	l.told(m, n.ID, "eth9: up")
+	end := time.Now().Add(10 * time.Second)
+	for _, err := l.get("", at, time.Second); err != nil && time.Now().Before(end); _, err = l.get("", at, time.Second) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	l.reaches("back", at, true, true)
+	l.open(m, "late", nil, "lan")
+}
+
+// watched is a Manager that repairs what others do.
+func (l *wire) watched(t *testing.T) *network.Manager {
+	ctx, cancel := context.WithCancel(t.Context())
+	m := l.manager()
+	changed, err := l.kernel.Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Changed = changed
+	if err := m.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return m
+}
+
+func (l *wire) told(m *network.Manager, id, want string) {
+	l.t.Helper()
+	got := ""
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && got != want; time.Sleep(10 * time.Millisecond) {
+		var err error
+		if got, err = m.Uplink(l.t.Context(), id); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	if got != want {
+		l.t.Errorf("it is on %q, want %q", got, want)
 	}
 }

@@ -123,10 +123,19 @@ func observe(t testing.TB, k *kernel.Kernel) netspec.State {
 // start is another process on the host.
 func (h *host) start() *network.Manager {
 	h.t.Helper()
+	m := h.manager()
+	if err := m.Start(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+	return m
+}
+
+// manager is one that has not started.
+func (h *host) manager() *network.Manager {
 	log := slog.New(slog.DiscardHandler)
 	drivers := builtin.Drivers()
 	drivers[network.DriverBridge] = narrow{room: h.room}
-	m := &network.Manager{
+	return &network.Manager{
 		Store: h.store, Kernel: h.count, Machine: onlyOurs(h.kernel), Drivers: drivers,
 		IPAM: &ipam.Allocator{Sources: []ipam.Source{
 			{Base: netip.MustParsePrefix("10.66.0.0/16"), Size: 24}, {Base: ipam.ULA("live"), Size: 64},
@@ -134,10 +143,6 @@ func (h *host) start() *network.Manager {
 		Ports: &publish.Table{Holder: &publish.Sockets{Log: log}}, DNS: &dns.Server{Log: log}, Log: log,
 		Config: network.Config{LinkPrefix: "isle", Bridge: "isle0"},
 	}
-	if err := m.Start(h.t.Context()); err != nil {
-		h.t.Fatal(err)
-	}
-	return m
 }
 
 func stop(m *network.Manager) { m.DNS.Close(); m.Ports.Close() }
