@@ -188,8 +188,8 @@ func hostAccess(t *testing.T, driver, opt string) {
 	l.sees(m, "at first", "fd00:9::5", a6)
 	run(t, "ip", "link", "set", "eth9", "down")
 	run(t, "ip", "link", "set", "eth9", "up")
-	run(t, "ip", "addr", "add", "10.9.0.6/24", "dev", "eth9")
 	run(t, "ip", "addr", "del", "10.9.0.5/24", "dev", "eth9")
+	run(t, "ip", "addr", "add", "10.9.0.6/24", "dev", "eth9")
 	if err := m.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
