@@ -192,13 +192,14 @@ func (k *Kernel) makeLAN(l netspec.LAN, ns *os.File) (err error) {
 	}
 	for range remakeTries {
 		err = supported(k.rt.Do(rtnl.NewLAN(l, k.mark, index, int(ns.Fd()))), l)
-		if errors.Is(err, unix.EEXIST) {
-			var keep bool
-			if keep, err = k.clear(l, index, ns); err == nil && !keep {
-				continue
+		full := errors.Is(err, unix.EINVAL) && l.Mode == "passthru" // perhaps by this very link
+		if full || errors.Is(err, unix.EEXIST) {
+			keep, cerr := k.clear(l, index, ns)
+			if keep || cerr != nil {
+				err = cerr
+				break
 			}
-		}
-		if !errors.Is(err, unix.EBUSY) && !(errors.Is(err, unix.EINVAL) && l.Mode == "passthru") {
+		} else if !errors.Is(err, unix.EBUSY) {
 			break
 		}
 		time.Sleep(remakeWait)

@@ -140,6 +140,11 @@ func (m *Manager) create(ctx context.Context, n Network, want *network.IPAM) (Ne
 		if err := m.beside(n, d); err != nil {
 			return n, err
 		}
+		if n.OnLAN() { // what is there may have come this moment
+			if err := m.relook(ctx); err != nil {
+				return n, err
+			}
+		}
 		if err := m.ready(ctx, n); err != nil {
 			return n, err
 		}

@@ -98,7 +98,7 @@ func (w *world) start(t *testing.T) *network.Manager {
 func (w *world) want(t *testing.T) netspec.State {
 	t.Helper()
 	fresh := *w
-	fresh.kernel = &kerneltest.Fake{}
+	fresh.kernel = &kerneltest.Fake{Parents: w.kernel.Parents}
 	fresh.start(t)
 	return fresh.kernel.State
 }

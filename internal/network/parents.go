@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
-	"github.com/containerd/errdefs"
-
 	"isle/internal/netspec"
+	"isle/internal/reconcile"
 )
 
 // Parent is an interface of the host that networks can be on, as it is now.
@@ -106,15 +106,43 @@ func (m *Manager) ready(ctx context.Context, n Network) error {
 	return inNetwork(n, d.Ready(n, len(m.x.users[n.ID]), m.host))
 }
 
-// away reports whether a network's parent is not there. What hangs on it may be there
-// still, under a name that we do not know.
-func (m *Manager) away() bool {
-	for _, n := range m.x.networks {
-		if d, ok := m.Drivers[n.Driver]; ok && n.OnLAN() && errdefs.IsUnavailable(d.Ready(*n, 0, m.host)) {
+// hanging leaves out removals of what may hang on a parent that is not there: it may
+// be there still, under a name that we do not know, and in use.
+func (m *Manager) hanging(changes []reconcile.Change) []reconcile.Change {
+	links, away := m.waiting()
+	if !away {
+		return changes
+	}
+	return slices.DeleteFunc(changes, func(c reconcile.Change) bool {
+		if c.New != nil {
+			return false
+		}
+		switch o := c.Old.(type) {
+		case netspec.VLAN, netspec.LAN, netspec.Neigh:
 			return true
+		case netspec.Addr:
+			return links[netspec.LAN{NS: o.NS, Name: o.Link}.Key()]
+		case netspec.Route: // of the host's there are none but to such links
+			return o.NS == "" || links[netspec.LAN{NS: o.NS, Name: o.Dev}.Key()]
+		}
+		return false
+	})
+}
+
+// waiting are the links of containers whose parent is away.
+func (m *Manager) waiting() (links map[netspec.Key]bool, away bool) {
+	links = map[netspec.Key]bool{}
+	for id, n := range m.x.networks {
+		d, ok := m.Drivers[n.Driver]
+		if !ok || !n.OnLAN() || !m.planner().away(d, *n) {
+			continue
+		}
+		away = true
+		for _, pl := range m.x.users[id] {
+			links[netspec.LAN{NS: pl.NS(), Name: pl.Interface}.Key()] = true
 		}
 	}
-	return false
+	return links, away
 }
 
 // Uplink says which interface of the host a network is on, and how that is; "" when
@@ -157,16 +185,24 @@ func shared(o netspec.Object) bool {
 	return false
 }
 
-// keep puts back into want what a change of some units would take from the others.
+// keep leaves alone what other units have too: it is there before a change of some
+// units, and stays.
 func (m *Manager) keep(units map[string]netspec.State, have, want netspec.State) {
-	for k, o := range have {
-		if _, stays := want[k]; stays || !shared(o) {
-			continue
-		}
-		for u, s := range m.units {
-			if _, changes := units[u]; !changes && s[k] == o {
-				want[k] = o
+	for _, part := range []netspec.State{have, want} {
+		for k, o := range part {
+			if shared(o) && m.others(units, o) {
+				have[k], want[k] = o, o
 			}
 		}
 	}
+}
+
+// others reports whether a unit besides those has o.
+func (m *Manager) others(units map[string]netspec.State, o netspec.Object) bool {
+	for u, s := range m.units {
+		if _, changes := units[u]; !changes && s[o.Key()] == o {
+			return true
+		}
+	}
+	return false
 }

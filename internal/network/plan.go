@@ -127,7 +127,7 @@ func (p planner) gateway(places []place, v4 bool) (place, netip.Addr, error) {
 		if err != nil {
 			return pl, netip.Addr{}, err
 		}
-		if !d.Caps().Gateway || pl.net.Internal {
+		if !d.Caps().Gateway || pl.net.Internal || p.away(d, *pl.net) {
 			continue
 		}
 		if gw := pl.Gateway(*pl.net, v4); gw.IsValid() {
@@ -136,6 +136,9 @@ func (p planner) gateway(places []place, v4 bool) (place, netip.Addr, error) {
 	}
 	return place{}, netip.Addr{}, nil
 }
+
+// away reports whether what n is on is not there: there are no links on it.
+func (p planner) away(d Driver, n Network) bool { return errdefs.IsUnavailable(d.Ready(n, 0, p.host)) }
 
 // Gateway is the way out of n that e can use in a family; invalid: none.
 func (e Endpoint) Gateway(n Network, v4 bool) netip.Addr {

@@ -29,6 +29,7 @@ type walk struct {
 
 	crashes, failures, refused, done int
 	trunks, rules                    int // seen in the kernel
+	lans, vlans, ways                int
 }
 
 // TestKernelFollowsRecords: whatever is done, and wherever the kernel refuses
@@ -36,14 +37,16 @@ type walk struct {
 // to an endpoint and every held port to a sandbox.
 func TestKernelFollowsRecords(t *testing.T) {
 	var sum walk
-	for seed := range uint64(400) {
+	for seed := range uint64(600) {
 		w := live(t, seed, 25)
 		sum.crashes, sum.failures = sum.crashes+w.crashes, sum.failures+w.failures
 		sum.refused, sum.done = sum.refused+w.refused, sum.done+w.done
 		sum.trunks, sum.rules = sum.trunks+w.trunks, sum.rules+w.rules
+		sum.lans, sum.vlans, sum.ways = sum.lans+w.lans, sum.vlans+w.vlans, sum.ways+w.ways
 	}
-	t.Logf("%d done, %d refused, %d failed in the kernel, %d crashes", sum.done, sum.refused, sum.failures, sum.crashes)
-	if min(sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules) < 100 {
+	t.Logf("%d done, %d refused, %d failed in the kernel, %d crashes; seen: %d trunks, %d rules, %d links of a LAN, %d VLANs, %d neighbours",
+		sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.lans, sum.vlans, sum.ways)
+	if min(sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.lans, sum.vlans, sum.ways) < 100 {
 		t.Error("the walks do not go everywhere")
 	}
 }
@@ -56,6 +59,8 @@ func FuzzKernelFollowsRecords(f *testing.F) {
 func live(t *testing.T, seed uint64, steps int) *walk {
 	w := &walk{world: newWorld(), r: rand.New(rand.NewPCG(seed, 1))}
 	w.room = 1 + int(seed%3)
+	w.kernel.Parents = []string{"eth0"}
+	w.machine.host.Parents = eth0
 	w.m = w.start(t)
 	for i := range steps {
 		what, err := w.fault(t)
@@ -122,7 +127,7 @@ func (w *walk) survive() (what string, crashed bool, err error) {
 func (w *walk) step() (string, error) {
 	ctx := context.Background()
 	c, n := fmt.Sprint("c", w.r.IntN(5)), w.network()
-	switch w.r.IntN(15) {
+	switch w.r.IntN(17) {
 	case 0:
 		v6 := w.r.IntN(2) == 0
 		_, err := w.m.Create(ctx, api.CreateRequest{Name: n, EnableIPv6: &v6, Internal: w.r.IntN(4) == 0})
@@ -155,6 +160,12 @@ func (w *walk) step() (string, error) {
 		}
 		_, err = w.m.Unpublish(ctx, c, []publish.Selector{s})
 		return "unpublish on " + c, err
+	case 9:
+		l := fmt.Sprint("l", w.r.IntN(3))
+		_, err := w.m.Create(ctx, w.lan(l))
+		return "create " + l, err
+	case 10:
+		return "the parent comes or goes", w.replug(ctx)
 	case 8:
 		_, err := w.m.SetPorts(ctx, c, w.wishes())
 		return "set ports of " + c, err
@@ -173,7 +184,35 @@ func (w *walk) step() (string, error) {
 }
 
 func (w *walk) network() string {
-	return []string{"bridge", "none", "host", "n0", "n1", "n2"}[w.r.IntN(6)]
+	return []string{"bridge", "none", "host", "n0", "n1", "n2", "l0", "l1", "l2"}[w.r.IntN(9)]
+}
+
+// replug takes the parent away, as the kernel does it with all that is on it, or has it
+// back. What cannot be repaired at once is tried again.
+func (w *walk) replug(ctx context.Context) error {
+	if w.machine.host.Parents == eth0 && w.r.IntN(4) == 0 {
+		w.machine.host.Parents = ""
+		w.kernel.Unplug()
+	} else {
+		w.machine.host.Parents, w.kernel.Parents = eth0, []string{"eth0"}
+	}
+	if w.m.Sync(ctx) == nil {
+		return nil
+	}
+	return w.m.Sync(ctx)
+}
+
+// eth0 is the interface that networks of the LAN are on.
+var eth0 = network.Parents([]network.Parent{{Name: "eth0", MTU: 1500, MAC: netspec.MAC{2, 1}, Up: true, Carrier: true, Addr4: addr("10.9.0.5")}})
+
+// lan is a wish for a network on it, or on a VLAN of it, alone or beside others.
+func (w *walk) lan(name string) api.CreateRequest {
+	opts := map[string]string{"parent": []string{"eth0", "eth0.5", "eth0.5.6"}[w.r.IntN(3)], "isle.host_access": fmt.Sprint(w.r.IntN(2) == 0)}
+	driver := "macvlan"
+	if w.r.IntN(4) == 0 {
+		driver = "ipvlan"
+	}
+	return api.CreateRequest{Name: name, Driver: driver, Options: opts}
 }
 
 func (w *walk) ports() api.PortMap {
@@ -223,6 +262,12 @@ func (w *walk) check(t *testing.T, at string) {
 		switch o := o.(type) {
 		case netspec.Rule:
 			w.rules++
+		case netspec.LAN:
+			w.lans++
+		case netspec.VLAN:
+			w.vlans++
+		case netspec.Neigh:
+			w.ways++
 		case netspec.Link:
 			if o.PeerMaster != "" {
 				w.trunks++

@@ -201,7 +201,7 @@ func (m *Manager) Repair(ctx context.Context, a reconcile.Alarm) error {
 	if a.Facts = false; a.Empty() {
 		return nil
 	}
-	if len(m.unplanned) > 0 || m.away() { // a look at a part does not tell what is nobody's
+	if _, away := m.waiting(); away || len(m.unplanned) > 0 { // a look at a part does not tell what is nobody's
 		return m.sync(ctx)
 	}
 	want, err := m.wanted()

@@ -104,8 +104,8 @@ func (m *Manager) sync(ctx context.Context) error {
 // certain leaves out removals as long as something may belong to a unit that could
 // not be planned, or to one whose parent is away: it would be cut off while it is in use.
 func (m *Manager) certain(changes []reconcile.Change) []reconcile.Change {
-	if len(m.unplanned) == 0 && !m.away() {
-		return changes
+	if len(m.unplanned) == 0 {
+		return m.hanging(changes)
 	}
 	return slices.DeleteFunc(changes, func(c reconcile.Change) bool { return c.New == nil })
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"isle/internal/netspec"
@@ -49,6 +50,30 @@ func (f *Fake) Flush() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(f.State)
+}
+
+// Unplug is somebody else who takes the interfaces of the host away, and the kernel
+// with them what is on them.
+func (f *Fake) Unplug() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Parents = nil
+	for before := -1; before != len(f.State); {
+		before = len(f.State)
+		maps.DeleteFunc(f.State, func(_ netspec.Key, o netspec.Object) bool { return f.lost(o) })
+	}
+}
+
+// lost reports whether something that o refers to is not there. A setting of a link is
+// gone with it.
+func (f *Fake) lost(o netspec.Object) bool {
+	keys := needs(o)
+	if s, ok := o.(netspec.Sysctl); ok {
+		if part := strings.Split(s.Name, "/"); len(part) == 4 && part[2] != "all" {
+			keys = append(keys, netspec.Link{NS: s.NS, Name: part[2]}.Key())
+		}
+	}
+	return slices.ContainsFunc(keys, func(k netspec.Key) bool { return !f.has(k) })
 }
 
 // Apply implements reconcile.Kernel.

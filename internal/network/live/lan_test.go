@@ -381,7 +381,9 @@ func TestLANParent(t *testing.T) {
 	l.told(m, n.ID, "eth9: up, renamed to wire0")
 	l.reaches("renamed", at, true, true)
 	l.open(m, "new", nil, "lan") // also on it
+	run(t, "ip", "link", "set", "wire0", "down") // old kernels rename nothing that is up
 	run(t, "ip", "link", "set", "wire0", "name", "eth9")
+	run(t, "ip", "link", "set", "eth9", "up")
 	l.told(m, n.ID, "eth9: up")
 	run(t, "ip", "link", "del", "eth9")
 	l.told(m, n.ID, "eth9: missing: parent interface eth9 is not there: unavailable")
