@@ -51,7 +51,7 @@ func commandPage(root *cobra.Command) string {
 			b.WriteString(ownCommand(c))
 		}
 	})
-	b.WriteString("# EXAMPLES\n\n" + block(root.Example) + "\n# SEE ALSO\n\n**isled**(8), **isled.toml**(5), **isle-bridge**(7), **isle-host**(7), **isle-none**(7)\n")
+	b.WriteString("# EXAMPLES\n\n" + block(root.Example) + "\n# SEE ALSO\n\n**isled**(8), **isled.toml**(5), **isle-bridge**(7), **isle-macvlan**(7), **isle-ipvlan**(7), **isle-host**(7), **isle-none**(7)\n")
 	return b.String()
 }
 

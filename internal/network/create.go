@@ -172,7 +172,7 @@ func (m *Manager) commitNetwork(ctx context.Context, n Network) error {
 	m.mu.Unlock()
 	if !n.ConfigOnly {
 		for _, p := range n.Pools {
-			m.IPAM.Open(pool(p))
+			m.IPAM.Open(m.pool(n, p))
 		}
 	}
 	m.zone(n)

@@ -47,6 +47,20 @@ func (h Host) Parent(name string) (p Parent, ok bool) {
 	return p, false
 }
 
+// own are the host's addresses on such interfaces.
+func (h Host) own() (out []netip.Addr) {
+	for line := range strings.Lines(h.Parents) {
+		name, _, _ := strings.Cut(line, "\t")
+		p, _ := h.Parent(name)
+		for _, a := range []netip.Addr{p.Addr4, p.Addr6} {
+			if a.IsValid() {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}
+
 // only is h without the interfaces that no network is on: those of others come and
 // go all the time.
 func (h Host) only(used map[string]bool) Host {

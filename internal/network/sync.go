@@ -184,7 +184,7 @@ func (m *Manager) loadNetwork(tx store.Tx, n *Network) error {
 		if n.ConfigOnly {
 			break
 		}
-		if err := m.IPAM.Load(tx, pool(p)); err != nil {
+		if err := m.IPAM.Load(tx, m.pool(*n, p)); err != nil {
 			return err
 		}
 	}
@@ -248,13 +248,17 @@ func (m *Manager) assemble(rec Sandbox, places []place) *sandbox {
 	return &sandbox{rec, m.planner().assign(rec.Publish, sorted(places))}
 }
 
-func pool(p Pool) ipam.Pool {
+// pool is what may be given out of p. The host's own addresses on the LAN are not.
+func (m *Manager) pool(n Network, p Pool) ipam.Pool {
 	out := ipam.Pool{Subnet: p.Subnet, Range: p.Range}
 	if p.Gateway.IsValid() {
 		out.Exclude = append(out.Exclude, p.Gateway)
 	}
 	for _, a := range p.Aux {
 		out.Exclude = append(out.Exclude, a)
+	}
+	if n.OnLAN() {
+		out.Exclude = append(out.Exclude, m.host.own()...)
 	}
 	return out
 }
