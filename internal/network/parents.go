@@ -175,6 +175,17 @@ func (m *Manager) Uplink(ctx context.Context, id string) (string, error) {
 	return m.Drivers[n.Driver].Uplink(*n, h), nil
 }
 
+// tellUplinks logs what has become of what networks are on.
+func (m *Manager) tellUplinks(before Host) {
+	for _, n := range m.x.networks {
+		if d, ok := m.Drivers[n.Driver]; ok && n.OnLAN() {
+			if was, now := d.Uplink(*n, before), d.Uplink(*n, m.host); was != now {
+				m.Log.Warn("the interface that a network is on has changed", "network", n.Name, "now", now, "before", was)
+			}
+		}
+	}
+}
+
 // beside reports why n cannot be on this host with the networks that are there.
 func (m *Manager) beside(n Network, d Driver) error {
 	for _, id := range m.x.sorted {

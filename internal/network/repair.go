@@ -242,6 +242,7 @@ func (m *Manager) relook(ctx context.Context) error {
 	if err := m.look(ctx); err != nil || m.same(m.host, before) {
 		return err
 	}
+	m.tellUplinks(before)
 	have, err := m.wanted()
 	if err != nil {
 		return err

@@ -380,7 +380,7 @@ func TestLANParent(t *testing.T) {
 	run(t, "ip", "link", "set", "wire0", "up")
 	l.told(m, n.ID, "eth9: up, renamed to wire0")
 	l.reaches("renamed", at, true, true)
-	l.open(m, "new", nil, "lan") // also on it
+	l.open(m, "new", nil, "lan")                 // also on it
 	run(t, "ip", "link", "set", "wire0", "down") // old kernels rename nothing that is up
 	run(t, "ip", "link", "set", "wire0", "name", "eth9")
 	run(t, "ip", "link", "set", "eth9", "up")
