@@ -145,7 +145,7 @@ func (e *Engine) editPorts(ctx context.Context, c *entry, edit portEdit) (api.Po
 	if err := after.Check(rec.Name); err != nil { // it could never start again
 		return api.PortsResponse{}, err
 	}
-	out := api.PortsResponse{Added: []api.Port{}, Removed: []api.Port{}, Warnings: []string{}}
+	out := api.PortsResponse{Added: []api.Port{}, Removed: []api.Port{}, Warnings: []string{}, AtNextStart: true}
 	for _, s := range edit.add {
 		out.Added = append(out.Added, apiPort(rec.Name, publish.Mapping(s)))
 	}

@@ -69,7 +69,7 @@ func TestPublish(t *testing.T) {
 			w.start("web")
 		}
 		got, err := w.publish("web", "8443:443", "if=eth0:81:81", "90:90;from=10.0.0.0/8")
-		if err != nil || len(got.Added) != 3 {
+		if err != nil || len(got.Added) != 3 || got.AtNextStart == running {
 			t.Fatalf("%+v, %v", got, err)
 		}
 		is := w.kept("web")

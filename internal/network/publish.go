@@ -45,10 +45,10 @@ func (m *Manager) Publish(ctx context.Context, sandboxID string, want PortReques
 
 // Replace is Publish, but takes ports over from whichever sandbox has them at
 // the very same address, this one included, in one change: no connection finds
-// nobody there.
+// nobody there. A port keeps its allow-list unless want has another.
 func (m *Manager) Replace(ctx context.Context, sandboxID string, want PortRequest) (Ports, error) {
 	return m.changePorts(ctx, sandboxID, func(sb *sandbox, reqs []publish.Request) (portChange, error) {
-		return portChange{reqs: publish.Missing(reqs, mappings(sb.Publish)), take: true}, nil
+		return portChange{reqs: publish.Missing(m.Ports.KeepSources(reqs), mappings(sb.Publish)), take: true}, nil
 	}, want)
 }
 

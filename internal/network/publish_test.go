@@ -183,6 +183,28 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// TestReplaceKeepsTheList: a port that changes hands is not opened to others,
+// unless that is asked for.
+func TestReplaceKeepsTheList(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "blue", "bridge")
+	open(t, m, "green", "bridge")
+	if _, err := m.Publish(t.Context(), "blue", wish(t, "9301:80;from=10.77.0.0/16")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ who, want, kernel string }{
+		{"green", "9301:80", "0.0.0.0:9301+1>80 9301 from 10.77.0.0/16"},
+		{"green", "9301:81", "0.0.0.0:9301+1>81 9301 from 10.77.0.0/16"},
+		{"blue", "9301:80;from=10.88.0.0/16", "0.0.0.0:9301+1>80 9301 from 10.88.0.0/16"},
+		{"blue", "9301:80;from=0.0.0.0/0,::/0", "0.0.0.0:9301+1>80 9301 from 0.0.0.0/0"},
+	} {
+		if _, err := m.Replace(t.Context(), c.who, wish(t, c.want)); err != nil || w.tcp4() != c.kernel {
+			t.Errorf("%s to %s: %s, %v; want %s", c.want, c.who, w.tcp4(), err, c.kernel)
+		}
+	}
+}
+
 // TestReplaceCrash: wherever the process dies, the port is one container's.
 func TestReplaceCrash(t *testing.T) {
 	for n := 1; n < 8; n++ {

@@ -183,6 +183,54 @@ func (t *Table) anyPort() (first, last uint16) {
 	return ephemeralFirst, ephemeralLast
 }
 
+// KeepSources gives requests that name a port and no allow-list the one that the
+// port has now, whoever has it: to take a port over must not open it to others.
+// An address that the port is not on yet gets the list of another.
+func (t *Table) KeepSources(reqs []Request) (out []Request) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range reqs {
+		if r.From != "" || !r.fixed() {
+			out = append(out, r)
+			continue
+		}
+		for _, ip := range r.HostIPs {
+			var rows []Mapping
+			for m := range Each([]Mapping{r.mapping(ip, r.First)}) {
+				m.From = t.sources(m, r.HostIPs)
+				rows = append(rows, m)
+			}
+			for _, m := range Join(rows) {
+				out = append(out, m.request())
+			}
+		}
+	}
+	return out
+}
+
+// sources is the allow-list of a single port, or what it has on other addresses.
+func (t *Table) sources(m Mapping, others []netip.Addr) string {
+	if c := t.at(m); c != nil {
+		return c.From
+	}
+	for _, m.HostIP = range others {
+		if c := t.at(m); c != nil && c.From != "" {
+			return c.From
+		}
+	}
+	return ""
+}
+
+// at is the claim that has a single port at the very same address or interface.
+func (t *Table) at(m Mapping) *claim {
+	for _, c := range t.find(m) {
+		if c.sameSide(m) {
+			return c
+		}
+	}
+	return nil
+}
+
 // find are the claims that have one of m's ports, on whatever address.
 func (t *Table) find(m Mapping) []*claim {
 	var out []*claim
@@ -249,11 +297,18 @@ func collide(a, b Mapping) bool {
 	return a.HostIP == b.HostIP || a.HostIP.IsUnspecified() || b.HostIP.IsUnspecified()
 }
 
-// refusal is the error for whoever wants what c has.
-func (c *claim) refusal(m Mapping, nameOf func(string) string) error {
+// refusal is the error for the owner who wants what c has.
+func (c *claim) refusal(owner string, m Mapping, nameOf func(string) string) error {
 	first, _, _ := c.overlap(m.HostPort, m.last())
-	return fmt.Errorf("Bind for %s failed: port is already allocated: container %s has %s/%s: %w",
-		m.part(first, first).where(), nameOf(c.owner), c.Mapping.part(first, first).where(), c.Proto, errdefs.ErrConflict)
+	who, hint := "container "+nameOf(c.owner)+" has", ""
+	if c.owner == owner {
+		who = "the container itself has"
+		if c.sameSide(m) {
+			hint = " (hint: --replace changes where it leads and who may connect)"
+		}
+	}
+	return fmt.Errorf("Bind for %s failed: port is already allocated: %s %s/%s%s: %w",
+		m.part(first, first).where(), who, c.Mapping.part(first, first).where(), c.Proto, hint, errdefs.ErrConflict)
 }
 
 // twice is refusal of who asks for a port that he has just been given.

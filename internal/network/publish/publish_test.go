@@ -179,6 +179,14 @@ func TestConflictNamesTheHolder(t *testing.T) {
 	if want := "Bind for 127.0.0.1:9000 failed: port is already allocated: it is asked for twice, also as 0.0.0.0:9000/tcp"; !errdefs.IsConflict(err) || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
 	}
+	for spec, want := range map[string]string{
+		"8080:80;from=10.0.0.0/8": "failed: port is already allocated: the container itself has 0.0.0.0:8080/tcp (hint: --replace changes where it leads and who may connect)",
+		"127.0.0.1:8080:80":       "failed: port is already allocated: the container itself has 0.0.0.0:8080/tcp: conflict",
+	} {
+		if _, err := tab.Claim("web", specs(t, spec), name); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
 	if _, err := claim(t, &tab, "other", bindings("80/udp", network.PortBinding{HostPort: "8080"})); err != nil {
 		t.Errorf("another protocol is another port: %v", err)
 	}

@@ -170,7 +170,7 @@ func (s *Settlement) claimOne(owner string, m Mapping, take bool, nameOf func(st
 			return c.twice(m)
 		}
 		if !take || !c.sameSide(m) {
-			return c.refusal(m, nameOf)
+			return c.refusal(owner, m, nameOf)
 		}
 	}
 	if take {

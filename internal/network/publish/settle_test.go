@@ -138,6 +138,42 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// TestKeepSources: who takes a port over does not open it to others, on no
+// address, unless he says so.
+func TestKeepSources(t *testing.T) {
+	tab := &publish.Table{}
+	mustClaim(t, tab, "a", "80-81:80-81;from=10.0.0.0/8", "82:82", "if=eth0:90:90;from=10.0.0.1", "127.0.0.1:91:91;from=10.0.0.2")
+	for in, want := range map[string]string{
+		"80:8080":              "0.0.0.0:80+1 10.0.0.0/8, :::80+1 10.0.0.0/8",
+		"0.0.0.0:79-83:1-5":    "0.0.0.0:79+1 , 0.0.0.0:80+2 10.0.0.0/8, 0.0.0.0:82+2 ",
+		"80:80;from=0.0.0.0/0": "[0.0.0.0 ::]:80+1 0.0.0.0/0",
+		"[::]:80:80":           ":::80+1 ",
+		"if=eth0:90:91":        "0.0.0.0eth0:90+1 10.0.0.1/32, ::eth0:90+1 10.0.0.1/32",
+		"0.0.0.0:91:91":        "0.0.0.0:91+1 ", // cannot be taken over: another address
+		"83":                   "[0.0.0.0 ::]:0+1 ",
+	} {
+		all, err := publish.ParseSpecs(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reqs, err := publish.Parse(nil, all, publish.Defaults{IPv6: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range tab.KeepSources(reqs) {
+			at := fmt.Sprint(r.HostIPs)
+			if len(r.HostIPs) == 1 {
+				at = r.HostIPs[0].String()
+			}
+			got = append(got, fmt.Sprintf("%s%s:%d+%d %s", at, r.Iface, r.First, r.Count, r.From))
+		}
+		if is := strings.Join(got, ", "); is != want {
+			t.Errorf("%s: %s, want %s", in, is, want)
+		}
+	}
+}
+
 // TestTakeOverAtOtherAddress: who has the port at a wider address keeps it.
 func TestTakeOverAtOtherAddress(t *testing.T) {
 	tab := &publish.Table{}
