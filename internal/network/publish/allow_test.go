@@ -52,7 +52,7 @@ func TestRelayAsks(t *testing.T) {
 	}
 	defer s.Close()
 	defer held.Close()
-	h := held.(*tcpHeld)
+	h := held.(*known).Held.(*tcpHeld)
 	h.Forward(Way{To: netip.MustParseAddrPort("127.0.0.1:9"), Limited: true})
 	for peer, want := range map[string]bool{"127.0.0.1": true, "203.0.113.9": false} {
 		if _, ok := h.get(netip.MustParseAddr(peer)); ok != want {

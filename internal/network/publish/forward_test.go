@@ -76,7 +76,7 @@ func TestConnectionsFollow(t *testing.T) {
 	defer s.Close()
 	defer held.Close()
 	held.Forward(Way{To: blue.Addr().(*net.TCPAddr).AddrPort()})
-	c, err := net.Dial("tcp4", held.(*tcpHeld).l.Addr().String())
+	c, err := net.Dial("tcp4", held.(*known).Held.(*tcpHeld).l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func heldUDP(t *testing.T, at string) *udpHeld {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { held.Close(); s.Close() })
-	return held.(*udpHeld)
+	return held.(*known).Held.(*udpHeld)
 }
 
 func ask(t *testing.T, c net.Conn) string {
