@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -44,7 +45,25 @@ func commandPage(root *cobra.Command) string {
 			fmt.Fprintf(&b, "**%s**\n: %s\n\n", strings.TrimPrefix(c.CommandPath(), "isle "), c.Short)
 		}
 	})
+	b.WriteString("# COMMANDS OF ISLE'S OWN\n\nWhat docker does not have.\n\n")
+	walk(root, func(c *cobra.Command) {
+		if !c.HasSubCommands() && c.Example != "" && c.Parent().Name() != "container" { // there it is the same again
+			b.WriteString(ownCommand(c))
+		}
+	})
 	b.WriteString("# EXAMPLES\n\n" + block(root.Example) + "\n# SEE ALSO\n\n**isled**(8), **isled.toml**(5), **isle-bridge**(7), **isle-host**(7), **isle-none**(7)\n")
+	return b.String()
+}
+
+// ownCommand is all that the help of a command says.
+func ownCommand(c *cobra.Command) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "## %s\n\n%s\n%s\n\n%s\n", c.CommandPath(), block(c.UseLine()), cmp.Or(c.Long, c.Short), block(c.Example))
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Name != "help" {
+			fmt.Fprintf(&b, "%s\n: %s\n\n", flag(f), f.Usage)
+		}
+	})
 	return b.String()
 }
 

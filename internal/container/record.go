@@ -29,7 +29,10 @@ type Record struct {
 	Networks map[string]*network.EndpointSettings
 	// MACs are the addresses that the user asked for, by the network's name:
 	// EndpointSettings.MacAddress is what came of it.
-	MACs            map[string]network.HardwareAddr
+	MACs map[string]network.HardwareAddr
+	// NetOwner is the container in whose network namespace this run is, when that
+	// is another one: the way to it may be gone before the run ends.
+	NetOwner        string
 	Ports           network.PortMap `json:"-"` // as settled and shown; of a run, and the network's to know
 	Mounts          []Mount
 	Runtime         string // name of the OCI runtime

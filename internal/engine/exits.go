@@ -43,46 +43,71 @@ func (e *Engine) exited(ctx context.Context, x runtime.Exit) {
 	e.runEnded(ctx, c, x)
 }
 
-// errStale is for an exit of a run that is not the present one.
-var errStale = errors.New("the exit of another run")
+// errRecorded and errStale are for an exit that changes nothing: of a run that is
+// known to be over, and of a run before the present one.
+var (
+	errRecorded = errors.New("the exit is recorded")
+	errStale    = errors.New("the exit of another run")
+)
+
+// end is a run that is over and recorded as such.
+type end struct {
+	rec               container.Record
+	exit              runtime.Exit
+	next              what
+	done, torn, freed chan struct{}
+}
 
 // runEnded records an exit, tells who waits, and clears up behind them.
 func (e *Engine) runEnded(ctx context.Context, c *entry, x runtime.Exit) {
+	if over, ok := e.recordEnd(ctx, c, x); ok {
+		e.afterEnd(ctx, c, over)
+	}
+}
+
+// recordEnd commits that a run is over; false: nothing is to follow.
+func (e *Engine) recordEnd(ctx context.Context, c *entry, x runtime.Exit) (end, bool) {
 	failpoint.Here(failpoint.ExitBeforeRecord)
-	var next what
-	var done, torn, freed chan struct{}
+	over := end{exit: x, torn: make(chan struct{}), freed: make(chan struct{})}
 	err := e.update(ctx, c, func(rec *container.Record) error {
-		if !rec.State.Alive() || x.At.Before(rec.State.StartedAt) {
+		if !rec.State.Alive() {
+			return errRecorded
+		}
+		if x.At.Before(rec.State.StartedAt) {
 			return errStale
 		}
-		next = c.afterLocked(rec, x)
-		torn, freed = make(chan struct{}), make(chan struct{})
-		c.torn, c.freed, done, c.up = torn, freed, c.ended, false
+		over.next = c.afterLocked(rec, x)
+		over.rec, over.done = *rec, c.ended
+		c.torn, c.freed, c.up = over.torn, over.freed, false
 		return nil
 	})
-	if errors.Is(err, errStale) {
+	switch {
+	case errors.Is(err, errRecorded):
 		e.ack(ctx, x.Proc)
-		return
-	}
-	if err != nil { // the exit is not acknowledged: it comes again with the next start of isled
+	case errors.Is(err, errStale): // to acknowledge it could lose the exit of the present run, which has its name
+	case err != nil: // it is not acknowledged: it comes again with the next start of isled
 		e.Log.Error("an exit could not be recorded", "container", x.ID, "error", err)
-		return
+		c.notOver()
 	}
+	return over, err == nil
+}
+
+// afterEnd is all that follows a recorded end.
+func (e *Engine) afterEnd(ctx context.Context, c *entry, over end) {
 	failpoint.Here(failpoint.ExitAfterRecord)
-	rec := c.snapshot()
-	e.announce(rec, x, next.ran)
-	c.tell(container.WaitResult{ExitCode: rec.State.ExitCode})
-	if done != nil {
-		close(done)
+	e.announce(over.rec, over.exit, over.next.ran)
+	c.tell(container.WaitResult{ExitCode: over.rec.State.ExitCode})
+	if over.done != nil {
+		close(over.done)
 	}
 	e.spawn(func(context.Context) {
-		defer close(freed)
-		e.letGo(ctx, c, rec)
+		defer close(over.freed)
+		e.letGo(ctx, c, over.rec)
 	})
-	e.teardown(ctx, c, rec)
-	close(torn)
+	e.teardown(ctx, c, over.rec)
+	close(over.torn)
 	failpoint.Here(failpoint.ExitAfterTeardown)
-	e.follow(c, next)
+	e.follow(c, over.next)
 }
 
 // announce emits what an exit means.

@@ -303,6 +303,8 @@ type fakeNetworks struct {
 	// unplugged are "sandbox network" of every Disconnect.
 	unplugged []string
 	reopened  int
+	usage     map[netip.Prefix]ipam.Usage // of every network
+	overlaps  map[string][]ipam.Foreign
 }
 
 func newFakeNetworks() *fakeNetworks {
@@ -340,10 +342,12 @@ func (n *fakeNetworks) List(context.Context) ([]network.Network, error)       { 
 func (n *fakeNetworks) Endpoints(context.Context) ([]network.Endpoint, error) { return nil, nil }
 
 func (n *fakeNetworks) Usage(context.Context, string) (map[netip.Prefix]ipam.Usage, error) {
-	return map[netip.Prefix]ipam.Usage{}, nil
+	return n.usage, nil
 }
 
-func (n *fakeNetworks) Overlaps(context.Context) (map[string][]ipam.Foreign, error) { return nil, nil }
+func (n *fakeNetworks) Overlaps(context.Context) (map[string][]ipam.Foreign, error) {
+	return n.overlaps, nil
+}
 
 func (n *fakeNetworks) Open(_ context.Context, req network.OpenRequest) (network.Opened, error) {
 	n.mu.Lock()
@@ -392,11 +396,24 @@ func (n *fakeNetworks) Close(_ context.Context, id string) error {
 func (n *fakeNetworks) Connect(_ context.Context, id string, c network.ConnectRequest) (network.Endpoint, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	req, ok := n.open[id]
+	if !ok {
+		return network.Endpoint{}, errdefs.ErrNotFound
+	}
+	req.Networks = append(slices.Clone(req.Networks), c)
+	n.open[id] = req
 	return n.endpoint(id, "eth9", c), nil
 }
 func (n *fakeNetworks) Disconnect(_ context.Context, id, networkID string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	req := n.open[id]
+	left := slices.DeleteFunc(slices.Clone(req.Networks), func(c network.ConnectRequest) bool { return c.Network == networkID })
+	if len(left) == len(req.Networks) {
+		return fmt.Errorf("it is not connected to network %s: %w", networkID, errdefs.ErrNotFound)
+	}
+	req.Networks = left
+	n.open[id] = req
 	n.unplugged = append(n.unplugged, id+" "+networkID)
 	return nil
 }
@@ -476,7 +493,10 @@ func (n *fakeNetworks) Unpublish(_ context.Context, id string, which []publish.S
 	})
 }
 
-func (n *fakeNetworks) SetPorts(_ context.Context, id string, want network.PortRequest) (network.Ports, error) {
+func (n *fakeNetworks) SetPorts(ctx context.Context, id string, want network.PortRequest) (network.Ports, error) {
+	if err := ctx.Err(); err != nil {
+		return network.Ports{}, err
+	}
 	return n.change(id, func([]network.Publish) ([]network.Publish, network.Ports, error) {
 		return settlePorts(want), network.Ports{}, nil
 	})
@@ -485,8 +505,12 @@ func (n *fakeNetworks) SetPorts(_ context.Context, id string, want network.PortR
 func (n *fakeNetworks) Published(id string) ([]network.Publish, networktypes.PortMap, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if _, ok := n.open[id]; !ok {
+	req, ok := n.open[id]
+	if !ok {
 		return nil, nil, errdefs.ErrNotFound
+	}
+	if len(req.Networks) == 0 { // nothing leads to them
+		return n.ports[id], nil, nil
 	}
 	return n.ports[id], publish.Show(mappingsOf(n.ports[id])), nil
 }

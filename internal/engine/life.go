@@ -94,6 +94,14 @@ func (c *entry) beganLocked() {
 	c.manual = false
 }
 
+// notOver takes an end back that could not be recorded: nobody is to wait for its
+// teardown.
+func (c *entry) notOver() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.torn, c.freed = nil, nil
+}
+
 // inMemory changes a record without writing it: for what may be lost.
 func (c *entry) inMemory(fn func(*container.Record)) container.Record {
 	c.mu.Lock()

@@ -293,12 +293,13 @@ func orAny(a netip.Addr) netip.Addr {
 }
 
 // portsOf is NetworkSettings.Ports: null for what is exposed and not published.
+// Off every network a container has none.
 func portsOf(rec container.Record) networktypes.PortMap {
 	out := networktypes.PortMap{}
 	if !rec.State.Alive() {
 		return out
 	}
-	if ownSandbox(rec) && !rec.Config.NetworkDisabled && !rec.Host.NetworkMode.IsNone() {
+	if ownSandbox(rec) && !rec.Config.NetworkDisabled && len(rec.Networks) > 0 && !onlyNone(rec) {
 		for p := range rec.Config.ExposedPorts {
 			out[p] = nil
 		}

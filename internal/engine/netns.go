@@ -29,8 +29,9 @@ func (c *entry) useLocked(id string) {
 	c.users[id] = struct{}{}
 }
 
-// ownerOf is the container whose namespace rec is in: itself, or through others
-// the one that it names. Nil: the namespace is not Isle's, or its owner is gone.
+// ownerOf is the container whose namespace rec is in, or will be: itself, or
+// through others the one that it names. Nil: the namespace is not Isle's, or its
+// owner is gone.
 func (e *Engine) ownerOf(rec container.Record) *entry {
 	c, err := e.find(e.filesOf(rec))
 	if err != nil || !ownSandbox(c.snapshot()) {
@@ -55,9 +56,10 @@ func (e *Engine) enterOwn(ctx context.Context, c *entry, req network.OpenRequest
 	return opened, err
 }
 
-// enterOther counts rec among the users of another container's namespace and
-// gives its path. That container need not run, if somebody else does who is in it.
-func (e *Engine) enterOther(rec container.Record) (string, error) {
+// enterOther counts rec among the users of another container's namespace, writes
+// down whose, and gives its path. That container need not run, if somebody else
+// does who is in it.
+func (e *Engine) enterOther(rec *container.Record) (string, error) {
 	target, err := e.find(rec.Host.NetworkMode.ConnectedContainer())
 	if err != nil {
 		return "", err
@@ -83,6 +85,7 @@ func (e *Engine) enterOther(rec container.Record) (string, error) {
 		return "", fmt.Errorf("the network namespace of container %s: %w", owner.snapshot().Name, err)
 	}
 	owner.useLocked(rec.ID)
+	rec.NetOwner = owner.snapshot().ID
 	return path, nil
 }
 
@@ -127,21 +130,40 @@ func (e *Engine) countUsers() {
 	}
 }
 
-// mayCutOff refuses the removal of a container whose namespace others are in.
-func (e *Engine) mayCutOff(c *entry) error {
-	c.net.Lock()
-	defer c.net.Unlock()
-	for _, id := range slices.Sorted(maps.Keys(c.users)) {
-		if rec := c.snapshot(); id != rec.ID {
-			return conflict("cannot remove container %q: container %s is in its network; hint: remove that one first, or use --force, which cuts it off", "/"+rec.Name, e.nameOf(id))
+// mayPrune refuses the removal of a container whose namespace others are in. Who
+// has ended is on its way out of it, and is waited for.
+func (e *Engine) mayPrune(ctx context.Context, c *entry) error {
+	for _, id := range c.others() {
+		if other, err := e.find(id); err == nil {
+			if err := other.settled(ctx); err != nil {
+				return err
+			}
 		}
+	}
+	if left := c.others(); len(left) > 0 {
+		return conflict("container %s is in its network", e.nameOf(left[0]))
 	}
 	return nil
 }
 
-// cutOff closes the namespace of a container that is removed, whoever is in it.
+// others are those in the container's namespace, but itself.
+func (c *entry) others() []string {
+	c.net.Lock()
+	defer c.net.Unlock()
+	own := c.snapshot().ID
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.users)), func(id string) bool { return id == own })
+}
+
+// cutOff closes the namespace of a container that is removed, whoever is in it:
+// with Docker they had lost it when the container stopped, and its clients, as
+// compose when it makes a container anew, count on its ports and addresses.
 func (e *Engine) cutOff(ctx context.Context, c *entry) error {
 	rec := c.snapshot()
+	for _, id := range c.others() {
+		if other, err := e.find(id); err == nil && other.snapshot().State.Alive() {
+			e.Log.Warn("a container has lost its network, whose owner is removed", "container", id, "owner", rec.Name)
+		}
+	}
 	c.net.Lock()
 	defer c.net.Unlock()
 	if c.users = nil; !e.isOpen(rec) {

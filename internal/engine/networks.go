@@ -297,7 +297,7 @@ func (e *Engine) connectLive(ctx context.Context, rec container.Record, n networ
 }
 
 func (e *Engine) disconnectLive(ctx context.Context, c *entry, n network.Network) error {
-	if !e.hasNetwork(c) {
+	if !e.hasNetwork(c) || isNone(n) { // of which the Manager has no endpoint
 		return nil
 	}
 	return e.Networks.Disconnect(ctx, c.snapshot().ID, n.ID)

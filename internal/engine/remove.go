@@ -33,9 +33,6 @@ func (e *Engine) remove(ctx context.Context, c *entry, opts container.RemoveOpti
 	if err := mayRemove(c.snapshot(), opts.Force); err != nil {
 		return err
 	}
-	if err := e.mayCutOff(c); err != nil && !opts.Force {
-		return err
-	}
 	if !c.removing.CompareAndSwap(false, true) {
 		return conflict("removal of container %s is already in progress", c.snapshot().ID)
 	}
@@ -71,14 +68,14 @@ func (e *Engine) killNow(ctx context.Context, c *entry) {
 	}
 }
 
-// stopForRemoval makes sure that nothing runs; op is held.
+// stopForRemoval makes sure that nothing runs, and asks again whether it may: others
+// may have come before our turn. op is held.
 func (e *Engine) stopForRemoval(ctx context.Context, c *entry, force bool) error {
-	c.dropRetry()
-	rec := c.snapshot()
+	rec, over := c.snapshot(), c.over()
 	if err := mayRemove(rec, force); err != nil {
 		return err
 	}
-	over := c.over()
+	c.dropRetry()
 	if over == nil {
 		return nil
 	}
@@ -178,7 +175,8 @@ func (e *Engine) forget(ctx context.Context, rec container.Record) error {
 	return nil
 }
 
-// ContainersPrune removes every container that does not run.
+// ContainersPrune removes every container that does not run, and in whose network
+// nobody is: whoever removes that knows its name.
 func (e *Engine) ContainersPrune(ctx context.Context, f filters.Args) (apitypes.PruneReport, error) {
 	var report apitypes.PruneReport
 	if err := f.Validate("label", "label!", "until"); err != nil {
@@ -197,7 +195,7 @@ func (e *Engine) ContainersPrune(ctx context.Context, f filters.Args) (apitypes.
 		if err != nil {
 			e.Log.Debug("size of a container", "container", rec.ID, "error", err)
 		}
-		if err := e.remove(ctx, c, container.RemoveOptions{}); err != nil {
+		if err := e.prune(ctx, c); err != nil {
 			e.Log.Warn("failed to prune container", "container", ids.Short(rec.ID), "error", err)
 			continue
 		}
@@ -205,6 +203,13 @@ func (e *Engine) ContainersPrune(ctx context.Context, f filters.Args) (apitypes.
 		report.SpaceReclaimed += uint64(max(0, rw))
 	}
 	return report, nil
+}
+
+func (e *Engine) prune(ctx context.Context, c *entry) error {
+	if err := e.mayPrune(ctx, c); err != nil {
+		return err
+	}
+	return e.remove(ctx, c, container.RemoveOptions{})
 }
 
 func (c *entry) busyNow() bool {

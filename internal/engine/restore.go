@@ -23,6 +23,7 @@ import (
 type found struct {
 	live      map[string]runtime.Status // containers that the shim has
 	sandboxes map[string]bool
+	missed    map[*entry]runtime.Exit // ends that the records do not have
 }
 
 // Restore brings the records and the machine together after a start of isled,
@@ -43,7 +44,8 @@ func (e *Engine) Restore(ctx context.Context) error {
 	for _, c := range e.all() {
 		errs = append(errs, e.restoreOne(ctx, c, m))
 	}
-	errs = append(errs, e.sweep(ctx, m))
+	errs = append(errs, e.sweep(ctx, m)) // it spares what runs, so also what is still to be torn down
+	e.recordMissed(ctx, m)
 	if err := errors.Join(errs...); err != nil { // each is about one thing: the others are served
 		e.Log.Error("some of what isled found could not be restored or cleared", "error", err)
 	}
@@ -90,15 +92,44 @@ func (e *Engine) lookAround(ctx context.Context) (found, error) {
 	for _, id := range open {
 		m.sandboxes[id] = true
 	}
+	m.missed = e.missedEnds(m.live)
 	return m, nil
+}
+
+// missedEnds are the runs that are over, and their records do not say so. Of whose
+// end nobody knows, it is now.
+func (e *Engine) missedEnds(live map[string]runtime.Status) map[*entry]runtime.Exit {
+	missed := map[*entry]runtime.Exit{}
+	for _, c := range e.all() {
+		rec := c.snapshot()
+		if !rec.State.Alive() {
+			continue
+		}
+		if s, ok := live[rec.ID]; !ok {
+			missed[c] = runtime.Exit{Proc: runtime.Proc{ID: rec.ID}, Code: 255, At: time.Now()}
+		} else if s.Exit != nil {
+			missed[c] = *s.Exit
+		}
+	}
+	return missed
+}
+
+// recordMissed is done before anybody is served: no answer is to tell of a run
+// that is over. What follows from an end is done beside.
+func (e *Engine) recordMissed(ctx context.Context, m found) {
+	for c, x := range m.missed {
+		if over, ok := e.recordEnd(ctx, c, x); ok {
+			e.spawn(func(ctx context.Context) { e.afterEnd(context.WithoutCancel(ctx), c, over) })
+		}
+	}
 }
 
 // restoreOne decides what becomes of one container.
 //
 //	record says          shim says        then
 //	running, paused      it runs          it goes on
-//	running, paused      it has ended     the exit comes through Exits
-//	running, paused      nothing          it ended unseen: exit code 255
+//	running, paused      it has ended     the exit is recorded (recordMissed)
+//	running, paused      nothing          it ended unseen: exit code 255, likewise
 //	anything else        anything         what a broken start or end left is cleared
 //	restarting           –                the restart is planned again
 //	removing, dead       –                the removal is finished
@@ -114,8 +145,8 @@ func (e *Engine) restoreOne(ctx context.Context, c *entry, m found) error {
 		return about(rec, "clear what is left of", err)
 	}
 	if c.kept() { // others are in its namespace, whose ports may have changed since
-		if err := e.recordPorts(ctx, c, nil); err != nil {
-			return about(rec, "record the ports of", err)
+		if err := e.followPorts(ctx, c); err != nil {
+			e.Log.Warn("the ports of a container could not be recorded", "container", rec.ID, "error", err)
 		}
 	}
 	switch s := rec.State.Status; {
@@ -146,16 +177,9 @@ func (e *Engine) restoreAlive(ctx context.Context, c *entry, m found) {
 	if err := e.followPorts(ctx, c); err != nil {
 		e.Log.Warn("the ports of a container could not be recorded", "container", rec.ID, "error", err)
 	}
-	s, ok := m.live[rec.ID]
-	switch {
-	case ok && s.Exit != nil: // its exit is on its way through Exits
-	case ok:
+	if _, over := m.missed[c]; !over {
 		e.readFreezer(c)
 		e.beginWatch(c, rec)
-	default:
-		e.spawn(func(ctx context.Context) {
-			e.runEnded(context.WithoutCancel(ctx), c, runtime.Exit{Proc: runtime.Proc{ID: rec.ID}, Code: 255, At: time.Now()})
-		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	apitypes "github.com/moby/moby/api/types/container"
+	networktypes "github.com/moby/moby/api/types/network"
 
 	"isle/internal/container"
 	"isle/internal/failpoint"
@@ -195,6 +197,57 @@ func TestIntentIsFinished(t *testing.T) {
 	}
 }
 
+// TestUnseenEnd: what nobody saw end, as after a reboot, is over when isled serves.
+func TestUnseenEnd(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("one")
+	w.start("one")
+	w.stop()
+	forget(w, id)
+	w.boot()
+	if s := w.state("one"); s.Status != apitypes.StateExited || s.ExitCode != 255 {
+		t.Errorf("isled is up, and says %+v", s)
+	}
+}
+
+// TestOldExit: the exit of an earlier run takes nothing from the present one.
+func TestOldExit(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("one")
+	w.start("one")
+	c, err := w.find("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.runtime.mu.Lock()
+	w.runtime.exits = []runtime.Exit{{Proc: runtime.Proc{ID: id}, At: time.Now()}} // not delivered yet
+	w.runtime.mu.Unlock()
+	w.runEnded(t.Context(), c, runtime.Exit{Proc: runtime.Proc{ID: id}, At: c.snapshot().State.StartedAt.Add(-time.Second)})
+	if len(w.runtime.exits) != 1 || w.state("one").Status != apitypes.StateRunning {
+		t.Errorf("%+v, exits %v", w.state("one"), w.runtime.exits)
+	}
+}
+
+// TestEndNotRecorded: when the disk is full an end cannot be recorded; nobody
+// waits for ever for what would have followed it.
+func TestEndNotRecorded(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("one")
+	w.start("one")
+	c, err := w.find("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store.fail = errors.New("disk full")
+	w.runEnded(t.Context(), c, runtime.Exit{Proc: runtime.Proc{ID: id}, At: time.Now()})
+	w.store.fail = nil
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := w.NetworkConnect(ctx, "app", networktypes.ConnectRequest{Container: "one"}); err != nil {
+		t.Errorf("it waits for a teardown that does not come: %v", err)
+	}
+}
+
 // TestExitWhileDead: an exit that isled missed has its own time and its event.
 func TestExitWhileDead(t *testing.T) {
 	w := newWorld(t)
@@ -204,8 +257,10 @@ func TestExitWhileDead(t *testing.T) {
 	w.runtime.exit(runtime.Proc{ID: id}, 9)
 	at := w.runtime.exits[0].At
 	time.Sleep(5 * time.Millisecond)
-	w.boot()
-	w.eventually("exited", func() bool { return w.state("one").Status == apitypes.StateExited })
+	w.boot() // whoever is served now is told
+	if s := w.state("one"); s.Status != apitypes.StateExited || s.ExitCode != 9 {
+		t.Errorf("isled is up, and says %+v", s)
+	}
 	c, err := w.find("one")
 	if err != nil {
 		t.Fatal(err)

@@ -123,7 +123,7 @@ func clearedNetworks(rec container.Record) container.Record {
 	for name, s := range rec.Networks {
 		out[name] = cleared(s, rec.MACs[name])
 	}
-	rec.Networks, rec.Ports = out, nil
+	rec.Networks, rec.Ports, rec.NetOwner = out, nil, ""
 	return rec
 }
 
@@ -262,6 +262,9 @@ func (e *Engine) unplug(ctx context.Context, rec container.Record) error {
 // filesOf is the id of the container whose hosts, hostname and resolv.conf are
 // mounted: those go with the network.
 func (e *Engine) filesOf(rec container.Record) string {
+	if rec.NetOwner != "" {
+		return rec.NetOwner
+	}
 	if rec.Host.NetworkMode.IsContainer() {
 		if c, err := e.find(rec.Host.NetworkMode.ConnectedContainer()); err == nil {
 			return e.filesOf(c.snapshot())

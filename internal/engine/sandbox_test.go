@@ -1,14 +1,19 @@
 package engine
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	apitypes "github.com/moby/moby/api/types/container"
+	networktypes "github.com/moby/moby/api/types/network"
 
 	"isle/internal/container"
+	"isle/internal/runtime"
 )
 
 func in(mode string) func(*container.CreateOptions) {
@@ -36,7 +41,7 @@ func TestNamespaceOutlivesItsOwner(t *testing.T) {
 	one := w.create("one")
 	w.create("two", in("container:one"))
 	w.create("three", in("container:two"))
-	if err := w.ContainerStart(t.Context(), "two"); !errdefs.IsConflict(err) && !strings.Contains(err.Error(), "non running container") {
+	if err := w.ContainerStart(t.Context(), "two"); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "non running container") {
 		t.Errorf("joined what is not there: %v", err)
 	}
 	for _, name := range []string{"one", "two", "three"} {
@@ -95,8 +100,56 @@ func TestNamespaceOutlivesIsled(t *testing.T) {
 	w.eventually("the namespace goes", func() bool { return w.networks.left() == 0 })
 }
 
-// TestRemoveOwner: who is in the network of a container keeps it from being
-// removed, unless by force, which cuts it off.
+// TestWayToOwnerIsGone: who is in a namespace through another container is in it,
+// and leaves it, also when that one was removed.
+func TestWayToOwnerIsGone(t *testing.T) {
+	w := newWorld(t)
+	one := w.create("one")
+	w.create("two", in("container:one"))
+	w.create("three", in("container:two"))
+	for _, name := range []string{"one", "two", "three"} {
+		w.start(name)
+	}
+	w.stopNow("two")
+	if err := w.ContainerRemove(t.Context(), "two", container.RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.stopNow("one")
+	w.stop()
+	w.boot()
+	if w.networks.left() != 1 {
+		t.Fatal("the namespace is gone, and three is in it")
+	}
+	if in, err := w.ContainerInspect(t.Context(), "three", false); err != nil || !strings.Contains(in.HostsPath, one) {
+		t.Errorf("hosts of three: %s, %v", in.HostsPath, err)
+	}
+	w.stopNow("three")
+	if w.networks.left() != 0 {
+		t.Error("nobody is in it, and it is still there")
+	}
+	if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOwnerComesBackAfterReboot: of a namespace that nobody kept nothing is to be
+// recorded, and its owner starts as its policy says.
+func TestOwnerComesBackAfterReboot(t *testing.T) {
+	w := newWorld(t)
+	one := w.create("one", func(o *container.CreateOptions) { o.Host.RestartPolicy.Name = apitypes.RestartPolicyAlways })
+	w.create("two", in("container:one"))
+	w.start("one")
+	w.start("two")
+	w.stopNow("one")
+	w.stop()
+	forget(w, one)
+	w.boot()
+	w.eventually("one runs", func() bool { return w.state("one").Running })
+}
+
+// TestRemoveOwner: the removal of a container takes its links from those who are
+// still in its network, and gives its ports and addresses back. Docker's clients
+// need no force for that; to prune is not meant so.
 func TestRemoveOwner(t *testing.T) {
 	w := newWorld(t)
 	one := w.create("one")
@@ -104,10 +157,10 @@ func TestRemoveOwner(t *testing.T) {
 	w.start("one")
 	w.start("two")
 	w.stopNow("one")
-	if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{}); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "container two is in its network") {
-		t.Errorf("removed: %v", err)
+	if got, err := w.ContainersPrune(t.Context(), nil); err != nil || len(got.ContainersDeleted) > 0 || w.networks.left() != 1 {
+		t.Errorf("pruned: %+v, %v", got, err)
 	}
-	if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{Force: true}); err != nil {
+	if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if w.networks.left() != 0 || !slices.ContainsFunc(w.networks.unplugged, func(s string) bool { return s[:len(one)] == one }) {
@@ -116,6 +169,36 @@ func TestRemoveOwner(t *testing.T) {
 	w.stopNow("two")
 	if err := w.ContainerStart(t.Context(), "two"); err == nil || !strings.Contains(err.Error(), "No such container") {
 		t.Errorf("two joins what is gone: %v", err)
+	}
+}
+
+// TestPruneAtOnce: who has just ended does not keep the owner, though it has not
+// left the namespace yet.
+func TestPruneAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.create("one")
+	id := w.create("two", in("container:one"))
+	w.start("one")
+	w.start("two")
+	w.stopNow("one")
+	two, err := w.find("two")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, _ := w.recordEnd(t.Context(), two, runtime.Exit{Proc: runtimeProc(id), At: time.Now()})
+	pruned := make(chan apitypes.PruneReport, 1)
+	go func() {
+		report, _ := w.ContainersPrune(t.Context(), nil)
+		pruned <- report
+	}()
+	select {
+	case report := <-pruned:
+		t.Fatalf("not waited: %+v", report)
+	case <-time.After(20 * time.Millisecond):
+	}
+	w.afterEnd(t.Context(), two, over)
+	if report := <-pruned; len(report.ContainersDeleted) != 2 {
+		t.Errorf("%+v", report)
 	}
 }
 
@@ -153,7 +236,50 @@ func TestJoinThroughProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if path, err := w.enterOther(c.snapshot()); err != nil || !strings.HasPrefix(path, "/proc/") {
+	rec := c.snapshot()
+	if path, err := w.enterOther(&rec); err != nil || !strings.HasPrefix(path, "/proc/") {
 		t.Errorf("four joins %q, %v", path, err)
 	}
+}
+
+// TestSharingInAnyOrder: whatever is done at once to containers that share a
+// namespace, it is there while one of them runs, and gone when none does.
+func TestSharingInAnyOrder(t *testing.T) {
+	w := newWorld(t)
+	names := []string{"one", "two", "three"}
+	w.create("one", publishing("8080:80"))
+	w.create("two", in("container:one"))
+	w.create("three", in("container:two"))
+	verbs := []func(string){
+		func(c string) { _ = w.ContainerStart(t.Context(), c) }, // most are refused: it runs, or what it joins does not
+		func(c string) { _ = w.ContainerStop(t.Context(), c, container.StopOptions{}) },
+		func(c string) { _ = w.ContainerRestart(t.Context(), c, container.StopOptions{}) },
+		func(string) { _, _ = w.publish("one", "8443:443") },
+		func(string) { _ = w.unpublish("one", "8443") },
+		func(string) { _ = w.NetworkConnect(t.Context(), "app", networktypes.ConnectRequest{Container: "one"}) },
+		func(string) { _ = w.NetworkDisconnect(t.Context(), "app", "one", false) },
+	}
+	var all sync.WaitGroup
+	for seed := range uint64(4) {
+		all.Go(func() {
+			r := rand.New(rand.NewPCG(seed, seed))
+			for range 100 {
+				verbs[r.IntN(len(verbs))](names[r.IntN(len(names))])
+			}
+		})
+	}
+	all.Wait()
+	for _, name := range names {
+		c, err := w.find(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.snapshot().State.Alive() && w.networks.left() != 1 {
+			t.Errorf("%s runs, and its namespace is gone", name)
+		}
+		if err := w.ContainerStop(t.Context(), name, container.StopOptions{}); err != nil && !errdefs.IsNotModified(err) {
+			t.Error(err)
+		}
+	}
+	w.eventually("the namespace goes", func() bool { return w.networks.left() == 0 })
 }

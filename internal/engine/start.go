@@ -166,7 +166,7 @@ func (r *run) enter(ctx context.Context) (err error) {
 			r.netNS = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), r.path.Fd())
 		}
 	case mode.IsContainer():
-		r.netNS, err = r.e.enterOther(r.rec)
+		r.netNS, err = r.e.enterOther(&r.rec)
 	default:
 		if r.opened, err = r.e.openNetworks(ctx, r.c, r.rec); err != nil {
 			return fmt.Errorf("failed to set up container networking: %w", err)
@@ -264,7 +264,7 @@ func (r *run) record(ctx context.Context, again bool) (container.Record, error) 
 		s := &rec.State
 		s.Pid, s.StartedAt, s.ExitCode, s.Error, s.OOMKilled = r.pid, r.rec.State.StartedAt, 0, "", false
 		s.Health = startingHealth(rec.Config.Healthcheck)
-		rec.Networks, rec.Ports, rec.Mounts = r.rec.Networks, r.rec.Ports, r.rec.Mounts
+		rec.Networks, rec.Ports, rec.NetOwner, rec.Mounts = r.rec.Networks, r.rec.Ports, r.rec.NetOwner, r.rec.Mounts
 		r.e.showPorts(rec) // one may have been taken over since
 		rec.ManuallyStopped = false
 		if !again {

@@ -23,6 +23,7 @@ func (e *Engine) ContainerUpdate(ctx context.Context, ref string, opts container
 	}
 	c.op.Lock()
 	defer c.op.Unlock()
+	ctx = context.WithoutCancel(ctx) // half a change, or one that is not taken back, is of no use to anybody
 	rec := c.snapshot()
 	host, err := e.updated(rec, opts.UpdateConfig)
 	if err != nil {

@@ -76,20 +76,44 @@ func (z *Zones) set(bridge string, there bool) {
 	}
 }
 
-// retry is how long to wait for a bus, which may not be there, or not yet.
-const retry = 30 * time.Second
+const (
+	// retry is how long to wait for a bus, which may not be there, or not yet.
+	retry = 30 * time.Second
+	// again is how long to wait when firewalld has refused something: while it starts
+	// and while it reloads it does.
+	again = time.Second
+)
 
 // Run keeps firewalld informed until ctx is done.
 func (z *Zones) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := z.serve(ctx)
 		z.log.Debug("no talk with firewalld", "err", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(retry):
-		}
+		z.rest(ctx)
 	}
 	return nil
+}
+
+// rest waits before the bus is looked for again.
+func (z *Zones) rest(ctx context.Context) {
+	for timer := time.After(retry); ; {
+		z.dropGone()
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer:
+			return
+		case <-z.kick:
+		}
+	}
+}
+
+// dropGone drops the bridges to take out: where no firewalld runs there is nothing
+// to take them out of.
+func (z *Zones) dropGone() {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	maps.DeleteFunc(z.want, func(_ string, there bool) bool { return !there })
 }
 
 // serve talks over one connection until it breaks.
@@ -117,7 +141,10 @@ func (z *Zones) serve(ctx context.Context) error {
 		if all {
 			clear(told)
 		}
-		z.tell(ctx, c, told)
+		var refused <-chan time.Time
+		if !z.tell(ctx, c, told) {
+			refused = time.After(again)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -125,32 +152,40 @@ func (z *Zones) serve(ctx context.Context) error {
 			return errors.New("the bus has closed the connection")
 		case <-z.kick:
 			all = false
+		case <-refused:
+			all = false
 		case s := <-signals:
 			all = s != nil && (s.Name == reloaded || s.Name == ownerLeft)
 		}
 	}
 }
 
-// tell says what firewalld, if it runs, has not been told.
-func (z *Zones) tell(ctx context.Context, c *dbus.Conn, told map[string]bool) {
+// tell says what firewalld, if it runs, has not been told, and reports whether it
+// took all of it.
+func (z *Zones) tell(ctx context.Context, c *dbus.Conn, told map[string]bool) bool {
 	var runs bool
 	if err := c.BusObject().CallWithContext(ctx, owned, 0, service).Store(&runs); err != nil || !runs {
-		return
+		z.dropGone()
+		return true // it will say when it comes
 	}
 	fw := firewall{c.Object(service, path)}
 	z.mu.Lock()
 	want := maps.Clone(z.want)
 	z.mu.Unlock()
+	maps.DeleteFunc(told, func(bridge string, _ bool) bool { _, ok := want[bridge]; return !ok })
+	all := true
 	for _, bridge := range slices.Sorted(maps.Keys(want)) {
 		if was, ok := told[bridge]; ok && was == want[bridge] {
 			continue
 		}
 		if err := z.put(ctx, fw, bridge, want[bridge]); err != nil {
 			z.log.Warn("tell firewalld of a bridge", "bridge", bridge, "err", err)
+			all = false
 			continue
 		}
 		told[bridge] = want[bridge]
 	}
+	return all
 }
 
 // put brings one bridge into the zone, or out of it.

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/godbus/dbus/v5"
+
 	"isle/internal/firewalld"
 	"isle/internal/firewalld/firewalldtest"
 	"isle/internal/kernel/kerneltest"
@@ -64,6 +66,54 @@ func TestZones(t *testing.T) {
 	check("removed", "isle2", "none")
 	check("removed, but not ours to take out", "isle-theirs", "none") // a restart forgot it
 	check("the others have come along", "isle1", "isle")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRefused: what firewalld refuses while it is busy is said again.
+func TestRefused(t *testing.T) {
+	d := firewalldtest.Bus(t)
+	c, err := d.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	const service = "org.fedoraproject.FirewallD1"
+	joined, busy := make(chan string, 1), true
+	methods := map[string]any{
+		"getZoneOfInterface": func(string) (string, *dbus.Error) { return "", nil },
+		"getZones":           func() ([]string, *dbus.Error) { return []string{"trusted"}, nil },
+		"addInterface": func(zone, iface string) (string, *dbus.Error) {
+			if busy {
+				busy = false
+				return "", dbus.NewError(service+".Exception", []any{"NOT_RUNNING"})
+			}
+			joined <- iface + " in " + zone
+			return zone, nil
+		},
+	}
+	if err := c.ExportMethodTable(methods, "/org/fedoraproject/FirewallD1", service+".zone"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.RequestName(service, dbus.NameFlagDoNotQueue); err != nil {
+		t.Fatal(err)
+	}
+	z := firewalld.New(slog.New(slog.DiscardHandler))
+	z.Connect = d.Connect
+	z.Add("isle0")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- z.Run(ctx) }()
+	select {
+	case got := <-joined:
+		if got != "isle0 in trusted" {
+			t.Error(got)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("it was said once only")
+	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"isle/internal/kernel/rtnl"
 	"isle/internal/netspec"
 	"isle/internal/reconcile"
 )
@@ -17,6 +20,7 @@ import (
 // TestFailureInTheMiddle : whatever fails, what is done is exact, nothing
 // behind it was made, and taking back leaves nothing.
 func TestFailureInTheMiddle(t *testing.T) {
+	t.Parallel()
 	ns := netspec.NS("c1-1")
 	for name, bad := range map[string]netspec.Object{
 		"sysctl":    netspec.Sysctl{NS: ns, Name: "ipv4/no_such_thing", Value: "1"},
@@ -92,6 +96,7 @@ func TestNameAgain(t *testing.T) {
 // waits for its end does, does not keep its link on the bridge; nor does the
 // memory of it stay. A link that was made again under the name is left alone.
 func TestOutlived(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	base := bridge(1, netspec.Segment{})
 	m.apply(base)
@@ -190,24 +195,65 @@ func TestChange(t *testing.T) {
 // TestBridgeKeepsMTU : a bridge takes the MTU of its ports, and another one when
 // the last port leaves, unless it was told.
 func TestBridgeKeepsMTU(t *testing.T) {
-	m := newMachine(t)
-	br := bridge(1, netspec.Segment{})
-	l := br[netspec.Link{Name: "isbr1"}.Key()].(netspec.Link)
-	l.MTU = 1400
-	br[l.Key()] = l
-	m.apply(br)
-	c, _ := container(1, 1)
-	for range 2 {
-		if got := m.observe(); !got.Equal(br) {
-			t.Errorf("observed:\n%s", reconcile.Dump(got))
+	for of, ports := range map[int]int{1400: 1500, 1500: 1400} {
+		m := newMachine(t)
+		br := bridge(1, netspec.Segment{})
+		l := br[netspec.Link{Name: "isbr1"}.Key()].(netspec.Link)
+		l.MTU = of
+		br[l.Key()] = l
+		m.apply(br)
+		c, _ := container(1, 1)
+		l = c[netspec.Link{Name: "isv1-1"}.Key()].(netspec.Link)
+		l.MTU = ports
+		c[l.Key()] = l
+		for range 2 {
+			m.apply(c)
+			if got, want := m.observe(), merge(br, c); !got.Equal(want) {
+				t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
+			}
+			m.remove(c)
+			m.settle("isv1-1")
+			if got := m.observe(); !got.Equal(br) {
+				t.Errorf("without the port:\n%s", reconcile.Dump(got))
+			}
 		}
-		m.apply(c)
-		m.remove(c)
-		m.settle("isv1-1")
 	}
 }
 
-// TestLeftToTheKernel : a MAC and an MTU that nobody asked for are no difference.
+// TestHalfABridge: one that cannot be made as it is to be is not made at all.
+func TestHalfABridge(t *testing.T) {
+	m := newMachine(t)
+	huge := netspec.Link{Name: "isbr1", Kind: netspec.Bridge, MTU: 1 << 17}
+	if done, err := m.Apply(t.Context(), reconcile.Diff(nil, state(huge))); err == nil || done != 0 {
+		t.Errorf("%d done, %v", done, err)
+	}
+	if out, err := m.host.Try("ip", "link", "show", "isbr1"); err == nil {
+		t.Errorf("left behind: %s", out)
+	}
+}
+
+// TestManyPorts: a bridge that somebody deleted gets all its ports back, with their
+// flags, also more of them than one message changes.
+func TestManyPorts(t *testing.T) {
+	m := newMachine(t)
+	want := merge(bridge(1, netspec.Segment{}), state(netspec.Namespace{NS: "c"}))
+	for i := range movedMost + few {
+		want.Add(netspec.Link{
+			Name: fmt.Sprintf("isv%d", i), Kind: netspec.Veth, MTU: 1400, Master: "isbr1", Isolated: i%2 == 0, Hairpin: i%3 == 0,
+			PeerNS: "c", Peer: fmt.Sprintf("eth%d", i), PeerMAC: netspec.MAC{2, 2, 0, 0, 1, byte(i)},
+		})
+	}
+	m.apply(want)
+	m.host.IP("link del isbr1")
+	changes, err := reconcile.SyncSome(t.Context(), m.Kernel, reconcile.Scope{Host: true}, want)
+	if err != nil || len(changes) <= movedMost {
+		t.Fatalf("%d changes, %v", len(changes), err)
+	}
+	if got := m.observe(); !got.Equal(want) {
+		t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
+	}
+}
+
 func TestLeftToTheKernel(t *testing.T) {
 	m := newMachine(t)
 	br := netspec.Link{Name: "isbr9", Kind: netspec.Bridge}
@@ -225,6 +271,40 @@ func TestLeftToTheKernel(t *testing.T) {
 	}
 }
 
+// harm is what somebody does, and what has to be told of it.
+type harm struct {
+	command string
+	want    reconcile.Scope
+	by      string
+}
+
+var inTable, onHost, ofPlans = reconcile.Scope{Filter: true}, reconcile.Scope{Host: true}, reconcile.Scope{Facts: true}
+
+// watched checks what is told of harm.
+func (m *machine) watched(ch <-chan reconcile.Alarm, harms []harm) {
+	m.t.Helper()
+	for _, h := range harms {
+		m.host.Run("sh", "-c", h.command)
+		a := told(ch, time.Second)
+		for more := a; !more.Empty(); a = a.And(more) { // one act may come in several messages
+			more = told(ch, 20*time.Millisecond)
+		}
+		if a.Filter != h.want.Filter || a.Host != h.want.Host || a.Facts != h.want.Facts || !strings.HasPrefix(a.By, h.by) {
+			m.t.Errorf("%q: %+v, want %+v by %q", h.command, a, h.want, h.by)
+		}
+	}
+}
+
+// told is the next alarm; an empty one when there is none.
+func told(ch <-chan reconcile.Alarm, patience time.Duration) reconcile.Alarm {
+	select {
+	case a := <-ch:
+		return a
+	case <-time.After(patience):
+		return reconcile.Alarm{}
+	}
+}
+
 func TestWatch(t *testing.T) {
 	m := newMachine(t)
 	c, _ := container(1, 1)
@@ -234,60 +314,111 @@ func TestWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signal := func() reconcile.Alarm {
-		select {
-		case a := <-ch:
-			return a
-		case <-time.After(time.Second):
-			return reconcile.Alarm{}
-		}
-	}
 	c.Add(netspec.Publish{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 80, Count: 1, To: ip("10.1.0.2"), ToPort: 80, Link: "isbr1"})
 	m.apply(c)
 	m.remove(c)
 	m.host.Run("nft", "add table inet other")
-	if a := signal(); !a.Empty() {
+	if a := told(ch, time.Second); !a.Empty() {
 		t.Errorf("%+v for our own changes, or for somebody else's own things", a)
 	}
-	table, host, facts := reconcile.Scope{Filter: true}, reconcile.Scope{Host: true}, reconcile.Scope{Facts: true}
-	for _, tt := range []struct {
-		harm string
-		want reconcile.Scope
-		by   string
-	}{
-		{"nft flush chain inet isle forward", table, "nft (pid "},
-		{"ip addr del 10.1.0.1/24 dev isbr1", host, ""},
-		{"sysctl -w net.ipv4.ip_forward=0", host, ""},
-		{"ip link set isbr1 mtu 1300", host, ""},
-		{"ip link set isbr1 down", host, ""},
-		{"ip link del isbr1", host, ""},
-		{"nft delete table inet isle", table, "nft (pid "},
-		{"ip link add foreign0 mtu 1400 up type bridge", facts, ""},
-		{"ip link set foreign0 mtu 1300", facts, ""},
-		{"ip addr add 192.0.2.9/24 dev foreign0", facts, ""},
-		{"ip route add 203.0.113.0/24 dev foreign0", facts, ""},
-		{"ip route add default dev foreign0 table 7", facts, ""},
-		{"ip rule add from 192.0.2.9 lookup 7", facts, ""},
-		{"ip link set foreign0 down", facts, ""},
-	} {
-		f := strings.Fields(tt.harm)
-		m.host.Run(f[0], f[1:]...)
-		a := signal()
-		for more := true; more && !a.Empty(); { // one act may come in several messages
-			select {
-			case b := <-ch:
-				a = a.And(b)
-			case <-time.After(20 * time.Millisecond):
-				more = false
-			}
-		}
-		if a.Filter != tt.want.Filter || a.Host != tt.want.Host || a.Facts != tt.want.Facts || !strings.HasPrefix(a.By, tt.by) {
-			t.Errorf("%q: %+v, want %+v by %q", tt.harm, a, tt.want, tt.by)
-		}
-	}
+	m.watched(ch, []harm{
+		{"nft flush chain inet isle forward", inTable, "nft (pid "},
+		{"ip addr del 10.1.0.1/24 dev isbr1", onHost, ""},
+		{"sysctl -w net.ipv4.ip_forward=0", onHost, ""},
+		{"ip link set isbr1 mtu 1300", onHost, ""},
+		{"ip link set isbr1 down", onHost, ""},
+		{"ip link del isbr1", onHost, ""},
+		{"nft delete table inet isle", inTable, "nft (pid "},
+		{"ip link add foreign0 mtu 1400 up type bridge", ofPlans, ""},
+		{"ip link set foreign0 mtu 1300", ofPlans, ""},
+		{"ip addr add 192.0.2.9/24 dev foreign0", ofPlans, ""},
+		{"ip route add 203.0.113.0/24 dev foreign0", ofPlans, ""},
+		{"ip route add default dev foreign0 table 7", ofPlans, ""},
+		{"ip rule add from 192.0.2.9 lookup 7", ofPlans, ""},
+		{"ip link set foreign0 down", ofPlans, ""},
+	})
 	cancel()
 	if _, open := <-ch; open {
 		t.Error("the channel is open after the end")
+	}
+}
+
+// TestWatchPorts: who lets a container be seen by its neighbours, or takes a guard's
+// place, is noticed as who deletes something.
+func TestWatchPorts(t *testing.T) {
+	m := newMachine(t, withBPF)
+	needGuards(t, m)
+	br := merge(bridge(1, netspec.Segment{}), state(netspec.Guard{Link: "isbr1"}))
+	c, _ := container(1, 1)
+	l := c[netspec.Link{Name: "isv1-1"}.Key()].(netspec.Link)
+	l.Isolated = true
+	c[l.Key()] = l
+	ch, err := m.Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.apply(br)
+	m.apply(c)
+	if a := told(ch, time.Second); a.Host || a.Filter {
+		t.Errorf("%+v for our own changes", a)
+	}
+	m.watched(ch, []harm{
+		{"bridge link set dev isv1-1 isolated off", onHost, ""},
+		{"bridge link set dev isv1-1 isolated on", reconcile.Scope{}, ""},
+		{"ip link set isv1-1 type bridge_slave hairpin off", onHost, ""},
+		{`tc filter replace dev isbr1 egress prio 73 handle 1 protocol all bpf bytecode "1,6 0 0 0"`, onHost, ""},
+	})
+	want := merge(br, c)
+	if _, err := reconcile.SyncSome(t.Context(), m.Kernel, onHost, want); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.observe(); !got.Equal(want) {
+		t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
+	}
+	m.watched(ch, []harm{{"ip link set isbr1 group 0", onHost, ""}})
+}
+
+// TestRests: when routes are not awaited, the wait for other things has an end.
+func TestRests(t *testing.T) {
+	m := newMachine(t)
+	w := &watcher{k: m.Kernel, out: make(chan reconcile.Alarm, 1)}
+	m.host.Do(func() error { return w.open(unix.NETLINK_ROUTE, routeGroups) })
+	defer w.close()
+	now := time.Now()
+	for _, rested := range []time.Duration{-time.Millisecond, 0, 1, time.Millisecond} {
+		w.rested = now.Add(rested)
+		awaited, patience := w.awaited(now)[1].Fd >= 0, w.patience(now)
+		if awaited != (rested <= 0) || awaited != (patience < 0) {
+			t.Errorf("rests for %v: routes are awaited: %t, for %d ms", rested, awaited, patience)
+		}
+	}
+}
+
+// TestLostMessages: where more happens than there is room for, all is looked at, and
+// no link is taken for another's.
+func TestLostMessages(t *testing.T) {
+	m := newMachine(t)
+	w := &watcher{k: m.Kernel, out: make(chan reconcile.Alarm, 1), links: map[int32]rtnl.Info{}, suspects: map[int32]string{}}
+	m.host.Do(func() error { return w.open(unix.NETLINK_ROUTE, routeGroups) })
+	defer w.close()
+	if err := unix.SetsockoptInt(w.conns[0].FD(), unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<12); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		m.apply(state(netspec.Link{Name: fmt.Sprintf("isbr%d", i), Kind: netspec.Bridge}))
+	}
+	w.drain(0)
+	if !w.pending.Host || !w.pending.Facts {
+		t.Errorf("told: %+v", w.pending)
+	}
+	ours := 0
+	for _, l := range w.links {
+		if m.ours(l) {
+			ours++
+		}
+	}
+	if ours != 20 {
+		t.Errorf("%d links are known", ours)
 	}
 }
 
@@ -329,7 +460,9 @@ func TestObserveSome(t *testing.T) {
 	c1, ns := container(1, 1)
 	c1.Add(everyPort(ns)...)
 	c2, _ := container(1, 2)
-	want := merge(br, c1, c2)
+	needGuards(t, m)
+	guards := state(netspec.Guard{Link: "isbr1"}, netspec.PortGuard{NS: ns, Link: "isv1-1"})
+	want := merge(br, c1, c2, guards)
 	m.apply(want)
 	check := func(when string) {
 		t.Helper()

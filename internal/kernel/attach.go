@@ -54,8 +54,8 @@ func finish(c *rtnl.Conn, l netspec.Link) ([]nlmsg.Message, error) {
 		return []nlmsg.Message{rtnl.UpPeer(index, 0, l)}, err
 	}
 	master, err := c.Index(l.PeerMaster)
-	end := netspec.Link{Name: l.Peer, Isolated: l.PeerIsolated}
-	return []nlmsg.Message{rtnl.UpPeer(index, master, l), rtnl.SetPort(end)}, err
+	end := netspec.Link{Isolated: l.PeerIsolated}
+	return []nlmsg.Message{rtnl.UpPeer(index, master, l), rtnl.SetPort(index, end)}, err
 }
 
 func allDeleted(cs []reconcile.Change) bool {
@@ -345,7 +345,7 @@ func (k *Kernel) setPorts(links []netspec.Link) (int, error) {
 	var of []int
 	for i, l := range links {
 		if l.Hairpin || l.Isolated {
-			msgs, of = append(msgs, rtnl.SetPort(l)), append(of, i)
+			msgs, of = append(msgs, rtnl.SetNewPort(l)), append(of, i)
 		}
 	}
 	errs, err := k.rt.Execute(msgs...)

@@ -14,6 +14,7 @@ import (
 // TestNestedTags : the kernel takes off one tag of VLAN 0 after the other, so
 // nobody may hide what he sends behind two.
 func TestNestedTags(t *testing.T) {
+	t.Parallel()
 	s := newSpoof(t)
 	gw := gateway(nat2Net).addr(0)
 	var attacks []attack
@@ -32,6 +33,7 @@ func TestNestedTags(t *testing.T) {
 // TestNestedTagsOut : nor do they lead out of an internal network while the
 // rules are gone.
 func TestNestedTagsOut(t *testing.T) {
+	t.Parallel()
 	p := newFlushed(t)
 	for f := range 2 {
 		got := passes(p.wires["c3-1"], &p.wires["lan"].ears, func(token []byte) []byte {
@@ -63,6 +65,7 @@ func TestStolenByLinkLocal(t *testing.T) {
 // TestHiddenByFragmentsStops : fragments that hide which message they are do not
 // get through.
 func TestHiddenByFragmentsStops(t *testing.T) {
+	t.Parallel()
 	s := newSpoof(t)
 	from, all := ownLinkLocal(s.mac), ip("ff02::1")
 	for _, size := range []int{8, 16} {
@@ -79,6 +82,7 @@ func TestHiddenByFragmentsStops(t *testing.T) {
 // TestHiddenBehindTheEnd : bytes behind the end of a packet, or a fragment within
 // a fragment, do not make it look harmless.
 func TestHiddenBehindTheEnd(t *testing.T) {
+	t.Parallel()
 	s := newSpoof(t)
 	from, all := ownLinkLocal(s.mac), ip("ff02::1")
 	options := func(next byte) []byte { return behind(next, nil) }

@@ -17,6 +17,7 @@ func (w *world) repaired() { w.change(w.observe(), w.want) }
 // nor while all rules are gone, nor after the repair, and to the container
 // itself only while they are gone.
 func TestCVE_2025_54388(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, withBPF)
 	needSockAddr(t, w.machine)
 	local := netspec.Loopback{Proto: "tcp", HostIP: ip("127.0.0.1"), HostPort: 9090, Count: 1, To: ip("10.1.0.2"), ToPort: 7000}

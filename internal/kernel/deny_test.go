@@ -15,6 +15,7 @@ import (
 // only, whoever tries: a neighbour on the LAN, a router that traffic comes
 // through, a container of another network.
 func TestDenyByIngress(t *testing.T) {
+	t.Parallel()
 	for _, v := range policyVariants {
 		t.Run(v.name, func(t *testing.T) {
 			p := v.make(t)
@@ -73,6 +74,7 @@ func (p *policy) wayOut(who string) (gateway, own netspec.MAC) {
 // TestDenyNetRaw : nor does a container with NET_RAW get into another network
 // by what its IP stack would not send.
 func TestDenyNetRaw(t *testing.T) {
+	t.Parallel()
 	p := newPolicy(t)
 	own, gw := macOf(nat2Net, 1), netspec.MAC{2, 0, 0, 0, nat2Net, 1}
 	at, to := member(nat2Net, 1), member(natNet, 1)

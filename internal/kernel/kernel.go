@@ -199,14 +199,12 @@ func (k *Kernel) Path(ns netspec.NS) string {
 }
 
 // open opens a namespace. The caller closes it.
-func (k *Kernel) open(ns netspec.NS) (*os.File, error) {
-	path := k.Path(ns)
+func (k *Kernel) open(ns netspec.NS) (f *os.File, err error) {
 	if ns == "" {
-		path = fmt.Sprintf("/proc/self/fd/%d", k.host.Fd())
-	} else if !netns.IsNS(path) {
-		return nil, fmt.Errorf("open namespace %s: %w", ns, os.ErrNotExist)
+		f, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", k.host.Fd()))
+	} else {
+		f, err = netns.OpenFile(k.Path(ns))
 	}
-	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open namespace %s: %w", ns, err)
 	}

@@ -45,23 +45,41 @@ func (k *Kernel) link(c reconcile.Change, later []reconcile.Change) error {
 }
 
 func (k *Kernel) makeBridge(l netspec.Link, ipv6 bool) error {
-	plain := l
-	plain.MTU = 0
-	err := k.rt.Do(rtnl.NewLink(plain, k.mark, 0, -1))
-	if err == nil && l.MTU != 0 {
-		err = k.setLink(l) // an MTU that is set later stays, one that is given at once follows the ports
-	}
-	if errors.Is(err, unix.EEXIST) {
+	err := k.rt.Do(rtnl.NewLink(beforeMTU(l), k.mark, 0, -1))
+	made := err == nil
+	switch {
+	case made && l.MTU != 0:
+		err = k.setLink(l)
+	case errors.Is(err, unix.EEXIST):
 		have, ferr := k.rt.Link(l.Name)
 		if ferr != nil || have.Group != k.mark.Group || have.Kind != l.Kind {
 			return foreign(l.Name, ferr)
 		}
 		err = k.setLink(l)
 	}
-	if err != nil {
-		return fmt.Errorf("make link %s: %w", l.Name, err)
+	if err == nil {
+		err = netns.Visit(k.host, func() error { return quiet(l.Name, ipv6) })
 	}
-	return netns.Visit(k.host, func() error { return quiet(l.Name, ipv6) })
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("make link %s: %w", l.Name, err)
+	if made {
+		err = errors.Join(err, k.deleteLinks([]netspec.Link{l}))
+	}
+	return err
+}
+
+// beforeMTU is a bridge as it is made, before it gets its MTU: one that is set later
+// stays, one that is given at once follows the ports. So does one that was there
+// when it was set.
+func beforeMTU(l netspec.Link) netspec.Link {
+	if l.MTU == defaultMTU {
+		l.MTU--
+	} else {
+		l.MTU = 0
+	}
+	return l
 }
 
 // ours reports whether a link that was found is ours: it has our group, and our
@@ -94,17 +112,9 @@ func (k *Kernel) setEnd(l netspec.Link) error {
 // setEnds changes links all together and leaves far ends alone: to go there costs
 // more than all the rest. done is how many are what they should be.
 func (k *Kernel) setEnds(links []netspec.Link) (done int, err error) {
-	var msgs []nlmsg.Message
-	var of []int
-	for i, l := range links {
-		master, err := k.master(l)
-		if err != nil {
-			return 0, err
-		}
-		msgs, of = append(msgs, rtnl.SetLink(l, k.mark, master)), append(of, i)
-		if master != 0 {
-			msgs, of = append(msgs, rtnl.SetPort(l)), append(of, i)
-		}
+	msgs, of, err := k.endMessages(links)
+	if err != nil {
+		return 0, err
 	}
 	errs, err := k.rt.Execute(msgs...)
 	if err != nil {
@@ -116,6 +126,34 @@ func (k *Kernel) setEnds(links []netspec.Link) (done int, err error) {
 		}
 	}
 	return len(links), nil
+}
+
+// few is how many links are asked for one by one.
+const few = 8
+
+// endMessages are what changes links, and which of them each message is about.
+func (k *Kernel) endMessages(links []netspec.Link) (msgs []nlmsg.Message, of []int, err error) {
+	if len(links) > few {
+		if err := k.rt.Learn(); err != nil {
+			return nil, nil, err
+		}
+	}
+	for i, l := range links {
+		master, err := k.master(l)
+		if err != nil {
+			return nil, nil, err
+		}
+		msgs, of = append(msgs, rtnl.SetLink(l, master)), append(of, i)
+		if master == 0 {
+			continue
+		}
+		index, err := k.rt.Index(l.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		msgs, of = append(msgs, rtnl.SetPort(index, l)), append(of, i)
+	}
+	return msgs, of, nil
 }
 
 // movedMost is how many links are changed by one message: more answers would not
@@ -220,6 +258,7 @@ func (k *Kernel) remake(l netspec.Link, peer *os.File) error {
 				return errors.Join(err, k.setIf(same, l))
 			}
 			err = k.rt.Do(rtnl.DelLink(l.Name))
+			k.rt.Forget()
 		}
 		if err = rtnl.Gone(err); err != nil {
 			return err

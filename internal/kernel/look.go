@@ -65,7 +65,7 @@ func covers(scope reconcile.Scope) func(netspec.Object) bool {
 			return false
 		case netspec.DNSRedirect:
 			return visited[o.Key().NS]
-		case netspec.Guard:
+		case netspec.Guard, netspec.PortGuard:
 			return scope.Host
 		}
 		if o.Key().Rank == netspec.RankFilter {

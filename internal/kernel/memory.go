@@ -96,13 +96,13 @@ func (m *memory) wished(l netspec.Link) netspec.Link {
 	return l
 }
 
-// differs reports whether a link of ours is not as it was made: another MTU, or
-// not a port of its bridge.
+// differs reports whether a link of ours is not as it was made: another MTU, not a
+// port of its bridge, or a port with other flags.
 func (m *memory) differs(l rtnl.Info, master string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w, ok := m.links[netspec.Link{Name: l.Name}.Key()]
-	return ok && (w.MTU != 0 && w.MTU != int(l.MTU) || w.Master != master)
+	return ok && (w.MTU != 0 && w.MTU != int(l.MTU) || w.Master != master || w.Hairpin != l.Hairpin || w.Isolated != l.Isolated)
 }
 
 // named reports whether a link of that name on the host was made by us.

@@ -216,6 +216,7 @@ func (w *world) from(who string) *os.File {
 }
 
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, tt := range []struct{ what, from, network, to, want string }{
 		{"published, client's address kept", "lan", "tcp", "192.0.2.1:8080", "192.0.2.2 on 80"},
@@ -444,7 +445,7 @@ func needGuards(t testing.TB, m *machine) {
 func needSockAddr(t testing.TB, m *machine) {
 	t.Helper()
 	if !m.Features().SockAddr {
-		t.Skip(m.Features().SockAddrError)
+		t.Skip(&probe.NotSupportedError{Feature: "redirecting sockets", Err: errors.New(m.Features().SockAddrError)})
 	}
 }
 

@@ -746,7 +746,7 @@ func (p *policy) askOddities(bpf bool) {
 	p.calls("largest segment in", call{from: "c1-1", network: "tcp", to: farAt.url(0, 88), segment: true}, "1448", "mss")
 	p.linkLocal("by an interface", "lan", "[fe80::2:1%lan2]:8090", "host:8090", "prerouting link-local")
 	p.linkLocal("from outside", "lan", "[fe80::2:1%lan2]:8080", "host:8080", "prerouting link-local")
-	p.linkLocal("from itself", "host", "[fe80::2:1%up2]:8080", "host:8080", "publish link-local")
+	p.linkLocal("from itself", "host", "[fe80::2:1%up2]:8080", "host:8080", "output link-local")
 	if bpf {
 		p.askRedirects()
 		return
@@ -951,6 +951,7 @@ func settled(qs []question) (still map[string]string) {
 
 // TestPolicy asks everything once.
 func TestPolicy(t *testing.T) {
+	t.Parallel()
 	for _, v := range policyVariants {
 		t.Run(v.name, func(t *testing.T) {
 			p := v.make(t)

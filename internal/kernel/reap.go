@@ -21,7 +21,7 @@ const grace = time.Second
 //
 // One worker at a time, behind the back of those who delete.
 type reaper struct {
-	check func(names []string) error
+	check func(names []string) (left []string, err error)
 	log   *slog.Logger
 	stop  chan struct{}
 	once  sync.Once // stop is closed once
@@ -56,9 +56,13 @@ func (r *reaper) work() {
 		if len(names) == 0 {
 			return
 		}
-		if err := r.check(names); err != nil {
+		left, err := r.check(names)
+		if err != nil {
 			r.log.Warn("links that outlive their namespaces", "err", err)
 		}
+		r.mu.Lock()
+		r.names = append(r.names, left...)
+		r.mu.Unlock()
 	}
 }
 
@@ -67,26 +71,33 @@ func (r *reaper) close() {
 	r.wg.Wait()
 }
 
-// reapLinks deletes those of names that are still there and still expected to go.
-func (k *Kernel) reapLinks(names []string) error {
+// reapLinks deletes those of names that are still there and still expected to go. What
+// could not be is left: Observe does not see it while it is expected to go.
+func (k *Kernel) reapLinks(names []string) (left []string, err error) {
 	c, err := rtnl.Open(k.host)
 	if err != nil {
-		return err
+		return names, err
 	}
 	defer c.Close()
-	var errs []error
 	for _, name := range names {
-		have, err := c.Link(name)
-		switch {
-		case errors.Is(err, unix.ENODEV):
-			k.memory.isDying(name, true)
-		case err != nil:
-			errs = append(errs, err)
-		case k.mark.Ours(have.Group, have.Name):
-			errs = append(errs, k.reapLink(c, name))
+		if nerr := k.reapName(c, name); nerr != nil {
+			left, err = append(left, name), errors.Join(err, nerr)
 		}
 	}
-	return errors.Join(errs...)
+	return left, err
+}
+
+func (k *Kernel) reapName(c *rtnl.Conn, name string) error {
+	have, err := c.Link(name)
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		k.memory.isDying(name, true)
+	case err != nil:
+		return err
+	case k.mark.Ours(have.Group, have.Name):
+		return k.reapLink(c, name)
+	}
+	return nil
 }
 
 // reapLink holds the lock of Apply, which may be making a link of that name anew.

@@ -135,6 +135,7 @@ func just(frame func(token []byte) []byte) func(token []byte) [][]byte {
 
 // TestSpoofedSource : nobody sends with another's MAC, IPv4 or IPv6 address.
 func TestSpoofedSource(t *testing.T) {
+	t.Parallel()
 	s := newSpoof(t)
 	attacks := []attack{{name: "the victim's MAC address", frames: just(says(s.victim, s.at[0]))}}
 	for f := range 2 {
@@ -147,6 +148,7 @@ func TestSpoofedSource(t *testing.T) {
 
 // TestSpoofedSourceToHost : nor to the host and beyond it.
 func TestSpoofedSourceToHost(t *testing.T) {
+	t.Parallel()
 	s := newSpoof(t)
 	for f := range 2 {
 		for _, to := range []struct {
@@ -172,6 +174,7 @@ func TestSpoofedSourceToHost(t *testing.T) {
 
 // TestARPPoisoning : a victim's table of neighbours stays right, and the host's.
 func TestARPPoisoning(t *testing.T) {
+	t.Parallel()
 	s := newSpoof(t)
 	gw, victim := gateway(nat2Net).addr(0), member(nat2Net, 2).addr(0)
 	arp := func(a netip.Addr, tags ...uint16) func(token []byte) [][]byte {
@@ -198,6 +201,7 @@ func tagged(to, from netspec.MAC, typ uint16, payload []byte, tags ...uint16) []
 
 // TestNDPoisoning : the same by neighbour discovery.
 func TestNDPoisoning(t *testing.T) {
+	t.Parallel()
 	s := newSpoof(t)
 	gw, victim, all := gateway(nat2Net).addr(1), member(nat2Net, 2).addr(1), ip("ff02::1")
 	override := []byte{0x20, 0, 0, 0}
@@ -232,6 +236,7 @@ func behind(proto byte, payload []byte) []byte {
 // TestCVE_2020_10749 (and CVE-2020-13401): a container cannot make itself its
 // neighbours' router, nor the host's, even where they would believe it.
 func TestCVE_2020_10749(t *testing.T) {
+	t.Parallel()
 	s := newSpoof(t)
 	s.ns["c2-2"].Run("sysctl", "-w", "net/ipv6/conf/eth0/accept_ra=2")
 	s.host.Run("sysctl", "-w", "net/ipv6/conf/isbr2/accept_ra=2")
@@ -283,6 +288,7 @@ func fragment(proto byte, offset int, more bool, payload []byte) []byte {
 // TestHiddenByFragments : a message whose type only its second fragment shows
 // does no harm, even where the victim's kernel takes such messages in fragments.
 func TestHiddenByFragments(t *testing.T) {
+	t.Parallel()
 	s := newSpoof(t)
 	s.ns["c2-2"].Run("sysctl", "-w", "net/ipv6/conf/eth0/accept_ra=2", "net/ipv6/conf/eth0/suppress_frag_ndisc=0")
 	from, all := s.local[1], ip("ff02::1")
@@ -311,6 +317,7 @@ func TestHiddenByFragments(t *testing.T) {
 // TestRouterImpersonates : a container that routes sends on what comes from
 // elsewhere, and speaks for nobody who is here.
 func TestRouterImpersonates(t *testing.T) {
+	t.Parallel()
 	p := newPolicy(t)
 	p.askSources(0, "4")
 	p.askSources(1, "6")
@@ -331,6 +338,7 @@ func TestRouterImpersonates(t *testing.T) {
 
 // TestStolenMAC : the bridge goes on sending to a victim what is for it.
 func TestStolenMAC(t *testing.T) {
+	t.Parallel()
 	s := newSpoof(t)
 	fdb := func() string {
 		for l := range strings.Lines(s.host.Run("bridge", "fdb", "show", "br", "isbr2")) {

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -18,9 +19,16 @@ import (
 	"isle/internal/reconcile"
 )
 
-// breath is how long one act of somebody's has time to be told in full: a link goes
-// with its routes, and the name of who changed a table comes last.
-const breath = 2 * time.Millisecond
+const (
+	// breath is how long one act of somebody's has time to be told in full: a link
+	// goes with its routes, and the name of who changed a table comes last.
+	breath = 2 * time.Millisecond
+	// most is how many messages are read before anything else is done.
+	most = 1 << 10
+	// backlog is the room, in bytes, for messages that have not been read: a bridge
+	// that is deleted with a thousand ports, or put right, fills it half.
+	backlog = 8 << 20
+)
 
 // ports are the port numbers of our own sockets.
 type ports struct {
@@ -59,7 +67,7 @@ var (
 // within milliseconds; alarms that nobody takes become one. The channel is closed
 // when ctx ends.
 func (k *Kernel) Watch(ctx context.Context) (<-chan reconcile.Alarm, error) {
-	w := &watcher{k: k, out: make(chan reconcile.Alarm, 1), links: map[int32]known{}}
+	w := &watcher{k: k, out: make(chan reconcile.Alarm, 1), links: map[int32]rtnl.Info{}, suspects: map[int32]string{}}
 	err := netns.Visit(k.host, func() error {
 		return errors.Join(w.open(unix.NETLINK_ROUTE, routeGroups), w.open(unix.NETLINK_NETFILTER, tableGroups))
 	})
@@ -78,24 +86,16 @@ func (k *Kernel) Watch(ctx context.Context) (<-chan reconcile.Alarm, error) {
 }
 
 type watcher struct {
-	k       *Kernel
-	conns   []*nlmsg.Conn // of routes, of tables
-	wake    int
-	links   map[int32]known
-	pending reconcile.Alarm
-	due     time.Time // when pending is told; zero: there is none
-	out     chan reconcile.Alarm
-}
-
-// known is what is remembered of a link.
-type known struct {
-	name     string
-	ours, up bool
-	mtu      uint32
-}
-
-func (w *watcher) known(l rtnl.Info) known {
-	return known{l.Name, w.k.ours(l), l.Up, l.MTU}
+	k        *Kernel
+	conns    []*nlmsg.Conn // of routes, of tables
+	wake     int
+	links    map[int32]rtnl.Info
+	suspects map[int32]string // links of ours that may have been changed, and by whom
+	stale    bool             // links could not be read when messages were lost
+	rested   time.Time        // routes are not read before
+	pending  reconcile.Alarm
+	due      time.Time // when pending is told; zero: there is none
+	out      chan reconcile.Alarm
 }
 
 func (w *watcher) open(protocol int, groups []int) error {
@@ -104,6 +104,9 @@ func (w *watcher) open(protocol int, groups []int) error {
 		return err
 	}
 	w.conns = append(w.conns, c)
+	if err := c.Buffer(backlog); err != nil {
+		w.k.log.Debug("watch the kernel with a small buffer", "err", err) // what is lost then is noticed
+	}
 	for _, g := range groups {
 		err = errors.Join(err, c.Join(g))
 	}
@@ -119,11 +122,14 @@ func (w *watcher) learn() error {
 	}
 	defer c.Close()
 	links, err := c.Links(false)
+	if w.stale = err != nil; w.stale {
+		return err
+	}
 	clear(w.links)
 	for _, l := range links {
-		w.links[l.Index] = w.known(l)
+		w.links[l.Index] = l
 	}
-	return err
+	return nil
 }
 
 func (w *watcher) close() {
@@ -149,27 +155,46 @@ func (w *watcher) run(ctx context.Context) {
 		}
 	}()
 	for ctx.Err() == nil {
-		fds := []unix.PollFd{{Fd: int32(w.wake), Events: unix.POLLIN}}
-		for _, c := range w.conns {
-			fds = append(fds, unix.PollFd{Fd: int32(c.FD()), Events: unix.POLLIN})
-		}
-		if _, err := unix.Poll(fds, w.patience()); err != nil && err != unix.EINTR {
+		now := time.Now()
+		fds := w.awaited(now)
+		if _, err := unix.Poll(fds, w.patience(now)); err != nil && err != unix.EINTR {
 			w.k.log.Error("watch the kernel", "err", err)
 			return
 		}
 		w.read(fds[1:])
+		w.judge()
 		if !w.due.IsZero() && !time.Now().Before(w.due) {
 			w.tell()
 		}
 	}
 }
 
-// patience is for how many milliseconds nothing is to be told.
-func (w *watcher) patience() int {
-	if w.due.IsZero() {
+// awaited are the descriptors that may have something to say. Of routes there are
+// messages by the hundred when a bridge goes, and while we put it right: whoever sent
+// them does not get on while each is read as it comes.
+func (w *watcher) awaited(now time.Time) []unix.PollFd {
+	fds := []unix.PollFd{{Fd: int32(w.wake), Events: unix.POLLIN}}
+	for i, c := range w.conns {
+		p := unix.PollFd{Fd: int32(c.FD()), Events: unix.POLLIN}
+		if i == 0 && now.Before(w.rested) {
+			p.Fd = -1
+		}
+		fds = append(fds, p)
+	}
+	return fds
+}
+
+// patience is for how many milliseconds nothing is to be told, and nothing read that
+// is there.
+func (w *watcher) patience(now time.Time) int {
+	next := w.due
+	if now.Before(w.rested) && (next.IsZero() || w.rested.Before(next)) {
+		next = w.rested
+	}
+	if next.IsZero() {
 		return -1
 	}
-	return int((max(time.Until(w.due), 0) + time.Millisecond - 1) / time.Millisecond)
+	return int((max(next.Sub(now), 0) + time.Millisecond - 1) / time.Millisecond)
 }
 
 // tell sends what is pending, together with what nobody has taken yet.
@@ -194,31 +219,74 @@ func (w *watcher) alarm(a reconcile.Alarm) {
 }
 
 func (w *watcher) read(fds []unix.PollFd) {
-	for i, c := range w.conns {
-		if fds[i].Revents == 0 {
-			continue
+	for i := range w.conns {
+		if fds[i].Revents != 0 {
+			w.drain(i)
 		}
-		as, err := c.Receive()
+	}
+}
+
+// drain takes what has come.
+func (w *watcher) drain(conn int) {
+	w.relearn()
+	for range most {
+		as, err := w.conns[conn].Ready()
 		if err != nil { // messages were lost: anything may have happened
-			w.alarm(reconcile.Alarm{Scope: reconcile.Scope{Filter: i == 1, Host: i == 0, Facts: i == 0}})
-			w.relearn(i)
+			w.alarm(reconcile.Alarm{Scope: reconcile.Scope{Filter: conn == 1, Host: conn == 0, Facts: conn == 0}})
+			w.stale = w.stale || conn == 0
+		} else if len(as) == 0 {
+			break
 		}
 		for _, a := range as {
-			if i == 1 {
+			if conn == 1 {
 				w.table(a)
 			} else {
 				w.route(a)
 			}
 		}
 	}
+	w.relearn() // after what is older
+	if conn == 0 {
+		w.rest()
+	}
 }
 
-func (w *watcher) relearn(conn int) {
-	if conn != 0 {
+// judge looks at what has become of links that somebody may have changed, while no
+// Apply goes on: on the way to what they are to be they are something else.
+func (w *watcher) judge() {
+	if len(w.suspects) == 0 {
+		return
+	}
+	if !w.k.mu.TryLock() {
+		w.rest()
+		return
+	}
+	defer w.k.mu.Unlock()
+	w.drain(0)
+	for index, by := range w.suspects {
+		l := w.links[index]
+		if w.k.ours(l) && !w.k.memory.isDying(l.Name, false) && (!l.Up || w.k.memory.differs(l, w.links[l.Master].Name)) {
+			w.alarm(reconcile.Alarm{Scope: reconcile.Scope{Host: true}, By: by})
+		}
+	}
+	clear(w.suspects)
+}
+
+// relearn reads the links when messages about them were lost, until that succeeds.
+func (w *watcher) relearn() {
+	if !w.stale {
 		return
 	}
 	if err := w.learn(); err != nil {
 		w.k.log.Warn("read the links again", "err", err)
+	}
+}
+
+// rest leaves routes alone until there is something to tell.
+func (w *watcher) rest() {
+	w.rested = time.Now().Add(breath)
+	if !w.due.IsZero() {
+		w.rested = w.due
 	}
 }
 
@@ -248,11 +316,15 @@ func generationBy(b []byte) string {
 }
 
 func (w *watcher) route(a nlmsg.Answer) {
-	s := w.concerns(a)
-	if s.Empty() || w.k.watched.ours(a.Port) {
+	s, suspect := w.concerns(a)
+	if w.k.watched.ours(a.Port) || s.Empty() && suspect == 0 {
 		return
 	}
-	w.alarm(reconcile.Alarm{Scope: s, By: owner(a.Port)})
+	by := owner(a.Port)
+	if suspect != 0 {
+		w.suspects[suspect] = cmp.Or(w.suspects[suspect], by)
+	}
+	w.alarm(reconcile.Alarm{Scope: s, By: by})
 }
 
 // owner names the process behind a netlink port, if it is still there: the port of
@@ -268,47 +340,78 @@ func owner(port uint32) string {
 	return fmt.Sprintf("%s (pid %d)", strings.TrimSpace(string(name)), port)
 }
 
-// concerns is what a message may mean to us.
-func (w *watcher) concerns(a nlmsg.Answer) (s reconcile.Scope) {
+// concerns is what a message may mean to us, and the link of ours, if any, that has
+// to be looked at.
+func (w *watcher) concerns(a nlmsg.Answer) (s reconcile.Scope, suspect int32) {
 	switch a.Type {
-	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		return w.link(a.Data, a.Type == unix.RTM_DELLINK)
+	case unix.RTM_NEWLINK:
+		return w.link(a.Data)
+	case unix.RTM_DELLINK:
+		return w.gone(a.Data), 0
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		s.Host = a.Type == unix.RTM_DELADDR && rtnl.OurAddr(a.Data)
-		s.Facts = !s.Host && !w.links[rtnl.LinkOf(a.Data)].ours
+		s.Facts = !s.Host && !w.ours(rtnl.LinkOf(a.Data))
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		s.Host = a.Type == unix.RTM_DELROUTE && rtnl.OurRoute(a.Data)
 		link, matters := rtnl.RouteLink(a.Data)
-		s.Facts = !s.Host && matters && !w.links[link].ours
+		s.Facts = !s.Host && matters && !w.ours(link)
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
 		s.Facts = true
-	case unix.RTM_DELQDISC, unix.RTM_DELTFILTER: // where guards are
-		s.Host = w.links[rtnl.LinkOf(a.Data)].ours
+	case unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER: // where guards are
+		s.Host = w.ours(rtnl.LinkOf(a.Data))
 	case unix.RTM_NEWNETCONF:
 		s.Host = rtnl.StopsForwarding(a.Data)
 	}
-	return s
+	return s, 0
 }
 
-// link is what a message about a link means: ours that is gone, down or not
-// as it was made, or a foreign one with another MTU, or whose routes have gone
-// with it: for those of IPv4 there are no messages.
-func (w *watcher) link(b []byte, gone bool) (s reconcile.Scope) {
+func (w *watcher) ours(index int32) bool { return w.k.ours(w.links[index]) }
+
+// link is what a message about a link means: ours has to be looked at, and what was
+// ours and is not any more has to be made again. Of a foreign one the MTU matters, and
+// whether it is up: for the IPv4 routes that go with it there are no messages.
+func (w *watcher) link(b []byte) (s reconcile.Scope, suspect int32) {
+	if index, hairpin, isolated, ok := rtnl.PortFlags(b); ok {
+		return s, w.port(index, hairpin, isolated)
+	}
 	if len(b) == 0 || b[0] != unix.AF_UNSPEC {
+		return s, 0
+	}
+	now := rtnl.ParseLink(b)
+	was, seen := w.links[now.Index]
+	w.links[now.Index] = now
+	if w.k.ours(now) {
+		return s, now.Index
+	}
+	s.Host = seen && w.k.ours(was)
+	s.Facts = seen && !s.Host && (was.MTU != now.MTU || was.Up != now.Up)
+	return s, 0
+}
+
+// port notes the flags of a bridge's port.
+func (w *watcher) port(index int32, hairpin, isolated bool) (suspect int32) {
+	l, ok := w.links[index]
+	if !ok {
+		return 0
+	}
+	l.Hairpin, l.Isolated = hairpin, isolated
+	w.links[index] = l
+	if !w.k.ours(l) {
+		return 0
+	}
+	return index
+}
+
+// gone is what the end of a link means.
+func (w *watcher) gone(b []byte) (s reconcile.Scope) {
+	if len(b) == 0 || b[0] != unix.AF_UNSPEC { // it has left a bridge only
 		return s
 	}
 	l := rtnl.ParseLink(b)
 	was, seen := w.links[l.Index]
-	now := w.known(l)
-	if gone {
-		delete(w.links, l.Index)
-	} else {
-		w.links[l.Index] = now
-	}
-	if !now.ours {
-		s.Facts = seen && (gone && was.up || !gone && (was.mtu != now.mtu || was.up != now.up))
-		return s
-	}
-	s.Host = (gone || !l.Up || w.k.memory.differs(l, w.links[l.Master].name)) && !w.k.memory.isDying(l.Name, gone)
+	delete(w.links, l.Index)
+	delete(w.suspects, l.Index)
+	s.Host = w.k.ours(l) && !w.k.memory.isDying(l.Name, true)
+	s.Facts = !w.k.ours(l) && seen && was.Up
 	return s
 }

@@ -44,6 +44,9 @@ func TestAddressesRefused(t *testing.T) {
 		"twice the same aux": {subnet("10.0.0.0/24", func(c *api.IPAMConfig) {
 			c.AuxAddress = map[string]netip.Addr{"a": addr("10.0.0.9"), "b": addr("10.0.0.9")}
 		}), "given twice"},
+		"no gateway is left": {subnet("10.0.0.0/30", func(c *api.IPAMConfig) {
+			c.AuxAddress = map[string]netip.Addr{"a": addr("10.0.0.1"), "b": addr("10.0.0.2")}
+		}), "none is left"},
 		"aux is the gateway": {subnet("10.0.0.0/24", func(c *api.IPAMConfig) {
 			c.Gateway, c.AuxAddress = addr("10.0.0.9"), map[string]netip.Addr{"a": addr("10.0.0.9")}
 		}), "aux-address"},
@@ -52,6 +55,20 @@ func TestAddressesRefused(t *testing.T) {
 			_, err := m.Create(t.Context(), c.req)
 			refused(t, err, errdefs.IsInvalidArgument, c.text)
 		})
+	}
+}
+
+// TestAuxGateway: an aux-address may be the containers' way out; the bridge keeps its own.
+func TestAuxGateway(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	n := create(t, m, subnet("10.0.0.0/24", func(c *api.IPAMConfig) {
+		c.AuxAddress = map[string]netip.Addr{"DefaultGatewayIPv4": addr("10.0.0.254"), "other": addr("10.0.0.9")}
+	}))
+	open(t, m, "c1", "x")
+	way := netspec.Route{NS: "c1", Dst: prefix("0.0.0.0/0"), Via: addr("10.0.0.254"), Dev: "eth0"}
+	if w.kernel.State[way.Key()] != netspec.Object(way) || n.Pools[0].Gateway != addr("10.0.0.1") {
+		t.Errorf("%v, gateway %s", w.kernel.State[way.Key()], n.Pools[0].Gateway)
 	}
 }
 
@@ -142,13 +159,16 @@ func TestDualStack(t *testing.T) {
 		what         string
 		config, host bool
 		asked        *bool
+		mtu          string
 		want         bool
 	}{
-		{"by default", true, true, nil, true},
-		{"switched off", false, true, nil, false},
-		{"a host without IPv6", true, false, nil, false},
-		{"not for this one", true, true, &no, false},
-		{"for this one", false, true, &yes, true},
+		{"by default", true, true, nil, "", true},
+		{"switched off", false, true, nil, "", false},
+		{"a host without IPv6", true, false, nil, "", false},
+		{"not for this one", true, true, &no, "", false},
+		{"for this one", false, true, &yes, "", true},
+		{"too narrow for IPv6", true, true, nil, "1000", false},
+		{"wide enough", true, true, nil, "1280", true},
 	} {
 		w := newWorld()
 		w.machine.host.IPv6 = c.host
@@ -157,7 +177,7 @@ func TestDualStack(t *testing.T) {
 		if err := m.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		n := create(t, m, api.CreateRequest{Name: "app", EnableIPv6: c.asked})
+		n := create(t, m, api.CreateRequest{Name: "app", EnableIPv6: c.asked, Options: map[string]string{"com.docker.network.driver.mtu": c.mtu}})
 		out := open(t, m, "c1", "app")
 		if n.IPv6 != c.want || len(n.Pools) != len(out.Endpoints[0].Addrs) || (len(n.Pools) == 2) != c.want {
 			t.Errorf("%s: IPv6 %t, subnets %v, addresses %v", c.what, n.IPv6, n.Pools, out.Endpoints[0].Addrs)

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -148,18 +149,25 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 	if c := req.Settings.IPAMConfig; c != nil {
 		d.want = *c
 	}
-	for _, a := range d.want.LinkLocalIPs {
+	if d.LinkLocal, err = linkLocal(n, d.want.LinkLocalIPs); err != nil {
+		return d, err
+	}
+	d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress)
+	return d, err
+}
+
+func linkLocal(n *Network, want []netip.Addr) (out []netip.Prefix, err error) {
+	for _, a := range want {
 		bits := 64
 		if a.Is4() {
 			bits = 16
 		}
 		if !a.IsLinkLocalUnicast() || (a.Is6() && !n.IPv6) {
-			return d, fmt.Errorf("invalid link-local address %s for network %s: %w", a, n.Name, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("invalid link-local address %s for network %s: %w", a, n.Name, errdefs.ErrInvalidArgument)
 		}
-		d.LinkLocal = append(d.LinkLocal, netip.PrefixFrom(a, bits))
+		out = append(out, netip.PrefixFrom(a, bits))
 	}
-	d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress)
-	return d, err
+	return out, nil
 }
 
 // names are what others on the network can call the container: the first is
@@ -214,36 +222,40 @@ func (m *Manager) nameInterfaces(have []place, drafts []draft) error {
 		used[pl.Interface] = true
 	}
 	for i := range drafts {
-		name := drafts[i].Options[OptIfname]
-		if name == "" || drafts[i].HostInterface == "" {
-			continue
+		if name := drafts[i].Options[OptIfname]; name != "" {
+			if err := drafts[i].takeInterface(name, used); err != nil {
+				return err
+			}
 		}
-		if err := CheckInterface(name); err != nil {
-			return err
-		}
-		if used[name] {
-			return fmt.Errorf("interface name %s is used twice in one container: %w", name, errdefs.ErrConflict)
-		}
-		used[name], drafts[i].Interface = true, name
 	}
 	for i := range drafts {
-		if drafts[i].HostInterface == "" || drafts[i].Interface != "" {
+		if drafts[i].Interface != "" {
 			continue
 		}
-		prefix := drafts[i].net.Options[OptIfacePrefix]
-		if prefix == "" {
-			prefix = "eth"
-		}
+		prefix := cmp.Or(drafts[i].net.Options[OptIfacePrefix], "eth")
 		k := 0
 		for used[prefix+strconv.Itoa(k)] {
 			k++
 		}
-		name := prefix + strconv.Itoa(k)
-		if err := CheckInterface(name); err != nil {
+		if err := drafts[i].takeInterface(prefix+strconv.Itoa(k), used); err != nil {
 			return err
 		}
-		used[name], drafts[i].Interface = true, name
 	}
+	return nil
+}
+
+// takeInterface names the interface of an endpoint, if it has one.
+func (d *draft) takeInterface(name string, used map[string]bool) error {
+	if d.HostInterface == "" {
+		return nil
+	}
+	if err := CheckInterface(name); err != nil {
+		return err
+	}
+	if used[name] {
+		return fmt.Errorf("interface name %s is used twice in one container: %w", name, errdefs.ErrConflict)
+	}
+	used[name], d.Interface = true, name
 	return nil
 }
 

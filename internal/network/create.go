@@ -85,7 +85,7 @@ func (m *Manager) draftNetwork(req network.CreateRequest) (Network, error) {
 // dualStack reports whether a network gets IPv6 though nobody has asked for it.
 func (m *Manager) dualStack(n Network) bool {
 	d, ok := m.Drivers[n.Driver]
-	return ok && d.Caps().IPAM && m.Config.IPv6 && m.host.IPv6 && !n.ConfigOnly && n.IPAMDriver != "null"
+	return ok && d.Caps().IPAM && m.Config.IPv6 && m.host.IPv6 && !n.ConfigOnly && n.IPAMDriver != "null" && !n.narrow()
 }
 
 // configFrom takes over what a configuration-only network says.
@@ -100,7 +100,7 @@ func (m *Manager) configFrom(n Network, req network.CreateRequest) (Network, err
 	switch {
 	case !from.ConfigOnly:
 		return n, fmt.Errorf("network %s: %s is not a configuration-only network: %w", n.Name, from.Name, errdefs.ErrInvalidArgument)
-	case len(req.Options) > 0, req.IPAM != nil && len(req.IPAM.Config) > 0, req.EnableIPv6 != nil:
+	case len(req.Options) > 0, req.IPAM != nil && len(req.IPAM.Config) > 0, req.EnableIPv6 != nil && *req.EnableIPv6: // old clients always say false
 		return n, errdefs.ErrPermissionDenied.WithMessage("user specified configurations are not supported if the network depends on a configuration network")
 	}
 	n.ConfigFrom, n.IPv4, n.IPv6 = from.Name, from.IPv4, from.IPv6
@@ -319,17 +319,20 @@ func (p *Pool) complete() error {
 	if p.Gateway.IsValid() {
 		return nil
 	}
-	p.Gateway = p.Subnet.Addr()
-	if host > 1 {
-		p.Gateway = p.Gateway.Next()
-	}
-	for taken[p.Gateway] {
-		p.Gateway = p.Gateway.Next()
-	}
-	if !p.Subnet.Contains(p.Gateway) {
+	if p.Gateway = p.firstFree(taken); !p.Gateway.IsValid() {
 		return bad("gateway", "none is left by the aux-addresses")
 	}
 	return nil
+}
+
+// firstFree is the first address that a gateway can have; invalid: none is left.
+func (p *Pool) firstFree(taken map[netip.Addr]bool) netip.Addr {
+	for a := p.Subnet.Addr(); p.Subnet.Contains(a); a = a.Next() {
+		if !taken[a] && !p.reserved(a) {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // foreign are the prefixes that others use: not our own devices' routes.

@@ -37,3 +37,12 @@ func (m *Manager) seat(tx store.Tx, pl *place, units map[string]netspec.State) e
 	units[networkUnit(n.ID)] = s
 	return networks.Put(tx, n.ID, n)
 }
+
+// grown notes what sb's networks have on the host since it was seated.
+func (m *Manager) grown(sb *sandbox, units map[string]netspec.State) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, pl := range sb.places {
+		m.x.occupy(pl.net.ID, units[networkUnit(pl.net.ID)])
+	}
+}

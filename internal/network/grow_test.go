@@ -69,7 +69,7 @@ func TestNetworkGrows(t *testing.T) {
 }
 
 // TestLeafNameTaken: a network does not grow over a bridge that the user gave
-// to another.
+// to another, and what it has grown by is not given to another.
 func TestLeafNameTaken(t *testing.T) {
 	w := newWorld()
 	w.room = 1
@@ -79,5 +79,13 @@ func TestLeafNameTaken(t *testing.T) {
 	open(t, m, "c0", "app")
 	if _, err := m.Open(t.Context(), request("c1", nil, "app")); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "thief") {
 		t.Errorf("err = %v", err)
+	}
+	if _, err := m.Remove(t.Context(), "thief"); err != nil {
+		t.Fatal(err)
+	}
+	open(t, m, "c1", "app")
+	_, err := m.Create(t.Context(), api.CreateRequest{Name: "thief", Options: map[string]string{"com.docker.network.bridge.name": fmt.Sprintf("isleb%d-1", n.Index)}})
+	if !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "app") {
+		t.Errorf("a leaf was given away: %v", err)
 	}
 }

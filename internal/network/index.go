@@ -72,8 +72,13 @@ func (x *index) addNetwork(n *Network, s netspec.State) {
 	if n.IPv6 {
 		x.ipv6++
 	}
+	x.occupy(n.ID, s)
+}
+
+// occupy notes that the objects of s are a network's.
+func (x *index) occupy(id string, s netspec.State) {
 	for k := range s {
-		x.devices[k] = n.ID
+		x.devices[k] = id
 	}
 }
 

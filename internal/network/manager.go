@@ -64,7 +64,10 @@ type Manager struct {
 	op    sync.Mutex // one change at a time, with its kernel work
 	host  Host
 	units map[string]netspec.State
-	kick  chan struct{} // a Sync is due
+	// unplanned are units whose records mean nothing to this isled: of a driver that
+	// it has not, of an option that it does not take. What they have is not known.
+	unplanned map[string]bool
+	kick      chan struct{} // a Sync is due
 
 	alarms      atomic.Uint64
 	repairs     uint64          // of what somebody else changed, under op like the rest
@@ -113,8 +116,20 @@ func (m *Manager) commit(ctx context.Context, fn func(tx store.Tx) (map[string]n
 		} else {
 			m.units[u] = s
 		}
+		m.planned(u)
 	}
 	return nil
+}
+
+// planned notes that it is known what a unit has. With the last one that was not,
+// what was kept for it may go.
+func (m *Manager) planned(unit string) {
+	if !m.unplanned[unit] {
+		return
+	}
+	if delete(m.unplanned, unit); len(m.unplanned) == 0 {
+		m.resync()
+	}
 }
 
 func (m *Manager) planner() planner { return planner{m.Drivers, m.host} }

@@ -163,11 +163,14 @@ func TestConfigOnly(t *testing.T) {
 	w := newWorld()
 	m := w.start(t)
 	create(t, m, api.CreateRequest{Name: "conf", ConfigOnly: true, IPAM: config("10.5.0.0/24"), Options: map[string]string{"com.docker.network.driver.mtu": "1300"}})
-	n := create(t, m, api.CreateRequest{Name: "app", ConfigFrom: &api.ConfigReference{Network: "conf"}})
+	yes, no := true, false
+	_, err := m.Create(t.Context(), api.CreateRequest{Name: "app", ConfigFrom: &api.ConfigReference{Network: "conf"}, EnableIPv6: &yes})
+	refused(t, err, errdefs.IsPermissionDenied, "not supported")
+	n := create(t, m, api.CreateRequest{Name: "app", ConfigFrom: &api.ConfigReference{Network: "conf"}, EnableIPv6: &no})
 	if n.Pools[0].Subnet != prefix("10.5.0.0/24") || n.Options["com.docker.network.driver.mtu"] != "1300" || n.Driver != "bridge" {
 		t.Errorf("%+v did not take over the configuration", n)
 	}
-	_, err := m.Remove(t.Context(), "conf")
+	_, err = m.Remove(t.Context(), "conf")
 	refused(t, err, errdefs.IsPermissionDenied, `configuration network "conf" is in use`)
 	_, err = m.Open(t.Context(), request("c", nil, "conf"))
 	refused(t, err, errdefs.IsPermissionDenied, "configuration-only")

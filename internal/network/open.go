@@ -114,8 +114,10 @@ func (m *Manager) Close(ctx context.Context, sandboxID string) error {
 // write commits a sandbox with the places it has and those it is to get.
 func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts []draft) (*sandbox, error) {
 	var sb *sandbox
+	var units map[string]netspec.State
 	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
-		places, units := have, map[string]netspec.State{}
+		places := have
+		units = map[string]netspec.State{}
 		for _, d := range drafts {
 			pl, err := m.reserve(tx, d)
 			if err == nil {
@@ -141,6 +143,7 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 		return nil, err
 	}
 	m.became(rec.ID, sb)
+	m.grown(sb, units)
 	return sb, nil
 }
 

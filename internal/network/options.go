@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"strconv"
 
 	"github.com/containerd/errdefs"
 )
@@ -17,6 +18,9 @@ const (
 	OptHostBinding = "com.docker.network.bridge.host_binding_ipv4"
 	// OptIfname is the whole name of an endpoint's interface.
 	OptIfname = "com.docker.network.endpoint.ifname"
+
+	// OptMTU is the MTU of a network's interfaces.
+	OptMTU = "com.docker.network.driver.mtu"
 
 	// OptGatewayMode4 and 6 are how a family is joined to the world outside.
 	OptGatewayMode4 = "com.docker.network.bridge.gateway_mode_ipv4"
@@ -33,6 +37,16 @@ func CheckInterface(name string) error {
 		return fmt.Errorf("invalid interface name %q: 1 to 15 letters, digits, '_', '-', '.', beginning with a letter or digit: %w", name, errdefs.ErrInvalidArgument)
 	}
 	return nil
+}
+
+// LeastIPv6MTU is what a link must take to have IPv6 at all (RFC 8200): the kernel
+// switches IPv6 off on links with less.
+const LeastIPv6MTU = 1280
+
+// narrow reports whether the user wants less of n's links than IPv6 needs.
+func (n Network) narrow() bool {
+	mtu, err := strconv.Atoi(n.Options[OptMTU])
+	return err == nil && mtu > 0 && mtu < LeastIPv6MTU
 }
 
 // routed reports whether published ports of a family are reached at the

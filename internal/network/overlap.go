@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"isle/internal/network/ipam"
@@ -21,7 +22,8 @@ func (m *Manager) Overlaps(ctx context.Context) (map[string][]ipam.Foreign, erro
 	defer m.mu.RUnlock()
 	out := map[string][]ipam.Foreign{}
 	for id, n := range m.x.networks {
-		if list := n.overlaps(others); len(list) > 0 {
+		list := slices.DeleteFunc(n.overlaps(others), func(f ipam.Foreign) bool { return f.What == ipam.NameServer && m.x.lives(n, f.Prefix.Addr()) })
+		if len(list) > 0 {
 			out[id] = list
 		}
 	}
@@ -42,6 +44,17 @@ func (n *Network) overlaps(others []ipam.Foreign) (list []ipam.Foreign) {
 		}
 	}
 	return list
+}
+
+// lives reports whether the host, or a container, has an address on n: the name
+// server of the host may be one of those.
+func (x *index) lives(n *Network, a netip.Addr) bool {
+	for _, pl := range x.users[n.ID] {
+		if pl.Addr(a.Is4()) == a {
+			return true
+		}
+	}
+	return slices.ContainsFunc(n.Pools, func(pool Pool) bool { return pool.Gateway == a })
 }
 
 // warnOverlaps logs each overlap once, when it comes up.

@@ -141,12 +141,23 @@ func (p planner) gateway(places []place, v4 bool) (place, netip.Addr, error) {
 func (e Endpoint) Gateway(n Network, v4 bool) netip.Addr {
 	for _, a := range e.Addrs {
 		for _, pool := range n.Pools {
-			if a.Addr().Is4() == v4 && pool.Subnet.Contains(a.Addr()) && pool.Gateway.IsValid() {
-				return pool.Gateway
+			if gw := pool.wayOut(); a.Addr().Is4() == v4 && pool.Subnet.Contains(a.Addr()) && gw.IsValid() {
+				return gw
 			}
 		}
 	}
 	return netip.Addr{}
+}
+
+// Names of aux-addresses, by "is IPv4", that are the containers' way out instead of
+// the gateway: another router on the network. Docker's.
+var auxGateway = map[bool]string{true: "DefaultGatewayIPv4", false: "DefaultGatewayIPv6"}
+
+func (p Pool) wayOut() netip.Addr {
+	if a, ok := p.Aux[auxGateway[p.Subnet.Addr().Is4()]]; ok {
+		return a
+	}
+	return p.Gateway
 }
 
 // sorted puts places in the order in which they are asked to be the gateway.
@@ -231,10 +242,12 @@ func sysctls(sb Sandbox) netspec.State {
 // differently is the user's mistake.
 func merge(dst, src netspec.State) error {
 	for k, o := range src {
-		if old, ok := dst[k]; ok && old != o {
+		switch old, ok := dst[k]; {
+		case !ok:
+			dst[k] = o
+		case old != o:
 			return fmt.Errorf("%v is wanted twice, differently: %w", k, errdefs.ErrInvalidArgument)
 		}
-		dst[k] = o
 	}
 	return nil
 }

@@ -8,9 +8,11 @@ import (
 	"slices"
 
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
 
 	"isle/internal/ids"
 	"isle/internal/network/publish"
+	"isle/internal/undo"
 )
 
 // Reopen makes a sandbox that is open what Open would have made of req, and
@@ -68,17 +70,32 @@ func (d draft) fits(pl place) bool {
 }
 
 // rewrite gives a sandbox its other places: first those go that it does not keep,
-// since the names of their interfaces and their addresses may be wanted again.
-func (m *Manager) rewrite(ctx context.Context, old *sandbox, rec Sandbox, keep []place, drafts []draft) (*sandbox, error) {
-	sb := old
+// since the names of their interfaces and their addresses may be wanted again. When
+// that fails they come back: others are in the sandbox.
+func (m *Manager) rewrite(ctx context.Context, old *sandbox, rec Sandbox, keep []place, drafts []draft) (sb *sandbox, err error) {
+	var u undo.Stack
+	defer u.Unwind(ctx, &err)
+	sb = old
 	for _, pl := range without(old.places, keep) {
 		i := slices.IndexFunc(sb.places, func(o place) bool { return o.ID == pl.ID })
 		if err := m.leave(ctx, sb, i); err != nil {
 			return nil, err
 		}
+		u.Push("connect to network "+pl.net.Name+" again", func(ctx context.Context) error { return m.rejoin(ctx, pl) })
 		sb = m.x.sandboxes[sb.ID]
 	}
 	return m.write(ctx, rec, sb.places, drafts)
+}
+
+// rejoin puts a sandbox back where it was.
+func (m *Manager) rejoin(ctx context.Context, pl place) error {
+	sb := m.x.sandboxes[pl.Sandbox]
+	was := draft{place: pl, want: network.EndpointIPAMConfig{IPv4Address: pl.Addr(true), IPv6Address: pl.Addr(false)}, noIPv6: true}
+	sb, err := m.write(ctx, sb.Sandbox, sb.places, []draft{was})
+	if err != nil {
+		return err
+	}
+	return m.resolve(ctx, sb)
 }
 
 // without are the places of a that are not in b.

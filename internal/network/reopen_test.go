@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"reflect"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -52,18 +53,19 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-// TestReopenFails: whatever the kernel refuses, who is in the sandbox keeps it,
-// and it is what the records say.
+// TestReopenFails: whatever the kernel refuses, who is in the sandbox keeps it, with
+// the networks that it had, and it is what the records say.
 func TestReopenFails(t *testing.T) {
 	for n := 1; ; n++ {
 		w := newWorld()
 		m := w.start(t)
 		create(t, m, api.CreateRequest{Name: "app"})
-		if _, err := m.Open(t.Context(), request("web", ports("80/tcp", ":8080"), "bridge")); err != nil {
+		before, err := m.Open(t.Context(), request("web", ports("80/tcp", ":8080"), "bridge"))
+		if err != nil {
 			t.Fatal(err)
 		}
 		w.kernel.N, w.kernel.FailAt = 0, n
-		_, err := m.Reopen(t.Context(), request("web", ports("80/tcp", ":8080"), "app"))
+		_, err = m.Reopen(t.Context(), request("web", ports("80/tcp", ":8080"), "app"))
 		w.kernel.FailAt = 0
 		if err == nil {
 			if n == 1 {
@@ -73,6 +75,10 @@ func TestReopenFails(t *testing.T) {
 		}
 		if !w.kernel.State.Equal(w.want(t)) || len(w.published("web")) != 2 || len(w.keys("sandbox/")) != 1 {
 			t.Fatalf("failed at change %d: %v", n, reconcile.Diff(w.kernel.State, w.want(t)))
+		}
+		eps, err := m.Endpoints(t.Context())
+		if err != nil || len(eps) != 1 || !reflect.DeepEqual(eps[0], before.Endpoints[0]) {
+			t.Fatalf("failed at change %d: %+v, was %+v", n, eps, before.Endpoints)
 		}
 	}
 }

@@ -117,6 +117,7 @@ func (k *keeper) repair(ctx context.Context, l *lane) {
 	begin := time.Now()
 	if err := k.m.Repair(ctx, a); err != nil && ctx.Err() == nil {
 		k.m.Log.Error("repair what somebody else changed", "err", err)
+		k.later()
 	}
 	l.pace.done(begin, time.Now())
 }
@@ -197,8 +198,11 @@ func (m *Manager) Repair(ctx context.Context, a reconcile.Alarm) error {
 			return err
 		}
 	}
-	if !a.Filter && !a.Host {
+	if a.Facts = false; a.Empty() {
 		return nil
+	}
+	if len(m.unplanned) > 0 { // a look at a part does not tell what is nobody's
+		return m.sync(ctx)
 	}
 	want, err := m.wanted()
 	if err != nil {

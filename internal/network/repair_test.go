@@ -14,6 +14,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"isle/internal/kernel/kerneltest"
+	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/ipam"
 	"isle/internal/reconcile"
@@ -69,6 +70,26 @@ func TestOverlaps(t *testing.T) {
 	}
 }
 
+// TestOwnNameServer: the host may ask a container of ours for names, or itself at the
+// address that it has on a network.
+func TestOwnNameServer(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	create(t, m, api.CreateRequest{Name: "app", IPAM: config("10.1.0.0/24")})
+	open(t, m, "dns", "app")
+	for other, overlaps := range map[ipam.Foreign]int{
+		{Prefix: prefix("10.1.0.1/32"), What: ipam.NameServer}:      0,
+		{Prefix: prefix("10.1.0.2/32"), What: ipam.NameServer}:      0,
+		{Prefix: prefix("10.1.0.3/32"), What: ipam.NameServer}:      1,
+		{Prefix: prefix("10.1.0.2/32"), What: "route", Dev: "tun0"}: 1,
+	} {
+		w.machine.foreign = []ipam.Foreign{other}
+		if all, err := m.Overlaps(t.Context()); err != nil || len(all) != overlaps {
+			t.Errorf("%s: %v, %v", other, all, err)
+		}
+	}
+}
+
 // TestHostChangesLive: a new MTU of the way out is followed without a look at
 // everything.
 func TestHostChangesLive(t *testing.T) {
@@ -81,6 +102,21 @@ func TestHostChangesLive(t *testing.T) {
 	}
 	if !w.kernel.State.Equal(w.want(t)) {
 		t.Error("the kernel is not what a fresh process wants")
+	}
+}
+
+// TestRepairOfAContainer: an alarm may be about one namespace alone.
+func TestRepairOfAContainer(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "c1", "bridge")
+	want := maps.Clone(w.kernel.State)
+	maps.DeleteFunc(w.kernel.State, func(k netspec.Key, _ netspec.Object) bool { return k.NS == "c1" && k.Rank == netspec.RankAddr })
+	if w.kernel.State.Equal(want) {
+		t.Fatal("there was no address to take")
+	}
+	if err := m.Repair(t.Context(), reconcile.Alarm{Scope: reconcile.Scope{Namespaces: []netspec.NS{"c1"}}}); err != nil || !w.kernel.State.Equal(want) {
+		t.Errorf("%v, %v", err, reconcile.Diff(w.kernel.State, want))
 	}
 }
 
@@ -139,8 +175,17 @@ func (k *stubborn) Apply(ctx context.Context, changes []reconcile.Change) (int, 
 }
 
 // TestRepairIsTriedAgain: what cannot be put right now is put right later, long
-// before the timer.
+// before the timer; so is what follows from new facts.
 func TestRepairIsTriedAgain(t *testing.T) {
+	t.Run("damage", func(t *testing.T) {
+		triedAgain(t, reconcile.Scope{Host: true}, func(w *world) { w.kernel.Flush() })
+	})
+	t.Run("facts", func(t *testing.T) {
+		triedAgain(t, reconcile.Scope{Facts: true}, func(w *world) { w.machine.host.MTU = 1380 })
+	})
+}
+
+func triedAgain(t *testing.T, scope reconcile.Scope, harm func(*world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		changed := make(chan reconcile.Alarm)
@@ -150,21 +195,20 @@ func TestRepairIsTriedAgain(t *testing.T) {
 		if err := m.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		want := maps.Clone(w.kernel.State)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- m.Run(ctx) }()
 		k.until = time.Now().Add(10 * time.Second)
-		w.kernel.Flush()
-		changed <- reconcile.Alarm{Scope: reconcile.Scope{Host: true}}
+		harm(w)
+		changed <- reconcile.Alarm{Scope: scope}
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if s, err := w.kernel.Observe(ctx); err != nil || !s.Equal(want) {
-			t.Errorf("not repaired: %v, %v", reconcile.Diff(s, want), err)
-		}
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+		if s, want := w.kernel.State, w.want(t); !s.Equal(want) {
+			t.Errorf("not repaired: %v", reconcile.Diff(s, want))
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"isle/internal/netspec"
 	"isle/internal/network/doctor"
 	"isle/internal/network/exposure"
+	"isle/internal/network/publish"
 )
 
 // Exposure lists what of the containers can be reached from outside of the host,
@@ -21,7 +22,7 @@ func (m *Manager) Exposure(ctx context.Context) ([]exposure.Exposed, error) {
 	if err != nil {
 		return nil, err
 	}
-	networks, containers := m.planned()
+	networks, containers := m.plans()
 	return exposure.List(h.Host, networks, containers), nil
 }
 
@@ -44,7 +45,7 @@ func (m *Manager) Doctor(ctx context.Context) ([]doctor.Finding, error) {
 		}
 	}
 	m.mu.RUnlock()
-	networks, containers := m.planned()
+	networks, containers := m.plans()
 	h.NeedForwarding = len(networks) > 0
 	return doctor.Examine(h, networks, containers), nil
 }
@@ -60,8 +61,8 @@ func (m *Manager) surroundings(ctx context.Context) (doctor.Host, error) {
 	return h, nil
 }
 
-// planned is what networks and containers are meant to be, in order.
-func (m *Manager) planned() (networks []exposure.Network, containers []exposure.Container) {
+// plans are what networks and containers are meant to be, in order.
+func (m *Manager) plans() (networks []exposure.Network, containers []exposure.Container) {
 	m.op.Lock()
 	defer m.op.Unlock()
 	for id, n := range m.x.networks {
@@ -80,15 +81,19 @@ func (m *Manager) planned() (networks []exposure.Network, containers []exposure.
 }
 
 // relayed are the ports that the socket which holds them passes on: those on an
-// IPv6 address of the host, of a container that has none.
-func (sb *sandbox) relayed() (out []netspec.Publish) {
+// address of the host of a family that the container has not (see forward).
+func (sb *sandbox) relayed() (out []exposure.Relay) {
 	for _, pl := range sb.places {
+		t := publish.Target{V4: pl.Addr(true), V6: pl.Addr(false)}
 		for _, p := range pl.Publish {
-			if p.HostIP.Is6() && !p.HostIP.IsLoopback() && !pl.has(false) && pl.has(true) {
-				out = append(out, netspec.Publish{
-					Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort, Count: p.Count, To: pl.Addr(true), ToPort: p.ContainerPort,
-				})
+			to := t.Any(p.HostIP)
+			from, limited := publish.Mapping(p).Sources()
+			if t.For(p.HostIP).IsValid() || !to.IsValid() || pl.net.routed(to.Is4()) || p.Proto == "sctp" || limited && len(from) == 0 {
+				continue
 			}
+			out = append(out, exposure.Relay{From: from, Publish: netspec.Publish{
+				Proto: p.Proto, HostIP: p.HostIP, Iface: p.Iface, HostPort: p.HostPort, Count: p.Count, To: to, ToPort: p.ContainerPort,
+			}})
 		}
 	}
 	return out

@@ -22,7 +22,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	m.op.Lock()
 	defer m.op.Unlock()
 	m.kick = make(chan struct{}, 1)
-	m.units = map[string]netspec.State{}
+	m.units, m.unplanned = map[string]netspec.State{}, map[string]bool{}
 	if err := m.look(ctx); err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (m *Manager) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	changes := reconcile.Diff(have, want)
+	changes := m.certain(reconcile.Diff(have, want))
 	if len(changes) > 0 {
 		m.Log.Info("the kernel differs from the records", "changes", len(changes), "first", changes[0].String())
 	}
@@ -101,9 +101,22 @@ func (m *Manager) sync(ctx context.Context) error {
 	return errors.Join(err, m.syncUnits(ctx, have, want))
 }
 
+// certain leaves out removals as long as something may belong to a unit that could
+// not be planned: it would be cut off while it is in use.
+func (m *Manager) certain(changes []reconcile.Change) []reconcile.Change {
+	if len(m.unplanned) == 0 {
+		return changes
+	}
+	return slices.DeleteFunc(changes, func(c reconcile.Change) bool { return c.New == nil })
+}
+
 // wanted is the state of all units.
 func (m *Manager) wanted() (netspec.State, error) {
-	want := netspec.State{}
+	size := 0
+	for _, s := range m.units {
+		size += len(s)
+	}
+	want := make(netspec.State, size) // a repair waits for this: it must not grow step by step
 	for u, s := range m.units {
 		if err := merge(want, s); err != nil {
 			return nil, fmt.Errorf("%s: %w", u, err)
@@ -131,7 +144,7 @@ func (m *Manager) syncUnits(ctx context.Context, have, want netspec.State) error
 			stray[k] = o
 		}
 	}
-	return errors.Join(append(errs, reconcile.Apply(ctx, m.Kernel, reconcile.Diff(stray, nil)))...)
+	return errors.Join(append(errs, reconcile.Apply(ctx, m.Kernel, m.certain(reconcile.Diff(stray, nil))))...)
 }
 
 // load reads all records into memory.
@@ -161,7 +174,8 @@ func (m *Manager) loadNetwork(tx store.Tx, n *Network) error {
 	}
 	s, err := m.planner().network(*n)
 	if err != nil {
-		m.Log.Error("a network cannot be brought up", "network", n.Name, "err", err)
+		m.Log.Error("a network cannot be brought up: what is there of it is left as it is", "network", n.Name, "err", err)
+		m.unplanned[networkUnit(n.ID)] = true
 	}
 	m.units[networkUnit(n.ID)] = s
 	m.x.addNetwork(n, s)
@@ -197,7 +211,8 @@ func (m *Manager) loadSandboxes(tx store.Tx) error {
 		sb := m.assemble(rec, places[rec.ID])
 		s, err := m.planner().sandbox(rec, sb.places)
 		if err != nil {
-			m.Log.Error("a container's network cannot be brought up", "container", rec.Name, "err", err)
+			m.Log.Error("a container's network cannot be brought up: what is there of it is left as it is", "container", rec.Name, "err", err)
+			m.unplanned[sandboxUnit(rec.ID)] = true
 		}
 		m.units[sandboxUnit(rec.ID)] = s
 		m.x.setSandbox(rec.ID, sb)
@@ -225,6 +240,7 @@ func (m *Manager) replace(unit string, plan func() (netspec.State, error)) {
 		return
 	}
 	m.units[unit] = s
+	m.planned(unit)
 }
 
 // assemble puts a sandbox's places in order and gives them its ports.

@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -80,5 +81,31 @@ func TestReportThatIsNotThere(t *testing.T) {
 	h := serve(t, without{fake()})
 	if m := h.message(501, "GET", "/isle/v1/network/exposure", ""); !strings.HasPrefix(m, "this isled cannot tell what is exposed") {
 		t.Error(m)
+	}
+}
+
+// counted is a backend whose network has addresses, which a VPN has too.
+type counted struct{ *servertest.Backend }
+
+func (counted) NetworkInspect(context.Context, string, bool) (network.Inspect, error) {
+	subnets := network.SubnetStatuses{netip.MustParsePrefix("10.1.0.0/24"): {IPsInUse: 4, DynamicIPsAvailable: 252}}
+	return network.Inspect{Network: servertest.Network, Status: &network.Status{IPAM: network.IPAMStatus{Subnets: subnets}}}, nil
+}
+
+func (counted) NetworkOverlaps(context.Context, string) ([]string, error) {
+	return []string{"route 10.0.0.0/8 on vpn0"}, nil
+}
+
+// TestNetworkUsage: how many addresses of a network are used, in Docker's words and
+// since the version that has them; and who else uses them.
+func TestNetworkUsage(t *testing.T) {
+	h := serve(t, counted{fake()})
+	for v, want := range map[string][2]bool{"1.47": {false, false}, "1.51": {false, true}, "1.52": {true, true}} {
+		text := h.want(200, "GET", "/v"+v+"/networks/bridge", "")
+		usage := strings.Contains(text, `"Status":{"IPAM":{"Subnets":{"10.1.0.0/24":{"IPsInUse":4,"DynamicIPsAvailable":252}}}}`)
+		overlaps := strings.Contains(text, `"Overlaps":["route 10.0.0.0/8 on vpn0"]`)
+		if usage != want[0] || strings.Contains(text, "Status") != want[0] || overlaps != want[1] {
+			t.Errorf("%s: %s", v, text)
+		}
 	}
 }

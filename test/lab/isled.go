@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Isled is one isled with directories of its own.
@@ -153,11 +155,27 @@ func Run(t testing.TB, extra string) *Isled {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.Clear(); os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		if err := d.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// Remove is Clear, and the end of d's directories. The shim may still be leaving.
+func (d *Isled) Remove() (err error) {
+	d.Clear()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		unix.Unmount(filepath.Join(d.Dir, "run", "netns"), unix.MNT_DETACH)
+		if err = os.RemoveAll(d.Dir); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // Clear removes all containers and ends isled and its shim.

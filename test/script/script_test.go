@@ -70,7 +70,12 @@ func setup(env *testscript.Env, cli string) error {
 		return err
 	}
 	env.Values[daemonKey{}] = d
-	env.Defer(func() { d.Clear(); os.RemoveAll(dir) })
+	t := env.T()
+	env.Defer(func() {
+		if err := d.Remove(); err != nil {
+			t.Fatal(err)
+		}
+	})
 	env.Setenv("CLI", cli)
 	env.Setenv("HOME", env.WorkDir)
 	env.Setenv("DOCKER_HOST", "unix://"+d.Socket)

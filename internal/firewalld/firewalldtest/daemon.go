@@ -35,14 +35,20 @@ const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
 // Start runs firewalld until the test ends. Without it the test is skipped.
 func Start(t testing.TB) *Daemon {
 	t.Helper()
-	for _, p := range []string{"firewalld", "firewall-cmd", "dbus-daemon"} {
-		if _, err := exec.LookPath(p); err != nil || os.Geteuid() != 0 {
-			t.Skip(&probe.NotSupportedError{Feature: "running " + p, Err: err})
-		}
-	}
-	dir := t.TempDir()
+	need(t, "firewalld", "firewall-cmd")
+	d := Bus(t)
 	private(t, "/run", "")
 	private(t, "/etc/firewalld", "/etc/firewalld/.")
+	d.Run()
+	t.Cleanup(d.Stop)
+	return d
+}
+
+// Bus runs a bus without firewalld until the test ends.
+func Bus(t testing.TB) *Daemon {
+	t.Helper()
+	need(t, "dbus-daemon")
+	dir := t.TempDir()
 	d := &Daemon{Address: "unix:path=" + filepath.Join(dir, "bus"), t: t}
 	conf := filepath.Join(dir, "bus.conf")
 	if err := os.WriteFile(conf, fmt.Appendf(nil, busConfig, filepath.Join(dir, "bus")), 0o600); err != nil {
@@ -51,9 +57,16 @@ func Start(t testing.TB) *Daemon {
 	bus := d.run("dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", "--config-file="+conf)
 	t.Cleanup(bus.end)
 	d.wait("the bus", func() bool { c, err := d.Connect(); return err == nil && c.Close() == nil })
-	d.Run()
-	t.Cleanup(d.Stop)
 	return d
+}
+
+func need(t testing.TB, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil || os.Geteuid() != 0 {
+			t.Skip(&probe.NotSupportedError{Feature: "running " + p, Err: err})
+		}
+	}
 }
 
 // private puts an empty file system, or one with a copy, over a directory.

@@ -86,6 +86,24 @@ func IsNS(file string) bool {
 	return unix.Statfs(file, &st) == nil && st.Type == nsfs
 }
 
+// OpenFile opens the namespace that is mounted on file. Where none is, it is not there:
+// a namespace ends by losing its mount before its file, and who opens the file then
+// has nothing to enter.
+func OpenFile(file string) (*os.File, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Statfs_t
+	if err = unix.Fstatfs(int(f.Fd()), &st); err == nil && st.Type != nsfs {
+		err = os.ErrNotExist
+	}
+	if err != nil {
+		return nil, errors.Join(&os.PathError{Op: "open namespace", Path: file, Err: err}, f.Close())
+	}
+	return f, nil
+}
+
 // New makes a namespace with its loopback device up. One that is there already
 // is kept. It returns the namespace's cookie.
 func (d Dir) New(name string) (cookie uint64, err error) {
@@ -116,7 +134,7 @@ func (d Dir) New(name string) (cookie uint64, err error) {
 
 // Cookie is the kernel's number of a namespace: never used twice until reboot.
 func (d Dir) Cookie(name string) (cookie uint64, err error) {
-	f, err := os.Open(d.File(name))
+	f, err := OpenFile(d.File(name))
 	if err != nil {
 		return 0, fmt.Errorf("open namespace: %w", err)
 	}

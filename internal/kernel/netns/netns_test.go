@@ -1,6 +1,7 @@
 package netns_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -36,6 +37,9 @@ func TestLife(t *testing.T) {
 	}
 	if err := os.WriteFile(d.File("stray"), nil, 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := d.Cookie("stray"); !errors.Is(err, os.ErrNotExist) { // one that ends loses its mount before its file
+		t.Errorf("a file without a namespace: %v", err)
 	}
 	if names, err := d.List(); err != nil || len(names) != 2 {
 		t.Errorf("names: %v, %v", names, err)

@@ -145,9 +145,9 @@ func chains(m marks) []chain {
 			{"seen again where it is routed", join(beginning(expr.MetaKeyIIFNAME, m.leaf), in("leaves", iif), notrack())}}},
 		{inet, "ingress", "filter", prerouting, mangle, ingress(m)},
 		{inet, "prerouting", "nat", prerouting, dstnat, arriving()},
-		{inet, "output", "nat", output, dstnat, []rule{
-			{"the host's own packets to its own addresses", join(local(), jump("publish"))}}},
-		{inet, "publish", "", 0, 0, publish()},
+		{inet, "output", "nat", output, dstnat, sent()},
+		{inet, "publish_any", "", 0, 0, publishAny()},
+		{inet, "publish_one", "", 0, 0, publishOne()},
 		{inet, "forward", "filter", forward, filter, forwarded(m)},
 		{inet, "mss", "", 0, 0, clamp(m)},
 		{inet, "passed", "", 0, 0, passed(m)},
@@ -209,34 +209,49 @@ func isLinkLocal(at field) []expr.Any {
 }
 
 // arriving sends what comes in to containers. What only passes through is let go
-// at once. An address of its own goes before an interface.
+// at once; an interface goes before an address that it has.
 func arriving() []rule {
-	rules := []rule{
-		linkLocal6(),
-		{"CVE-2025-67499: only what is for this host", join(notLocal(), goBack())},
-		{"", jump("publish")},
-	}
+	rules := []rule{linkLocal6(), forOthers(), {"", jump("publish_any")}}
 	for _, f := range families {
 		rules = append(rules,
 			rule{"a port of an interface's addresses", join(family(f.n), localHere(), dnat(f.n, true, "ifports"+f.s, iif, l4proto, dport))},
 			rule{"a range of an interface's addresses, numbers kept", join(family(f.n), localHere(), dnat(f.n, false, "ifranges"+f.s, iif, l4proto, dport))},
 		)
 	}
-	return rules
+	return append(rules, rule{"", jump("publish_one")})
 }
 
-// publish has what costs least first; no port is in two of the maps.
-func publish() []rule {
-	rules := []rule{
+// sent sends what programs of the host send to its own addresses to containers.
+func sent() []rule {
+	return []rule{
+		forOthers(),
 		{"loopback is redirected at connect", join(family(unix.NFPROTO_IPV4), daddr4.masked([]byte{255, 0, 0, 0}, []byte{127, 0, 0, 0}), goBack())},
 		{"loopback is redirected at connect", join(family(unix.NFPROTO_IPV6), daddr6.is(loopback6), goBack())},
 		linkLocal6(),
+		{"", jump("publish_any")},
+		{"", jump("publish_one")},
 	}
+}
+
+func forOthers() rule {
+	return rule{"CVE-2025-67499: only what is for this host", join(notLocal(), goBack())}
+}
+
+// publishAny comes first: a port of every address is nobody else's.
+func publishAny() (rules []rule) {
 	for _, f := range families {
 		rules = append(rules,
 			rule{"a port of every address", join(family(f.n), dnat(f.n, true, "anyports"+f.s, l4proto, dport))},
-			rule{"a port of one address", join(family(f.n), dnat(f.n, true, "ports"+f.s, f.daddr, l4proto, dport))},
 			rule{"a range of every address, numbers kept", join(family(f.n), dnat(f.n, false, "anyranges"+f.s, l4proto, dport))},
+		)
+	}
+	return rules
+}
+
+func publishOne() (rules []rule) {
+	for _, f := range families {
+		rules = append(rules,
+			rule{"a port of one address", join(family(f.n), dnat(f.n, true, "ports"+f.s, f.daddr, l4proto, dport))},
 			rule{"a range of one address, numbers kept", join(family(f.n), dnat(f.n, false, "ranges"+f.s, f.daddr, l4proto, dport))},
 		)
 	}

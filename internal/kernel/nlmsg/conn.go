@@ -70,6 +70,11 @@ func (c *Conn) Join(group int) error {
 	return unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
 }
 
+// Buffer makes room for notifications that nobody has read yet.
+func (c *Conn) Buffer(bytes int) error {
+	return unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes)
+}
+
 // FD is the descriptor, for poll(2).
 func (c *Conn) FD() int { return c.fd }
 
@@ -148,14 +153,30 @@ type Answer struct {
 }
 
 // Receive reads one datagram.
-func (c *Conn) Receive() ([]Answer, error) {
+func (c *Conn) Receive() ([]Answer, error) { return c.receive(0) }
+
+// Ready reads one datagram that has come; without one it returns nothing.
+func (c *Conn) Ready() ([]Answer, error) {
+	as, err := c.receive(unix.MSG_DONTWAIT)
+	if errors.Is(err, unix.EAGAIN) {
+		return nil, nil
+	}
+	return as, err
+}
+
+// receive passes over what did not come from the kernel: who has CAP_NET_ADMIN in the
+// namespace, as some containers have in theirs, can send to any socket there.
+func (c *Conn) receive(how int) ([]Answer, error) {
 	for {
-		n, _, flags, _, err := unix.Recvmsg(c.fd, c.buf, nil, 0)
+		n, _, flags, from, err := unix.Recvmsg(c.fd, c.buf, nil, how)
+		sender, ok := from.(*unix.SockaddrNetlink)
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err != nil:
 			return nil, fmt.Errorf("receive from netlink: %w", err)
+		case !ok || sender.Pid != 0:
+			continue
 		case flags&unix.MSG_TRUNC != 0:
 			return nil, fmt.Errorf("receive from netlink: datagram of more than %d bytes", len(c.buf))
 		}

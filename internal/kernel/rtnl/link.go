@@ -81,26 +81,38 @@ func common(a *nlmsg.Attrs, mtu int, mac netspec.MAC) {
 	}
 }
 
-// SetLink changes a link that is there into l, except for what cannot be
-// changed: its kind and the namespace of its peer.
-func SetLink(l netspec.Link, m Mark, master int32) nlmsg.Message {
-	a := linkHeader(0, unix.IFF_UP).Str(unix.IFLA_IFNAME, l.Name).U32(unix.IFLA_GROUP, m.Group)
+// SetLink changes a link of ours that is there into l, except for what cannot be
+// changed: its kind and the namespace of its peer. It leaves out the group, which it
+// has: to set it makes the kernel tell all that listen of a new state of the link.
+func SetLink(l netspec.Link, master int32) nlmsg.Message {
+	a := linkHeader(0, unix.IFF_UP).Str(unix.IFLA_IFNAME, l.Name)
 	common(a, l.MTU, l.MAC)
 	a.U32(unix.IFLA_MASTER, uint32(master))
 	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
 }
 
-// SetPort gives a port of a bridge its flags. The message that makes a link
-// cannot carry them.
-func SetPort(l netspec.Link) nlmsg.Message {
+// SetNewPort gives a port of a bridge its flags, by its name. The message that makes
+// a link cannot carry them.
+func SetNewPort(l netspec.Link) nlmsg.Message {
 	a := linkHeader(0, 0).Str(unix.IFLA_IFNAME, l.Name)
 	a.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) {
 		a.Str(unix.IFLA_INFO_SLAVE_KIND, netspec.Bridge)
-		a.Nest(unix.IFLA_INFO_SLAVE_DATA, func(a *nlmsg.Attrs) {
-			a.U8(brportMode, b2u(l.Hairpin)).U8(brportIsolated, b2u(l.Isolated))
-		})
+		a.Nest(unix.IFLA_INFO_SLAVE_DATA, func(a *nlmsg.Attrs) { portFlags(a, l) })
 	})
 	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
+}
+
+// SetPort is SetNewPort by number. It costs a third: the bridge alone is told, and
+// not all who listen for a new state of the link.
+func SetPort(index int32, l netspec.Link) nlmsg.Message {
+	h := ifinfo(index, 0)
+	h[0] = unix.AF_BRIDGE
+	a := nlmsg.Header(h...).Nest(unix.IFLA_PROTINFO, func(a *nlmsg.Attrs) { portFlags(a, l) })
+	return nlmsg.Message{Type: unix.RTM_SETLINK, Data: a.Data()}
+}
+
+func portFlags(a *nlmsg.Attrs, l netspec.Link) {
+	a.U8(brportMode, b2u(l.Hairpin)).U8(brportIsolated, b2u(l.Isolated))
 }
 
 func b2u(b bool) uint8 {
@@ -173,6 +185,15 @@ func ParseLink(b []byte) Info {
 		}
 	}
 	return l
+}
+
+// PortFlags reads a message about a bridge's port alone (AF_BRIDGE).
+func PortFlags(b []byte) (index int32, hairpin, isolated, ok bool) {
+	if len(b) < unix.SizeofIfInfomsg || b[0] != unix.AF_BRIDGE {
+		return 0, false, false, false
+	}
+	port := nlmsg.Find(b[unix.SizeofIfInfomsg:], unix.IFLA_PROTINFO)
+	return int32(nlmsg.U32(b[4:])), flag(nlmsg.Find(port, brportMode)), flag(nlmsg.Find(port, brportIsolated)), len(nlmsg.Find(port, brportIsolated)) > 0
 }
 
 func flag(b []byte) bool { return len(b) > 0 && b[0] != 0 }

@@ -40,7 +40,8 @@ func (m Mark) Ours(group uint32, name string) bool {
 // Conn is a socket of one namespace with what was learned about it.
 type Conn struct {
 	*nlmsg.Conn
-	index map[string]int32
+	index   map[string]int32
+	learned bool // index has all links
 }
 
 // Open opens a socket in ns; nil is the calling thread's.
@@ -54,7 +55,7 @@ func Open(ns *os.File) (c *Conn, err error) {
 			nl.Close()
 			return fmt.Errorf("set up netlink socket: %w", err)
 		}
-		c = &Conn{nl, map[string]int32{}}
+		c = &Conn{Conn: nl, index: map[string]int32{}}
 		return nil
 	}
 	if ns == nil {
@@ -79,8 +80,28 @@ func (c *Conn) Index(name string) (int32, error) {
 	return l.Index, nil
 }
 
+// Learn finds the numbers of all links at once. Where many are wanted, that costs
+// less than to ask for each.
+func (c *Conn) Learn() error {
+	if c.learned {
+		return nil
+	}
+	links, err := c.Links(false)
+	if err != nil {
+		return fmt.Errorf("find all links: %w", err)
+	}
+	for _, l := range links {
+		c.index[l.Name] = l.Index
+	}
+	c.learned = true
+	return nil
+}
+
 // Forget drops what is known of links.
-func (c *Conn) Forget() { clear(c.index) }
+func (c *Conn) Forget() {
+	clear(c.index)
+	c.learned = false
+}
 
 // gone are the errors of deleting what is not there.
 func gone(err error) bool {

@@ -39,6 +39,10 @@ type item struct {
 	retry time.Time // set: the servers have failed, and are asked again after it
 }
 
+// size is about what the item takes; its name may be four times as long as it
+// was in the message.
+func (it *item) size() int { return len(it.name) + it.entry.size() }
+
 func (c *cache) shard(k key) *shard { return &c.shards[maphash.Comparable(seed, k)%shards] }
 
 // get finds an answer, fresh or not; retry is set when the servers failed to
@@ -70,10 +74,20 @@ func (c *cache) put(k key, e *entry) {
 	if s.items == nil {
 		s.items = map[key]*list.Element{}
 	}
-	s.items[k] = s.used.PushFront(&item{key: k, entry: e})
-	s.bytes += e.size()
+	it := &item{key: k, entry: e}
+	s.items[k] = s.used.PushFront(it)
+	s.bytes += it.size()
 	for s.bytes > cacheBytes/shards || len(s.items) > cacheEntries/shards {
 		s.remove(s.used.Back())
+	}
+}
+
+func (c *cache) forget(k key) {
+	s := c.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if el := s.items[k]; el != nil {
+		s.remove(el)
 	}
 }
 

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"testing"
@@ -91,6 +92,18 @@ func TestHowLongAnswersAreKept(t *testing.T) {
 	}
 }
 
+// TestLame: "nothing" from one who does not ask others is no answer, unless it
+// has a SOA: some forget to say that they do ask.
+func TestLame(t *testing.T) {
+	for want, authority := range map[bool]string{true: soaOf, false: "example.org. 3600 IN NS ns."} {
+		e := answerOf(t, dns.RcodeSuccess, "|", authority)
+		e.wire[3] &^= bitRA
+		if again, err := newEntry(e.wire, e.question); err != nil || again.usable() != want {
+			t.Errorf("%s: %v", authority, err)
+		}
+	}
+}
+
 // TestKeptAnswer: what a client gets has its own id and spelling, and the TTL
 // that is left; when it is over, a short one.
 func TestKeptAnswer(t *testing.T) {
@@ -118,15 +131,17 @@ func TestCacheStaysWithinBounds(t *testing.T) {
 		now := time.Now()
 		n := rapid.IntRange(1, 3000).Draw(t, "answers")
 		size := rapid.IntRange(12, 20_000).Draw(t, "bytes")
+		long := rapid.IntRange(4, 1000).Draw(t, "length of names")
+		name := func(i int) key { return key{name: fmt.Sprintf("%0*d", long, i)} }
 		for i := range n {
-			c.put(key{name: fmt.Sprint(i)}, &entry{wire: make([]byte, size), at: now, ttl: time.Minute})
-			c.get(key{name: "0"}, now) // it is used all the time
+			c.put(name(i), &entry{wire: make([]byte, size), at: now, ttl: time.Minute})
+			c.get(name(0), now) // it is used all the time
 		}
 		entries, bytes := c.size()
-		if entries > cacheEntries || bytes > cacheBytes || bytes != entries*(size+overhead) {
+		if entries > cacheEntries || bytes > cacheBytes || bytes != entries*(long+size+overhead) {
 			t.Fatalf("%d entries, %d bytes", entries, bytes)
 		}
-		if e, _ := c.get(key{name: "0"}, now); e == nil {
+		if e, _ := c.get(name(0), now); e == nil {
 			t.Fatal("what was used last is gone")
 		}
 		c.drop()
@@ -145,6 +160,42 @@ func TestCacheForgets(t *testing.T) {
 	}
 	if got, _ := c.get(key{}, e.at.Add(25*time.Hour)); got != nil {
 		t.Error("and no longer")
+	}
+}
+
+// TestNewerAnswerThatIsNotKept: an answer for this moment only ends the old
+// one, which would be given for a day otherwise.
+func TestNewerAnswerThatIsNotKept(t *testing.T) {
+	s := Server{Log: slog.New(slog.DiscardHandler)}
+	old := answerOf(t, dns.RcodeSuccess, "example.org. 1 IN A 192.0.2.1")
+	old.at = old.at.Add(-time.Minute)
+	for what, newer := range map[string]*entry{
+		"for no time":                 answerOf(t, dns.RcodeSuccess, "example.org. 0 IN A 192.0.2.2"),
+		"no such name, without a SOA": answerOf(t, dns.RcodeNameError),
+	} {
+		s.cache.put(key{}, old)
+		s.cache.failed(key{}, time.Now())
+		s.flights.of = map[key]*flight{{}: {}}
+		s.land(key{}, newer, old)
+		if e, _ := s.cache.get(key{}, time.Now()); e != nil {
+			t.Error(what, "and the old one is still given")
+		}
+	}
+}
+
+// TestCutInTheMiddle: a server that stops in the middle of a record. Clients
+// get the answers that are whole, and nothing of what comes after them.
+func TestCutInTheMiddle(t *testing.T) {
+	whole := answerOf(t, dns.RcodeSuccess, "example.org. 300 IN A 192.0.2.1", "|", soaOf, soaOf)
+	whole.wire[2] |= bitTC >> 8
+	e, err := newEntry(whole.wire[:len(whole.wire)-3], whole.question)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := e.reply(nil, ask(t, "example.org.", 1232), e.at)
+	m := read(t, b)
+	if !m.Truncated || len(m.Answer) != 1 || len(m.Ns)+len(m.Extra) != 1 || m.IsEdns0() == nil || m.Len() != len(b) {
+		t.Errorf("%d bytes: %v", len(b), m)
 	}
 }
 
@@ -176,6 +227,14 @@ func TestTruncatedAnswer(t *testing.T) {
 		m := read(t, b)
 		if len(b) > max(512, int(edns)) || !m.Truncated || len(m.Answer) < 10 || len(m.Ns)+len(m.Extra) > 1 {
 			t.Errorf("EDNS %d: %d bytes with %d answers, truncated %t", edns, len(b), len(m.Answer), m.Truncated)
+		}
+	}
+	one := answerOf(t, dns.RcodeSuccess, append([]string{rrs[0], "|"}, slices.Repeat([]string{soaOf}, 20)...)...)
+	for _, do := range []bool{false, true} { // signed records belong to the proof
+		q := ask(t, "example.org.", 600)
+		q.do = do
+		if m := read(t, one.reply(nil, q, one.at)); m.Truncated != do || len(m.Answer) != 1 || len(m.Ns) != 0 {
+			t.Errorf("what comes along does not fit, DO %t: %v", do, m)
 		}
 	}
 	q := ask(t, "example.org.", 0)
@@ -232,7 +291,7 @@ func TestHealth(t *testing.T) {
 	var h health
 	a := netip.MustParseAddrPort("192.0.2.1:53")
 	class := func() int { return h.states([]netip.AddrPort{a})[0].class() }
-	h.answered(a, false, time.Millisecond)
+	h.answered(a, false, false, time.Millisecond)
 	h.late(a, false)
 	if class() != 0 {
 		t.Error("one lost question")
@@ -240,7 +299,7 @@ func TestHealth(t *testing.T) {
 	if turn := h.failed(a, false, true); class() != 2 || turn != died {
 		t.Error("two in a row")
 	}
-	if turn := h.answered(a, true, time.Millisecond); turn != cameBack {
+	if turn := h.answered(a, true, false, time.Millisecond); turn != cameBack {
 		t.Error("nobody is told that it is back")
 	}
 	if s := h.states([]netip.AddrPort{a})[0]; s.class() != 0 || !s.tcpFirst() {
@@ -250,10 +309,17 @@ func TestHealth(t *testing.T) {
 	if class() != 2 {
 		t.Error("no more")
 	}
-	h.answered(a, false, time.Second)
-	h.answered(a, false, time.Second)
+	h.answered(a, false, false, time.Second)
+	h.answered(a, false, false, time.Second)
 	if class() != 1 {
 		t.Error("it is back, but slow")
+	}
+	for range deadAfter {
+		h.lost(a)
+		h.answered(a, false, false, time.Second)
+	}
+	if h.plain(a) {
+		t.Error("datagrams that were lost now and then are taken for dropped EDNS")
 	}
 	for i := range 2 * maxHealth {
 		h.asking(netip.AddrPortFrom(a.Addr(), uint16(i)), false)
@@ -267,7 +333,7 @@ func TestHealth(t *testing.T) {
 // passed on, and a client can read it.
 func FuzzAnswer(f *testing.F) {
 	ok := answerOf(f, dns.RcodeSuccess, "example.org. 300 IN CNAME x.", "x. 60 IN A 192.0.2.1", "|", soaOf).wire
-	opt := append(slices.Clone(ok), appendOPT(nil, true, dns.RcodeBadVers)...)
+	opt := append(slices.Clone(ok), appendOPT(nil, udpSize, true, dns.RcodeBadVers)...)
 	opt[11]++
 	for _, b := range append(Malformed(), ok, opt, ok[:len(ok)-3]) {
 		f.Add(b, uint16(0))
@@ -280,7 +346,7 @@ func FuzzAnswer(f *testing.F) {
 			m[0], m[1] = b[0], b[1]
 		}
 		e, err := readAnswer(b, m)
-		if err != nil {
+		if err != nil || !e.usable() {
 			return
 		}
 		for _, age := range []time.Duration{0, time.Minute, time.Hour} {

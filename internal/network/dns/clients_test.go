@@ -116,9 +116,9 @@ func (w *wildcard) handle(suffix string) handler {
 		w.heard = append(w.heard, q.Question[0].Name)
 		w.mu.Unlock()
 		if suffix != "" && strings.HasSuffix(q.Question[0].Name, suffix) && q.Question[0].Qtype == dns.TypeA {
-			says("203.0.113.66", dns.RcodeSuccess, 0)(rw, q)
+			says("203.0.113.66", dns.RcodeSuccess)(rw, q)
 		} else {
-			says("", dns.RcodeNameError, 0)(rw, q)
+			says("", dns.RcodeNameError)(rw, q)
 		}
 	}
 }
@@ -148,6 +148,8 @@ func TestSearchDomains(t *testing.T) {
 		{"db", "corp.example", 0, "corp.example.", db, db, ""},
 		{"db", "corp.example", 1, "", db, db, "db.corp.example."}, // the user asked for the domain first
 		{"db", "corp.example", 5, "", db, db, "db.corp.example."},
+		{"db", "corp.example", 1, "corp.example.", outside, outside, "db.corp.example."}, // and is told that there is one
+		{"db", "corp.example app", 1, ".app.", db, db, "db.corp.example."},
 		{"db", "app", 1, ".", db, db, ""},
 		{"db", "app corp.example", 5, "corp.example.", db, db, ""},
 		{"db.app", "corp.example", 0, "corp.example.", db, db, ""},
@@ -181,15 +183,25 @@ func TestSearchDomains(t *testing.T) {
 func TestCVE_2025_8283(t *testing.T) {
 	db := isledns.Host{Zone: "n1", Owner: "e2", Names: []string{"db", "www"}, Addrs: []netip.Addr{ip("10.0.0.3")}}
 	for what, event := range map[string]func(l *lab){
-		"while it is there":      func(*lab) {},
-		"the container is gone":  func(l *lab) { l.Change([]isledns.Host{db}, nil) },
-		"the network is gone":    func(l *lab) { l.DropZone("n1") },
+		"while it is there":     func(*lab) {},
+		"the container is gone": func(l *lab) { l.Change([]isledns.Host{db}, nil) },
+		"the network is gone":   func(l *lab) { l.DropZone("n1") },
+		"the network is gone, and then the client's place": func(l *lab) {
+			l.DropZone("n1")
+			l.SetClient("c1", outsideOnly(l))
+		},
 		"the client has left it": func(l *lab) { l.SetClient("c1", outsideOnly(l)) },
 		"it has left and come to another": func(l *lab) {
 			l.SetClient("c1", outsideOnly(l))
 			c := outsideOnly(l)
 			c.Zones = []string{"n2"}
 			l.SetClient("c1", c)
+		},
+		"it has gone and come back elsewhere": func(l *lab) {
+			l.Detach("c1")
+			u, tcp := listen(t)
+			l.Attach("c1", u, tcp, outsideOnly(l))
+			l.udp, l.tcp = u.LocalAddr().String(), tcp.Addr().String()
 		},
 		"it has moved to other sockets": func(l *lab) {
 			u, tcp := listen(t)
@@ -198,11 +210,16 @@ func TestCVE_2025_8283(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
-			up := newUpstream(t, says("203.0.113.66", dns.RcodeSuccess, 0))
+			up := newUpstream(t, says("203.0.113.66", dns.RcodeSuccess))
 			l := outsideLab(t, up.at)
 			l.ups = []netip.AddrPort{up.at}
 			event(l)
-			for _, name := range []string{"db.", "DB.app.", "www.app.", "anything.app.", "app."} {
+			for _, name := range []string{
+				"db.", "DB.app.", "www.app.", "anything.app.", "app.",
+				"3.0.0.10.in-addr.arpa.", "0.0.10.in-addr.arpa.", "lb._dns-sd._udp.0.0.0.10.in-addr.arpa.", // who asks for services
+				"3.0.0.0.0.0.a.0.f.f.f.f" + strings.Repeat(".0", 20) + ".ip6.arpa.", // 10.0.0.3 as IPv6 has it: ::ffff:a00:3
+				"_tcp." + strings.Repeat("0.", 14) + "d.f.ip6.arpa.",
+			} {
 				for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeTXT} {
 					if got := text(l.ask(t, "udp", name, qtype, nil)); strings.Contains(got, "203.0.113.66") || strings.HasPrefix(got, "SERVFAIL") {
 						t.Errorf("%s: %s", name, got)
@@ -247,7 +264,7 @@ func TestNothingOfTheKind(t *testing.T) {
 // TestSpelling: the question comes back as it was spelled, which clients check
 // against forgers.
 func TestSpelling(t *testing.T) {
-	l := newLab(t, isledns.Client{Zones: []string{"n1"}, Forward: true, Upstreams: []netip.AddrPort{newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0)).at}})
+	l := newLab(t, isledns.Client{Zones: []string{"n1"}, Forward: true, Upstreams: []netip.AddrPort{newUpstream(t, says("192.0.2.1", dns.RcodeSuccess)).at}})
 	for _, name := range []string{"wEb.", "WEB.aPP.", "eXaMple.CoM.", "ExamplE.com.", "nObody."} {
 		for _, network := range []string{"udp", "tcp"} {
 			m := l.ask(t, network, name, dns.TypeA, nil)
@@ -330,7 +347,7 @@ func (p pipe) answer(t *testing.T) *dns.Msg {
 // what waits for a server outside.
 func TestSlowAnswerHoldsUpNoOther(t *testing.T) {
 	hold := make(chan struct{})
-	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) { <-hold; says("192.0.2.1", dns.RcodeSuccess, 0)(w, q) }).at)
+	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) { <-hold; says("192.0.2.1", dns.RcodeSuccess)(w, q) }).at)
 	p := l.pipe(t)
 	p.ask(t, 1, "slow.example.com.")
 	p.ask(t, 2, "web.")
@@ -348,7 +365,8 @@ func TestSlowAnswerHoldsUpNoOther(t *testing.T) {
 
 // TestHalfClosed: who closes its side after asking gets its answers.
 func TestHalfClosed(t *testing.T) {
-	l := outsideLab(t, newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 50*time.Millisecond)).at)
+	hold := make(chan struct{})
+	l := outsideLab(t, newUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) { <-hold; says("192.0.2.1", dns.RcodeSuccess)(w, q) }).at)
 	p := l.pipe(t)
 	p.ask(t, 1, "example.com.")
 	p.ask(t, 2, "web.")
@@ -358,6 +376,9 @@ func TestHalfClosed(t *testing.T) {
 	for _, want := range []uint16{2, 1} {
 		if m := p.answer(t); m.Id != want || m.Rcode != dns.RcodeSuccess {
 			t.Errorf("want an answer to %d: %v", want, m)
+		}
+		if want == 2 {
+			close(hold)
 		}
 	}
 	if n, err := p.Read(make([]byte, 1)); err != io.EOF {
@@ -380,6 +401,19 @@ func TestHalfAQuestion(t *testing.T) {
 	idle.ask(t, 1, "web.")
 	if m := idle.answer(t); m.Id != 1 {
 		t.Error(m)
+	}
+}
+
+// TestLongQuestion: one that a client has padded beyond a datagram of ours, as
+// it may by TCP, is a question like others.
+func TestLongQuestion(t *testing.T) {
+	l := newLab(t, isledns.Client{Zones: []string{"n1"}})
+	m := l.ask(t, "tcp", "web.", dns.TypeA, func(q *dns.Msg) {
+		q.SetEdns0(1232, false)
+		q.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_PADDING{Padding: make([]byte, 2000)}}
+	})
+	if got := text(m); got != "NOERROR 10.0.0.2" {
+		t.Error(got)
 	}
 }
 
@@ -463,7 +497,7 @@ func TestTwentyThousandNames(t *testing.T) {
 // and go, and the end comes in the middle. What is there all the time is
 // answered all the time.
 func TestEverythingAtOnce(t *testing.T) {
-	up := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess, 0))
+	up := newUpstream(t, says("192.0.2.1", dns.RcodeSuccess))
 	l := outsideLab(t, up.at)
 	other := isledns.Host{Zone: "n2", Owner: "x", Names: []string{"x", "www"}, Addrs: []netip.Addr{ip("10.0.1.9")}}
 	client := isledns.Client{Zones: []string{"n1", "n2"}, Forward: true, Upstreams: []netip.AddrPort{up.at}}

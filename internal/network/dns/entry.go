@@ -26,6 +26,7 @@ type entry struct {
 	answers   int
 	rcode     int
 	truncated bool
+	soa       bool // it says who knows that there is nothing
 	at        time.Time
 	ttl       time.Duration // 0: not to be kept
 }
@@ -41,7 +42,7 @@ func newEntry(b []byte, off int) (*entry, error) {
 	for i := range all {
 		r, ok := readRecord(b, off)
 		if !ok && e.truncated {
-			return e.cut(b, off, i), nil
+			return e.cut(b), nil
 		}
 		if !ok {
 			return nil, errBad
@@ -57,18 +58,19 @@ func newEntry(b []byte, off int) (*entry, error) {
 	return e.keep(b[:off], max(all-authority, 0), life), nil
 }
 
-// cut is what can be used of a message that ends in the middle of a record.
-func (e *entry) cut(b []byte, off, records int) *entry {
-	e.answers = min(e.answers, records)
+// cut is what can be used of a message that ends in the middle of a record: the
+// answers before it.
+func (e *entry) cut(b []byte) *entry {
+	e.answers = min(e.answers, len(e.ttls))
 	e.ttls = e.ttls[:e.answers]
-	b = bytes.Clone(b[:off])
+	b = bytes.Clone(b[:e.end(b, e.answers)])
 	binary.BigEndian.PutUint16(b[6:], uint16(e.answers))
 	binary.BigEndian.PutUint16(b[8:], 0)
 	return e.keep(b, 0, lifetime{})
 }
 
 func (e *entry) keep(b []byte, additional int, life lifetime) *entry {
-	e.wire = bytes.Clone(b)
+	e.wire, e.soa = bytes.Clone(b), life.soa
 	binary.BigEndian.PutUint16(e.wire[10:], uint16(additional))
 	if e.usable() && !e.truncated && len(b) <= largest {
 		e.ttl = life.of(e)
@@ -83,7 +85,7 @@ func (e *entry) usable() bool {
 
 // lame: the server has nothing to say and would not ask others either.
 func (e *entry) lame() bool {
-	return e.answers == 0 && binary.BigEndian.Uint16(e.wire[2:])&(bitAA|bitRA) == 0
+	return e.answers == 0 && !e.soa && binary.BigEndian.Uint16(e.wire[2:])&(bitAA|bitRA) == 0
 }
 
 func (e *entry) size() int { return len(e.wire) + 2*len(e.ttls) + overhead }
@@ -122,14 +124,8 @@ func (l *lifetime) of(e *entry) time.Duration {
 }
 
 // reply appends the answer for q, with its spelling of the name. TTLs have
-// gone down since; a stale answer has a short one.
+// gone down since; a stale answer has a short one. It has to be usable.
 func (e *entry) reply(dst []byte, q *query, now time.Time) []byte {
-	switch {
-	case e.rcode > rcodes: // it is of EDNS, and between us and the server
-		return q.fail(dst, servFail)
-	case len(e.wire) == 0:
-		return q.fail(dst, e.rcode)
-	}
 	start, end, answers := len(dst), len(e.wire), e.answers
 	if end > q.room() {
 		end, answers = e.fitting(q.room())
@@ -143,7 +139,9 @@ func (e *entry) reply(dst []byte, q *query, now time.Time) []byte {
 	}
 	authority := int(binary.BigEndian.Uint16(m[8:]))
 	if end < len(e.wire) {
-		flags |= bitTC
+		if answers < e.answers || e.answers == 0 || q.do {
+			flags |= bitTC // RFC 2181: not for records that only come along
+		}
 		authority = 0
 		binary.BigEndian.PutUint16(m[10:], 0)
 	}
@@ -155,15 +153,19 @@ func (e *entry) reply(dst []byte, q *query, now time.Time) []byte {
 
 // fitting is how much of the answer section a datagram takes.
 func (e *entry) fitting(room int) (end, answers int) {
-	end = e.question
-	for _, at := range e.ttls[:e.answers] {
-		next := int(at) + 6 + int(binary.BigEndian.Uint16(e.wire[at+4:]))
-		if next > room {
-			break
-		}
-		end, answers = next, answers+1
+	for answers < e.answers && e.end(e.wire, answers+1) <= room {
+		answers++
 	}
-	return end, answers
+	return e.end(e.wire, answers), answers
+}
+
+// end is where the first n records of message b end.
+func (e *entry) end(b []byte, n int) int {
+	if n == 0 {
+		return e.question
+	}
+	at := int(e.ttls[n-1])
+	return at + 6 + int(binary.BigEndian.Uint16(b[at+4:]))
 }
 
 func (e *entry) age(m []byte, now time.Time) {

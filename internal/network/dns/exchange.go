@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	udpPatience = 2 * time.Second // with one datagram
+	udpPatience = patience        // with one datagram
 	tcpPatience = 3 * time.Second // with one connection
 	forgeries   = 16              // datagrams that are not the answer, before TCP is tried
 )
@@ -27,17 +27,20 @@ var (
 
 var datagrams = sync.Pool{New: func() any { return new([maxUDP]byte) }}
 
+// dialer opens a connection to a server; nil: as the system does.
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
 // exchange puts q to one server. One that does not know EDNS is asked without,
 // and what does not fit into a datagram is asked for by TCP.
-func exchange(ctx context.Context, at netip.AddrPort, tcp bool, q *query, plain bool) (e *entry, spare bool, err error) {
-	e, err = once(ctx, at, tcp, q, plain)
+func (d dialer) exchange(ctx context.Context, at netip.AddrPort, tcp bool, q *query, plain bool) (e *entry, spare bool, err error) {
+	e, err = d.once(ctx, at, tcp, q, plain)
 	if err == nil && !plain && (e.rcode == formErr || e.rcode == notImp || e.rcode == badVers) {
-		if second, err := once(ctx, at, tcp, q, true); err == nil && second.rcode != e.rcode {
+		if second, err := d.once(ctx, at, tcp, q, true); err == nil && second.rcode != e.rcode {
 			e, spare, plain = second, true, true
 		}
 	}
 	if !tcp && err == nil && e.truncated {
-		if whole, err := once(ctx, at, true, q, plain); err == nil {
+		if whole, err := d.once(ctx, at, true, q, plain); err == nil {
 			return whole, spare, nil
 		}
 	}
@@ -45,14 +48,17 @@ func exchange(ctx context.Context, at netip.AddrPort, tcp bool, q *query, plain 
 }
 
 // once asks from a socket of its own, so that its port is hard to guess.
-func once(ctx context.Context, at netip.AddrPort, tcp bool, q *query, plain bool) (*entry, error) {
+func (d dialer) once(ctx context.Context, at netip.AddrPort, tcp bool, q *query, plain bool) (*entry, error) {
 	network, patience := "udp", udpPatience
 	if tcp {
 		network, patience = "tcp", tcpPatience
 	}
+	if d == nil {
+		d = new(net.Dialer).DialContext
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	c, err := new(net.Dialer).DialContext(ctx, network, at.String())
+	c, err := d(ctx, network, at.String())
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +82,7 @@ func (q *query) outgoing(plain bool) []byte {
 		b[11] = 0
 		return b
 	}
-	return appendOPT(b, q.do, 0)
+	return appendOPT(b, udpSize, q.do, 0)
 }
 
 // datagram passes over what is not the answer: it may be forged, or late.
@@ -134,7 +140,18 @@ func readAnswer(b, m []byte) (*entry, error) {
 	return e, nil
 }
 
+// lower is a name in lower case, as names have it: the ASCII letters only.
+func lower(name []byte) []byte {
+	name = bytes.Clone(name)
+	for i, c := range name {
+		if 'A' <= c && c <= 'Z' {
+			name[i] += 'a' - 'A'
+		}
+	}
+	return name
+}
+
 func sameQuestion(a, b []byte) bool {
 	name := len(a) - 4
-	return bytes.Equal(a[name:], b[name:]) && bytes.EqualFold(a[:name], b[:name])
+	return bytes.Equal(a[name:], b[name:]) && bytes.Equal(lower(a[:name]), lower(b[:name]))
 }

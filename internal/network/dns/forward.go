@@ -14,7 +14,7 @@ const staleAfter = 1800 * time.Millisecond
 var errBusy = errors.New("too many questions at a time")
 
 // waiter is a client that waits for an answer from outside. send is called
-// once, and must not block.
+// once, and must not block; nil: nobody waits.
 type waiter struct {
 	q    query
 	send func([]byte)
@@ -61,7 +61,7 @@ func (s *Server) remembered(dst []byte, k key, ups *upstreams, q *query, now tim
 		s.cache.failed(k, now.Add(holdOff)) // one asks for all
 		again := *q
 		again.wire = bytes.Clone(q.wire)
-		s.ask(k, ups, waiter{again, func([]byte) {}})
+		s.ask(k, ups, waiter{again, nil})
 	}
 	s.counts.stale.Add(1)
 	return e.reply(dst, q, now), true
@@ -124,15 +124,17 @@ func (s *Server) late(k key, stale *entry) []waiter {
 }
 
 func (s *Server) land(k key, e, stale *entry) {
-	switch good := e != nil && e.usable(); {
-	case good && e.ttl > 0:
-		s.cache.put(k, e)
-	case !good:
+	switch {
+	case e == nil:
 		s.counts.failures.Add(1)
 		if stale != nil {
 			s.cache.failed(k, time.Now().Add(holdOff))
 			e = stale
 		}
+	case e.ttl > 0:
+		s.cache.put(k, e)
+	case !e.truncated: // it is not to be kept, but what is kept is older
+		s.cache.forget(k)
 	}
 	s.flights.mu.Lock()
 	waiters := s.flights.of[k].waiters
@@ -145,13 +147,14 @@ func (s *Server) tell(waiters []waiter, e *entry) {
 	now := time.Now()
 	for _, w := range waiters {
 		switch {
+		case w.send == nil:
+			continue
 		case e == nil:
 			w.send(w.q.fail(nil, servFail))
-		default:
-			if e.ttl > 0 && !e.fresh(now) {
-				s.counts.stale.Add(1)
-			}
-			w.send(e.reply(nil, &w.q, now))
+			continue
+		case e.ttl > 0 && !e.fresh(now):
+			s.counts.stale.Add(1)
 		}
+		w.send(e.reply(nil, &w.q, now))
 	}
 }

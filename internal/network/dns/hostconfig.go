@@ -54,7 +54,7 @@ func (h *HostConfig) searches(name string) bool {
 	h.Servers() // looks at the file
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.ContainsFunc(h.search, func(domain string) bool { return under(name, "."+domain) })
+	return slices.ContainsFunc(h.search, func(domain string) bool { return under(name, "."+strings.TrimSuffix(domain, ".")) })
 }
 
 func parseHost(conf []byte) (servers []netip.AddrPort, search []string) {

@@ -1,7 +1,6 @@
 package dns
 
 import (
-	"encoding/hex"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -22,8 +21,9 @@ const memory = time.Minute
 
 // departed is such a network.
 type departed struct {
-	suffix string
-	until  time.Time
+	suffix  string
+	subnets []netip.Prefix
+	until   time.Time
 }
 
 func (d departed) owns(name string, now time.Time) bool {
@@ -46,17 +46,28 @@ func (r *Records) next(old *client, c Client, now time.Time) *client {
 	if old == nil {
 		return n
 	}
-	for _, d := range old.left {
-		if now.Before(d.until) {
+	for _, id := range old.Zones {
+		if d := r.departed(id, now); now.Before(d.until) && !slices.Contains(c.Zones, id) {
 			n.left = append(n.left, d)
 		}
 	}
-	for _, id := range old.Zones {
-		if z, ok := r.zones.get(id); ok && !slices.Contains(c.Zones, id) {
-			n.left = append(n.left, departed{z.suffix, now.Add(memory)})
+	for _, d := range old.left {
+		same := func(other departed) bool { return other.suffix == d.suffix }
+		if now.Before(d.until) && !slices.ContainsFunc(n.left, same) {
+			n.left = append(n.left, d)
 		}
 	}
 	return n
+}
+
+// departed is what is remembered of a network from now on. If it is gone
+// itself, that is remembered already.
+func (r *Records) departed(id string, now time.Time) departed {
+	if z, ok := r.zones.get(id); ok {
+		return departed{z.suffix, z.Subnets, now.Add(memory)}
+	}
+	d, _ := r.gone.get(id)
+	return d
 }
 
 // Answer is what to do with one question.
@@ -129,12 +140,14 @@ func under(name, suffix string) bool {
 }
 
 // reserved are names that no server outside should ever be asked for (RFC 6761,
-// RFC 7686).
-func reserved(name string) bool { return under(name, ".invalid") || under(name, ".onion") }
+// RFC 7686). With resolver.arpa clients look for a way around us (RFC 9462).
+func reserved(name string) bool {
+	return under(name, ".invalid") || under(name, ".onion") || under(name, ".resolver.arpa")
+}
 
 // addr answers a question for the name of an address. Addresses of our
 // networks are nobody else's business.
-func (r *Records) addr(c *client, addr netip.Addr) Answer {
+func (r *Records) addr(c *client, addr netip.Addr, now time.Time) Answer {
 	var a Answer
 	for _, id := range c.Zones {
 		z, ok := r.zones.get(id)
@@ -152,40 +165,72 @@ func (r *Records) addr(c *client, addr netip.Addr) Answer {
 	if !a.Found && addr.IsLoopback() {
 		return Answer{Found: true, Names: []string{"localhost"}}
 	}
-	a.Forward = !a.Found && c.Forward && !r.inside(addr)
+	a.Forward = !a.Found && c.Forward && !r.withholds(netip.PrefixFrom(addr, addr.BitLen()), now)
 	return a
 }
 
-// reverse reads the name that stands for an address below in-addr.arpa and
-// ip6.arpa. It is in lower case, and the last dot is gone.
-func reverse(name string) (netip.Addr, bool) {
-	if !strings.HasSuffix(name, ".arpa") {
-		return netip.Addr{}, false
+// block answers a question for a name above or below those of addresses, as
+// they have for whole subnets and for services (RFC 6763).
+func (r *Records) block(c *client, p netip.Prefix, below bool, now time.Time) Answer {
+	ours := r.withholds(p, now)
+	return Answer{Found: ours && !below, Forward: c.Forward && !ours}
+}
+
+// withholds reports whether addresses are of a network that is there, or was a
+// moment ago.
+func (r *Records) withholds(p netip.Prefix, now time.Time) bool {
+	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
 	}
-	if v4, ok := strings.CutSuffix(name, ".in-addr.arpa"); ok {
-		parts := strings.Split(v4, ".")
-		if len(parts) != 4 {
-			return netip.Addr{}, false
-		}
-		var b [4]byte
-		for i, p := range parts {
-			n, err := strconv.ParseUint(p, 10, 8)
-			if err != nil {
-				return netip.Addr{}, false
+	if r.inside(p) {
+		return true
+	}
+	lately := false
+	r.gone.root.all(func(_ string, d departed) bool {
+		lately = now.Before(d.until) && slices.ContainsFunc(d.subnets, func(s netip.Prefix) bool { return s.Bits() <= p.Bits() && s.Contains(p.Addr()) })
+		return !lately
+	})
+	return lately
+}
+
+// reverse reads a name below in-addr.arpa or ip6.arpa, in lower case and without
+// the last dot: the addresses that it stands for, which is one if it is as long
+// as can be. below: there are labels before theirs, which say something else.
+func reverse(name string) (p netip.Prefix, below, ok bool) {
+	if rest, ok := strings.CutSuffix(name, ".in-addr.arpa"); ok {
+		return digits(rest, 4, 8, func(label string) (byte, error) {
+			n, err := strconv.ParseUint(label, 10, 8)
+			if err == nil && label != strconv.Itoa(int(n)) {
+				err = strconv.ErrSyntax
 			}
-			b[3-i] = byte(n)
+			return byte(n), err
+		})
+	}
+	if rest, ok := strings.CutSuffix(name, ".ip6.arpa"); ok {
+		return digits(rest, 32, 4, func(label string) (byte, error) {
+			if len(label) != 1 {
+				return 0, strconv.ErrSyntax
+			}
+			n, err := strconv.ParseUint(label, 16, 4)
+			return byte(n), err
+		})
+	}
+	return p, false, false
+}
+
+// digits reads labels from the last one on: up to so many, of so many bits each.
+func digits(name string, most, bits int, read func(label string) (byte, error)) (p netip.Prefix, below, ok bool) {
+	var b [16]byte
+	n := 0
+	for ; n < most && name != ""; n++ {
+		at := strings.LastIndexByte(name, '.') + 1
+		digit, err := read(name[at:])
+		if err != nil {
+			break
 		}
-		return netip.AddrFrom4(b), true
+		b[n*bits/8] |= digit << (8 - bits - n*bits%8)
+		name = name[:max(at-1, 0)]
 	}
-	v6, ok := strings.CutSuffix(name, ".ip6.arpa")
-	if !ok || len(v6) != 63 {
-		return netip.Addr{}, false
-	}
-	digits := strings.Split(v6, ".")
-	slices.Reverse(digits)
-	b, err := hex.DecodeString(strings.Join(digits, ""))
-	if err != nil || len(b) != 16 {
-		return netip.Addr{}, false
-	}
-	return netip.AddrFrom16([16]byte(b)), true
+	a, _ := netip.AddrFromSlice(b[:most*bits/8])
+	return netip.PrefixFrom(a, n*bits), name != "", n > 0
 }

@@ -40,7 +40,7 @@ func FuzzPacket(f *testing.F) {
 	for _, p := range Malformed() {
 		f.Add(p)
 	}
-	for _, name := range []string{"web.", "WEB.app.", "many.app.", "four.", "no.", "no.app.", "example.com.", "x.localhost.", "2.0.0.10.in-addr.arpa.", `a\.b.app.`, "."} {
+	for _, name := range []string{"web.", "WEB.app.", "many.app.", "four.", "no.", "no.app.", "example.com.", "x.localhost.", "2.0.0.10.in-addr.arpa.", "0.10.in-addr.arpa.", "02.0.0.10.in-addr.arpa.", `a\.b.app.`, "."} {
 		for _, t := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeANY, dns.TypePTR, dns.TypeHTTPS} {
 			q := new(dns.Msg).SetQuestion(name, t)
 			plain, _ := q.Pack()
@@ -151,7 +151,11 @@ func specified(r *Records, q dns.Question) (answer []string, rcode int) {
 		say(dns.TypeA, "127.0.0.1")
 		say(dns.TypeAAAA, "::1")
 	}
-	if a, ok := reverse(name); ok && a.IsLoopback() {
+	switch p, below, ok := reverse(name); {
+	case !ok || below:
+	case !p.IsSingleIP() && netip.MustParsePrefix("10.0.0.0/8").Contains(p.Addr()):
+		rcode = dns.RcodeSuccess // there are names below
+	case p.IsSingleIP() && p.Addr().IsLoopback():
 		say(dns.TypePTR, "localhost.")
 	}
 	slices.Sort(answer)

@@ -39,7 +39,7 @@ type zone struct {
 }
 
 type named struct {
-	name  string // in lower case
+	name  string // as canonical has it
 	addr  netip.Addr
 	owner string
 }
@@ -85,7 +85,7 @@ func (r *Records) withoutZone(id string, now time.Time) *Records {
 	}
 	next := *r
 	next.count(z.Subnets, -1)
-	next.zones, next.gone = r.zones.without(id), r.gone.with(id, departed{z.suffix, now.Add(memory)})
+	next.zones, next.gone = r.zones.without(id), r.gone.with(id, r.departed(id, now))
 	r.gone.root.all(func(id string, d departed) bool {
 		if now.After(d.until) {
 			next.gone = next.gone.without(id)
@@ -107,10 +107,10 @@ func (r *Records) count(subnets []netip.Prefix, more int) {
 	}
 }
 
-// inside reports whether an address is of any network.
-func (r *Records) inside(a netip.Addr) bool {
-	for bits := a.BitLen(); bits >= 0; bits-- {
-		p, _ := a.Prefix(bits)
+// inside reports whether addresses are of any network.
+func (r *Records) inside(p netip.Prefix) bool {
+	for bits := p.Bits(); bits >= 0; bits-- {
+		p, _ := p.Addr().Prefix(bits)
 		if _, ok := r.subnets.get(p); ok {
 			return true
 		}
@@ -150,10 +150,22 @@ func (r *Records) withoutHost(h Host) *Records {
 
 func (h Host) each(do func(named)) {
 	for _, name := range h.Names {
+		name = canonical(name)
 		for _, a := range h.Addrs {
-			do(named{strings.ToLower(name), a, h.Owner})
+			if name != "" { // that would be the root
+				do(named{name, a, h.Owner})
+			}
 		}
 	}
+}
+
+// canonical is a user's name as parse has it in a question.
+func canonical(name string) string {
+	var out []byte
+	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
+		out = append(appendLabel(out, []byte(label)), '.')
+	}
+	return string(out[:len(out)-1])
 }
 
 func (h Host) eachBack(do func(back)) {

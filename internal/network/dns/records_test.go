@@ -55,6 +55,17 @@ func TestTreeAgainstMap(t *testing.T) {
 	})
 }
 
+// TestNothingToTakeAway: it costs nothing that grows with what there is.
+func TestNothingToTakeAway(t *testing.T) {
+	tr := newTree[int, int](cmp.Compare[int])
+	for i := range 1000 {
+		tr = tr.with(2*i, i)
+	}
+	if n := testing.AllocsPerRun(10, func() { tr.without(777) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func host(i int) Host {
 	return Host{Zone: "n", Owner: fmt.Sprint(i), Names: []string{fmt.Sprint("c", i)}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}}
 }
@@ -132,15 +143,63 @@ func TestOrderDoesNotMatter(t *testing.T) {
 
 func TestReverse(t *testing.T) {
 	for name, want := range map[string]string{
-		"4.3.2.1.in-addr.arpa": "1.2.3.4", "4.3.2.1.in-addr.arpa.x": "",
-		"3.2.1.in-addr.arpa": "", "256.3.2.1.in-addr.arpa": "", "x.3.2.1.in-addr.arpa": "", ".in-addr.arpa": "", "in-addr.arpa": "",
-		strings.Repeat("0.", 31) + "2.ip6.arpa": "2000::", strings.Repeat("0.", 30) + "2.ip6.arpa": "", strings.Repeat("g.", 31) + "2.ip6.arpa": "",
-		strings.Repeat("00", 31) + "2.ip6.arpa": "",
+		"4.3.2.1.in-addr.arpa": "1.2.3.4/32", "4.3.2.1.in-addr.arpa.x": "", "4.3.2.1.xin-addr.arpa": "",
+		"3.2.1.in-addr.arpa": "1.2.3.0/24", "256.3.2.1.in-addr.arpa": "1.2.3.0/24 below", "x.3.2.1.in-addr.arpa": "1.2.3.0/24 below",
+		"5.4.3.2.1.in-addr.arpa": "1.2.3.4/32 below", "04.3.2.1.in-addr.arpa": "1.2.3.0/24 below", "lb._dns-sd._udp.0.0.2.1.in-addr.arpa": "1.2.0.0/32 below",
+		".in-addr.arpa": "", "in-addr.arpa": "", "x.in-addr.arpa": "", "ip6.arpa": "",
+		strings.Repeat("0.", 31) + "2.ip6.arpa": "2000::/128", strings.Repeat("0.", 30) + "2.ip6.arpa": "2000::/124", strings.Repeat("g.", 31) + "2.ip6.arpa": "2000::/4 below",
+		strings.Repeat("00", 31) + "2.ip6.arpa": "", "8.b.d.0.1.0.0.2.ip6.arpa": "2001:db8::/32",
 	} {
-		a, ok := reverse(name)
-		if ok != (want != "") || (ok && a.String() != want) {
-			t.Errorf("%s: %v, %t; want %q", name, a, ok, want)
+		p, below, ok := reverse(name)
+		if got := p.String() + map[bool]string{true: " below"}[below]; ok != (want != "") || (ok && got != want) {
+			t.Errorf("%s: %s, %t; want %q", name, got, ok, want)
 		}
+	}
+}
+
+// TestClientsOfThePastAreForgotten: what those have left who do not come back
+// is kept for as long as it matters.
+func TestClientsOfThePastAreForgotten(t *testing.T) {
+	s, now := Server{was: map[string]*client{}}, time.Now()
+	s.SetZone("n", Zone{Name: "app"})
+	c := s.Records().next(nil, Client{Zones: []string{"n"}}, now)
+	for i := range 1000 {
+		s.remember(fmt.Sprint(i), c, now.Add(time.Duration(i)*time.Second))
+	}
+	if n, most := len(s.was), int(2*memory/time.Second); n > most+1 || s.was["999"] == nil {
+		t.Errorf("%d are kept", n)
+	}
+}
+
+// TestStrangeNames: whatever a user calls a container is found, as a client
+// writes it; what is no name takes nobody else's.
+func TestStrangeNames(t *testing.T) {
+	r := newRecords().withZone("n", Zone{Name: "app"}).withHost(Host{
+		Zone: "n", Owner: "e", Names: []string{"web", "Bücher", "a b", `back\slash`, "\u212a", "db.", "", "."}, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")},
+	})
+	c := r.next(nil, Client{Zones: []string{"n"}, Forward: true}, time.Now())
+	for wire, found := range map[string]bool{
+		"\x03web": true, "\x07B\xc3\xbccher": true, "\x07b\xc3\xbcCHER\x03app": true, "\x03a b": true, "\x0aback\\slash": true,
+		"\x02db": true, "\x02db\x03app": true, "\x01k": false, "\x03\xe2\x84\xaa": true, "": false, "\x03app": false,
+	} {
+		q, ok := parse([]byte("\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00"+wire+"\x00\x00\x01\x00\x01"), false)
+		if a := r.name(c, q.name, time.Now()); !ok || q.rcode != noError || a.Found != found {
+			t.Errorf("%q: %+v, want %t", wire, a, found)
+		}
+	}
+}
+
+// TestLeavingOftenIsRememberedOnce: a container that is connected and
+// disconnected in a loop does not become slower with each round.
+func TestLeavingOftenIsRememberedOnce(t *testing.T) {
+	r, now := newRecords().withZone("n", Zone{Name: "app"}), time.Now()
+	var c *client
+	for range 100 {
+		c = r.next(r.next(c, Client{Zones: []string{"n"}}, now), Client{}, now)
+		now = now.Add(time.Second / 10)
+	}
+	if len(c.left) != 1 || !c.left[0].owns("db.app", now.Add(memory-time.Second)) {
+		t.Errorf("%+v", c.left)
 	}
 }
 

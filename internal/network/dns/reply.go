@@ -20,9 +20,12 @@ func (r *Records) reply(dst []byte, c *client, q *query, now time.Time) (out []b
 		return q.fail(dst, q.rcode), false
 	}
 	var a Answer
-	if addr, ok := reverse(q.name); ok {
-		a = r.addr(c, addr)
-	} else {
+	switch p, below, ok := reverse(q.name); {
+	case ok && (below || !p.IsSingleIP()):
+		a = r.block(c, p, below, now)
+	case ok:
+		a = r.addr(c, p.Addr(), now)
+	default:
 		a = r.name(c, q.name, now)
 	}
 	if a.Forward {

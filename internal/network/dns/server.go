@@ -3,7 +3,9 @@ package dns
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,10 +23,13 @@ type Server struct {
 	cache      cache
 	flights    flights
 	exchanging atomic.Int32
+	dial       dialer // of servers outside
 	counts     counts
 
 	mu        sync.Mutex // one change of cur at a time; guards what is below
 	listeners map[string]*listener
+	was       map[string]*client // of listeners that are gone, while it matters
+	swept     time.Time          // when those of whom it does not were forgotten
 	closed    bool
 	life      context.Context // of everything that was begun; set by the first Attach
 	end       context.CancelFunc
@@ -81,10 +86,11 @@ func (s *Server) Attach(id string, udp net.PacketConn, tcp net.Listener, c Clien
 		return
 	}
 	if s.listeners == nil {
-		s.listeners = map[string]*listener{}
+		s.listeners, s.was = map[string]*listener{}, map[string]*client{}
 		s.life, s.end = context.WithCancel(context.Background())
 	}
-	var before *client
+	before := s.was[id]
+	delete(s.was, id)
 	if old := s.listeners[id]; old != nil {
 		before = old.client.Load()
 		old.close()
@@ -114,6 +120,21 @@ func (s *Server) Detach(id string) {
 	if l, ok := s.listeners[id]; ok {
 		delete(s.listeners, id)
 		l.close()
+		s.remember(id, l.client.Load(), time.Now())
+	}
+}
+
+// remember keeps what a client has left for when it comes back: one that goes
+// from one network to another has none, and no listener, in between.
+func (s *Server) remember(id string, c *client, now time.Time) {
+	if now.Sub(s.swept) > memory {
+		s.swept = now
+		maps.DeleteFunc(s.was, func(_ string, c *client) bool {
+			return !slices.ContainsFunc(c.left, func(d departed) bool { return now.Before(d.until) })
+		})
+	}
+	if c = s.Records().next(c, Client{}, now); len(c.left) > 0 {
+		s.was[id] = c
 	}
 }
 

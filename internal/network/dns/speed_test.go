@@ -55,7 +55,7 @@ func BenchmarkBare(b *testing.B) {
 
 // BenchmarkCached is the same for a name outside that is in the cache.
 func BenchmarkCached(b *testing.B) {
-	up := newUpstream(b, says("192.0.2.1", dns.RcodeSuccess, 0))
+	up := newUpstream(b, says("192.0.2.1", dns.RcodeSuccess))
 	s := &isledns.Server{Log: slog.New(slog.DiscardHandler)}
 	defer s.Close()
 	u, l := listen(b)
@@ -68,8 +68,8 @@ func BenchmarkCached(b *testing.B) {
 func BenchmarkDeadServer(b *testing.B) {
 	for what, dead := range map[string]bool{"first=well": false, "first=silent": true} {
 		b.Run(what, func(b *testing.B) {
-			second := newUpstream(b, says("192.0.2.1", dns.RcodeSuccess, 0)).at
-			ups := []netip.AddrPort{newUpstream(b, says("192.0.2.1", dns.RcodeSuccess, 0)).at, second}
+			second := newUpstream(b, says("192.0.2.1", dns.RcodeSuccess)).at
+			ups := []netip.AddrPort{newUpstream(b, says("192.0.2.1", dns.RcodeSuccess)).at, second}
 			if dead {
 				ups[0] = deadServer(b, false)
 			}

@@ -121,8 +121,8 @@ func (c *conn) next(in *bufio.Reader, buf []byte) ([]byte, error) {
 		return nil, err
 	}
 	n := int(binary.BigEndian.Uint16(head))
-	if n > len(buf) {
-		return nil, io.ErrShortBuffer
+	if n > len(buf) { // options and padding
+		buf = make([]byte, n)
 	}
 	_, _ = in.Discard(2)
 	if in.Buffered() < n {

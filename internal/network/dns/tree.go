@@ -36,7 +36,7 @@ func (t tree[K, V]) get(k K) (v V, ok bool) {
 }
 
 func (t tree[K, V]) with(k K, v V) tree[K, V] {
-	l, r := t.split(t.without(k).root, k)
+	l, r := t.split(t.remove(t.root, k), k)
 	t.root = join(join(l, &node[K, V]{prio: maphash.Comparable(seed, k), key: k, val: v}), r)
 	return t
 }
@@ -46,20 +46,25 @@ func (t tree[K, V]) without(k K) tree[K, V] {
 	return t
 }
 
+// remove copies nothing if k is not there.
 func (t tree[K, V]) remove(n *node[K, V], k K) *node[K, V] {
 	if n == nil {
 		return nil
 	}
-	c := t.cmp(k, n.key)
-	if c == 0 {
-		return join(n.left, n.right)
+	left, right := n.left, n.right
+	switch c := t.cmp(k, n.key); {
+	case c < 0:
+		left = t.remove(n.left, k)
+	case c > 0:
+		right = t.remove(n.right, k)
+	default:
+		return join(left, right)
+	}
+	if left == n.left && right == n.right {
+		return n
 	}
 	m := *n
-	if c < 0 {
-		m.left = t.remove(n.left, k)
-	} else {
-		m.right = t.remove(n.right, k)
-	}
+	m.left, m.right = left, right
 	return &m
 }
 

@@ -10,7 +10,7 @@ import (
 
 const (
 	batch     = 8   // datagrams that are read and written by one system call
-	queryRoom = 512 // the largest question that is read
+	queryRoom = 512 // the largest question that is read, as we tell clients
 )
 
 // serveUDP answers what is known at once and lets others wait elsewhere. It

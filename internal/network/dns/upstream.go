@@ -44,6 +44,7 @@ type state struct {
 	mute  int           // datagrams in a row without an answer
 	tcp   bool          // the last connection had an answer
 	asked time.Time     // by a datagram, last
+	lost  int           // datagrams with EDNS in a row that only their repetition had an answer to
 	plain time.Time     // until then it is asked without EDNS
 	total UpstreamStats
 }
@@ -177,8 +178,11 @@ func (h *health) asking(at netip.AddrPort, tcp bool) {
 	})
 }
 
-func (h *health) answered(at netip.AddrPort, tcp bool, took time.Duration) turn {
+func (h *health) answered(at netip.AddrPort, tcp, plain bool, took time.Duration) turn {
 	return h.change(at, func(s *state) {
+		if !tcp && !plain {
+			s.lost = 0
+		}
 		if tcp {
 			s.tcp = true
 		} else {
@@ -212,6 +216,16 @@ func (s *state) missed(tcp bool) {
 	} else {
 		s.mute++
 	}
+}
+
+// lost notes that a datagram was answered when it came again, without EDNS. That
+// may be chance, but not again and again.
+func (h *health) lost(at netip.AddrPort) {
+	h.change(at, func(s *state) {
+		if s.lost++; s.lost >= deadAfter {
+			s.lost, s.plain = 0, time.Now().Add(plainFor)
+		}
+	})
 }
 
 func (h *health) spare(at netip.AddrPort) {

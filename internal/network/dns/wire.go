@@ -34,7 +34,7 @@ const (
 const (
 	headerLen = 12
 	optLen    = 11
-	udpSize   = 1232 // what we can take in one datagram, as we tell everybody
+	udpSize   = 1232 // what we can take in one datagram, as we tell servers
 	maxUDP    = 4096 // the largest datagram that is sent, whatever a client says
 	maxTCP    = 65535
 )
@@ -215,11 +215,11 @@ func (q *query) finish(dst []byte, start, answers, authority, rcode int) []byte 
 		return dst
 	}
 	binary.BigEndian.PutUint16(dst[start+10:], 1+binary.BigEndian.Uint16(dst[start+10:]))
-	return appendOPT(dst, q.do, rcode)
+	return appendOPT(dst, queryRoom, q.do, rcode)
 }
 
-func appendOPT(dst []byte, do bool, rcode int) []byte {
-	dst = append(dst, 0, 0, typeOPT, udpSize>>8, udpSize&0xff, byte(rcode>>4), 0, 0, 0, 0, 0)
+func appendOPT(dst []byte, size int, do bool, rcode int) []byte {
+	dst = append(dst, 0, 0, typeOPT, byte(size>>8), byte(size), byte(rcode>>4), 0, 0, 0, 0, 0)
 	if do {
 		dst[len(dst)-4] |= bitDO >> 8
 	}

@@ -58,6 +58,7 @@ type Way struct {
 func Examine(h Host, networks []exposure.Network, containers []exposure.Container) []Finding {
 	e := examination{h: h, containers: containers}
 	e.host()
+	e.forwarding(networks)
 	for _, n := range networks {
 		e.network(n)
 	}
@@ -83,17 +84,26 @@ const thisHost = "this host"
 
 // host is what concerns all networks.
 func (e *examination) host() {
-	h := e.h
-	if h.NeedForwarding && !h.Forward4 {
-		e.add(Error, thisHost, "containers reach nothing outside of their network, and published ports do not answer",
-			"somebody has switched off net.ipv4.ip_forward", "sysctl -w net.ipv4.ip_forward=1")
-	}
 	e.conntrack()
 	e.strict()
-	for _, l := range h.legacy() {
+	for _, l := range e.h.legacy() {
 		e.add(Warning, thisHost, "what is forwarded may be dropped by rules that nft does not show",
 			fmt.Sprintf("iptables-legacy has %d rules in table %s (%s), and the policy of FORWARD is DROP", l.Rules, l.Table, l.Family),
 			"iptables-legacy -P FORWARD ACCEPT")
+	}
+}
+
+// forwarding of a family matters as soon as a network has it.
+func (e *examination) forwarding(networks []exposure.Network) {
+	problem := "containers reach nothing outside of their network, and published ports do not answer"
+	if e.h.NeedForwarding && !e.h.Forward4 {
+		e.add(Error, thisHost, problem, "somebody has switched off net.ipv4.ip_forward", "sysctl -w net.ipv4.ip_forward=1")
+	}
+	v6 := func(n exposure.Network) bool {
+		return slices.ContainsFunc(segments(n), func(s netspec.Segment) bool { return s.Subnet.Addr().Is6() })
+	}
+	if !e.h.Forward6 && slices.ContainsFunc(networks, v6) {
+		e.add(Error, thisHost, problem+", by IPv6", "somebody has switched off net.ipv6.conf.all.forwarding", "sysctl -w net.ipv6.conf.all.forwarding=1")
 	}
 }
 
@@ -174,8 +184,17 @@ func (e *examination) mtu(subject string, l netspec.Link) {
 	if way := e.h.Way4; way.Interface != "" && l.MTU > way.MTU && way.MTU > 0 {
 		e.add(Warning, subject, "large packets of its containers may vanish: connections begin and then hang",
 			fmt.Sprintf("its MTU is %d, and that of the way out over %s is %d", l.MTU, way.Interface, way.MTU),
-			fmt.Sprintf("create the network with -o com.docker.network.driver.mtu=%d, or without that option", way.MTU))
+			"create the network with "+narrower(way.MTU)+", or without that option")
 	}
+}
+
+// narrower are the options for an MTU: links of less than 1,280 bytes have no IPv6.
+func narrower(mtu int) string {
+	option := fmt.Sprintf("-o com.docker.network.driver.mtu=%d", mtu)
+	if mtu < 1280 {
+		return "--ipv6=false " + option
+	}
+	return option
 }
 
 var far = map[bool]netip.Addr{true: netip.MustParseAddr("198.41.0.4"), false: netip.MustParseAddr("2001:503:ba3e::2:30")}
@@ -251,15 +270,13 @@ func (e *examination) somebody(subnet netip.Prefix) netip.Addr {
 
 // ports are the published ports that nobody outside reaches by some interface.
 func (e *examination) ports(networks []exposure.Network) {
-	if !e.h.Forward4 {
-		return // that has been said
-	}
 	type key struct{ subject, reason string }
 	at := map[key][]string{}
 	links := map[key]string{}
 	var order []key
 	for _, x := range exposure.List(e.h.Host, networks, e.containers) {
-		if x.Verdict != exposure.Blocked {
+		forwards := map[bool]bool{false: e.h.Forward4, true: e.h.Forward6}[strings.Contains(x.Address, ":")]
+		if x.Verdict != exposure.Blocked || !forwards { // that has been said
 			continue
 		}
 		k := key{fmt.Sprintf("port %s/%s of container %s", rowWords(x.Port, x.Count), x.Proto, x.Container), x.Reason}

@@ -193,6 +193,24 @@ func TestUFW(t *testing.T) {
 	}
 }
 
+// TestForwardingIsSaidOnce: that a family is not forwarded is not told for each port
+// again, and does not hide what stops the other.
+func TestForwardingIsSaidOnce(t *testing.T) {
+	drop := ruleset.Rule{Handle: 4, Text: "drop", Steps: []ruleset.Step{ruleset.Ports{Dest: [][2]uint16{{8080, 8080}}}, ruleset.End{Verdict: ruleset.Verdict{Code: ruleset.Drop}}}}
+	h, networks, containers := healthy(&ruleset.Ruleset{Chains: []ruleset.Chain{{Family: "inet", Table: "t", Name: "c", Hook: ruleset.Prerouting, Rules: []ruleset.Rule{drop}}}})
+	networks[0].State.Add(netspec.Segment{Link: "isle-app", Subnet: pfx("fd00::/64")})
+	h.Forward6 = false
+	want := "this host: somebody has switched off net.ipv6.conf.all.forwarding\nport 8080/tcp of container web: rule 4 in chain c of table inet t (drop)"
+	if got := strings.Join(texts(doctor.Examine(h, networks, containers)), "\n"); got != want {
+		t.Errorf("found\n%s\nwant\n%s", got, want)
+	}
+	h.Forward4, h.Forward6 = false, true
+	want = "this host: somebody has switched off net.ipv4.ip_forward"
+	if got := strings.Join(texts(doctor.Examine(h, networks, containers)), "\n"); got != want {
+		t.Errorf("found\n%s\nwant\n%s", got, want)
+	}
+}
+
 // over puts a copy over a directory, in this test's own mount namespace.
 func over(t *testing.T, dir string) {
 	t.Helper()
@@ -218,9 +236,14 @@ func TestSettings(t *testing.T) {
 		hint             string
 	}{
 		{"forwarding", func(h *doctor.Host, _ []exposure.Network) { h.Forward4 = false }, doctor.Error, "this host: somebody has switched off net.ipv4.ip_forward", "sysctl -w net.ipv4.ip_forward=1"},
+		{"forwarding of IPv6", func(h *doctor.Host, ns []exposure.Network) {
+			h.Forward6 = false
+			ns[0].State.Add(netspec.Segment{Link: "isle-app", Subnet: pfx("fd00::/64")})
+		}, doctor.Error, "this host: somebody has switched off net.ipv6.conf.all.forwarding", "sysctl -w net.ipv6.conf.all.forwarding=1"},
 		{"table nearly full", func(h *doctor.Host, _ []exposure.Network) { h.Flows = 950 }, doctor.Warning, "this host: the table of connections holds 950 of at most 1000", "nf_conntrack_max=2000"},
 		{"table full", func(h *doctor.Host, _ []exposure.Network) { h.Flows = 1000 }, doctor.Error, "this host: the table of connections holds 1000 of at most 1000", "nf_conntrack_max=2000"},
-		{"MTU", func(h *doctor.Host, _ []exposure.Network) { h.Way4.MTU = 1380 }, doctor.Warning, "network app: its MTU is 1500, and that of the way out over eth0 is 1380", "mtu=1380"},
+		{"MTU", func(h *doctor.Host, _ []exposure.Network) { h.Way4.MTU = 1380 }, doctor.Warning, "network app: its MTU is 1500, and that of the way out over eth0 is 1380", "with -o com.docker.network.driver.mtu=1380,"},
+		{"MTU too small for IPv6", func(h *doctor.Host, _ []exposure.Network) { h.Way4.MTU = 1200 }, doctor.Warning, "network app: its MTU is 1500, and that of the way out over eth0 is 1200", "with --ipv6=false -o com.docker.network.driver.mtu=1200,"},
 		{"overlap", func(h *doctor.Host, _ []exposure.Network) {
 			h.Overlaps = map[string][]string{"app": {"route 10.0.0.0/8 on tun0"}}
 		}, doctor.Warning, "network app: its subnet overlaps with route 10.0.0.0/8 on tun0", "isle network rm app"},

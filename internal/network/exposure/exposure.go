@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"isle/internal/netspec"
 	"isle/internal/ruleset"
@@ -72,8 +71,14 @@ type Network struct {
 type Container struct {
 	Name     string
 	State    netspec.State
-	Relayed  []netspec.Publish // ports that a socket of isled takes and passes on; To may be invalid
-	HostMode bool              // it has the host's network
+	Relayed  []Relay
+	HostMode bool // it has the host's network
+}
+
+// Relay is a port that a socket of isled takes and passes on.
+type Relay struct {
+	netspec.Publish
+	From []netip.Prefix // who may; empty: everybody
 }
 
 // List is what is exposed, by container, port and address.
@@ -139,7 +144,7 @@ func (l *lister) container(c Container) {
 	for _, o := range c.State {
 		switch o := o.(type) {
 		case netspec.Publish:
-			l.published(c, o, allowed, "published")
+			l.published(c, o, allowed[gate{o.Proto, o.Iface, o.HostIP, o.HostPort}], "published")
 		case netspec.Open:
 			l.open(c, o)
 		case netspec.Addr:
@@ -147,7 +152,7 @@ func (l *lister) container(c Container) {
 		}
 	}
 	for _, p := range c.Relayed {
-		l.published(c, p, nil, "relayed")
+		l.published(c, p.Publish, p.From, "relayed")
 	}
 }
 
@@ -182,7 +187,7 @@ func (h Host) outside() (out []Interface) {
 	return out
 }
 
-func (l *lister) published(c Container, p netspec.Publish, allowed map[gate][]netip.Prefix, by string) {
+func (l *lister) published(c Container, p netspec.Publish, from []netip.Prefix, by string) {
 	if p.HostIP.IsLoopback() {
 		return
 	}
@@ -199,7 +204,8 @@ func (l *lister) published(c Container, p netspec.Publish, allowed map[gate][]ne
 				Proto: p.Proto, Address: at.String(), Interface: i.Name, Container: c.Name, Network: seg.network, By: by,
 			}
 			l.row(e, p, func(port uint16) (who, verdict, reason string) {
-				return try.port(port, allowed[gate{p.Proto, p.Iface, p.HostIP, p.HostPort}])
+				who, verdict, reason = audience(from, at.Is4(), []netip.Prefix{a}, func(src netip.Addr) (string, string) { return try.from(src, port) })
+				return cmp.Or(who, "anywhere"), verdict, reason
 			})
 		}
 	}
@@ -232,9 +238,6 @@ func (l *lister) row(e Exposed, p netspec.Publish, try func(uint16) (who, verdic
 	}
 }
 
-// far are addresses of somebody far away.
-var far = map[bool]netip.Addr{true: netip.MustParseAddr("198.41.0.4"), false: netip.MustParseAddr("2001:503:ba3e::2:30")}
-
 // attempt is somebody who comes by an interface to an address.
 type attempt struct {
 	h     Host
@@ -242,39 +245,6 @@ type attempt struct {
 	at    netip.Prefix
 	p     netspec.Publish
 	relay bool
-}
-
-// port tries from those who are allowed to, or else from far away and then from
-// the interface's own network.
-func (t attempt) port(port uint16, from []netip.Prefix) (who, verdict, reason string) {
-	if len(from) > 0 {
-		verdict, reason = t.from(from[0].Addr().Next(), port)
-		return list(from), verdict, reason
-	}
-	who = "anywhere"
-	verdict, reason = t.from(far[t.at.Addr().Is4()], port)
-	if verdict == Blocked {
-		if near, why := t.from(neighbour(t.at), port); near == Reachable {
-			return t.at.Masked().String(), near, "from elsewhere: " + cmp.Or(reason, why)
-		}
-	}
-	return who, verdict, reason
-}
-
-func list(ps []netip.Prefix) string {
-	var out []string
-	for _, p := range ps {
-		out = append(out, p.String())
-	}
-	return strings.Join(out, ", ")
-}
-
-// neighbour is somebody else in the network of an address.
-func neighbour(p netip.Prefix) netip.Addr {
-	if next := p.Addr().Next(); p.Contains(next) {
-		return next
-	}
-	return p.Addr().Prev()
 }
 
 func (t attempt) from(src netip.Addr, port uint16) (verdict, reason string) {
@@ -326,7 +296,7 @@ func (h Host) judge(p ruleset.Packet, hooks ...ruleset.Hook) (verdict, reason st
 func (l *lister) open(c Container, o netspec.Open) {
 	for _, i := range l.h.outside() {
 		if l.grants(o.Link, o.To, i.Name, netspec.AccessOpen) {
-			l.own(c, i, o.Link, o.To, o.Proto, o.Port, o.Count)
+			l.own(c, i, o)
 		}
 	}
 }
@@ -338,7 +308,7 @@ func (l *lister) direct(c Container, a netspec.Addr) {
 			continue
 		}
 		for _, i := range l.h.outside() {
-			l.own(c, i, s.Link, a.Prefix.Addr(), "any", 0, 0)
+			l.own(c, i, netspec.Open{Link: s.Link, To: a.Prefix.Addr(), Proto: "any"})
 		}
 	}
 }
@@ -353,18 +323,37 @@ func (l *lister) grants(link string, to netip.Addr, by string, access netspec.Ac
 	})
 }
 
-func (l *lister) own(c Container, i Interface, link string, to netip.Addr, proto string, port, count uint16) {
-	p := ruleset.Packet{In: i.Name, Out: link, Src: far[to.Is4()], Dst: to, Proto: proto, SrcPort: clientPort, DstPort: port}
-	target := netip.AddrPortFrom(to, port).String()
-	if proto == "any" {
-		p.Proto, p.DstPort, target = "tcp", clientPort, fmt.Sprintf("%s, every port", to)
+// own is a port of a container's own address, or every one, to who comes by an
+// interface.
+func (l *lister) own(c Container, i Interface, o netspec.Open) {
+	p := ruleset.Packet{In: i.Name, Out: o.Link, Dst: o.To, Proto: o.Proto, SrcPort: clientPort, DstPort: o.Port}
+	target := netip.AddrPortFrom(o.To, o.Port).String()
+	if o.Proto == "any" {
+		p.Proto, p.DstPort, target = "tcp", clientPort, fmt.Sprintf("%s, every port", o.To)
 	}
-	verdict, reason := l.h.judge(p, ruleset.Prerouting)
-	if verdict == Reachable {
-		verdict, reason = l.h.Forwarded(p)
+	var from []netip.Prefix
+	if o.From.IsValid() {
+		from = []netip.Prefix{o.From}
 	}
-	l.out = append(l.out, Exposed{
-		Proto: proto, Address: to.String(), Port: port, Count: count, Interface: i.Name, Container: c.Name, Network: l.at(to).network,
-		Target: target, From: "whoever has a route to it", By: "direct", Verdict: verdict, Reason: reason,
+	who, verdict, reason := audience(from, o.To.Is4(), i.of(o.To.Is4()), func(src netip.Addr) (string, string) {
+		p.Src = src
+		if verdict, reason := l.h.judge(p, ruleset.Prerouting); verdict != Reachable {
+			return verdict, reason
+		}
+		return l.h.Forwarded(p)
 	})
+	l.out = append(l.out, Exposed{
+		Proto: o.Proto, Address: o.To.String(), Port: o.Port, Count: o.Count, Interface: i.Name, Container: c.Name, Network: l.at(o.To).network,
+		Target: target, From: cmp.Or(who, "whoever has a route to it"), By: "direct", Verdict: verdict, Reason: reason,
+	})
+}
+
+// of are the addresses of a family.
+func (i Interface) of(v4 bool) (out []netip.Prefix) {
+	for _, a := range i.Addrs {
+		if a.Addr().Is4() == v4 && !a.Addr().IsLinkLocalUnicast() {
+			out = append(out, a)
+		}
+	}
+	return out
 }

@@ -54,6 +54,16 @@ func publish(ip4or6 string, host, count uint16, objs ...netspec.Object) exposure
 	})...)}
 }
 
+func allow(from string) netspec.Allow {
+	return netspec.Allow{Proto: "tcp", HostIP: ip("192.0.2.1"), HostPort: 8080, Count: 1, From: pfx(from)}
+}
+
+func relay(from ...netip.Prefix) []exposure.Relay {
+	return []exposure.Relay{{From: from, Publish: netspec.Publish{
+		Proto: "tcp", HostIP: ip("2001:db8::1"), HostPort: 8080, Count: 1, To: ip("10.1.0.2"), ToPort: 80,
+	}}}
+}
+
 // dropping is a foreign chain at a hook that drops one port.
 func dropping(hook ruleset.Hook, port uint16, more ...ruleset.Step) *ruleset.Ruleset {
 	steps := append(more, ruleset.Ports{Dest: [][2]uint16{{port, port}}}, ruleset.End{Verdict: ruleset.Verdict{Code: ruleset.Drop}})
@@ -85,14 +95,19 @@ func TestList(t *testing.T) {
 		{"a part of a row", dropping(ruleset.Prerouting, 8081), publish("192.0.2.1", 8080, 4), []string{
 			"tcp 192.0.2.1:8080+1 eth0 → 10.1.0.2:80 anywhere published reachable", "tcp 192.0.2.1:8081+1 eth0 → 10.1.0.2:81 anywhere published blocked " + by,
 			"tcp 192.0.2.1:8082+2 eth0 → 10.1.0.2:82 anywhere published reachable"}},
-		{"who is allowed", nil, publish("192.0.2.1", 8080, 1, netspec.Allow{Proto: "tcp", HostIP: ip("192.0.2.1"), HostPort: 8080, Count: 1, From: pfx("10.9.0.0/16")}),
+		{"who is allowed", nil, publish("192.0.2.1", 8080, 1, allow("10.9.0.0/16")),
 			[]string{"tcp 192.0.2.1:8080+1 eth0 → 10.1.0.2:80 10.9.0.0/16 published reachable"}},
+		{"one who is allowed", dropping(ruleset.Forward, 80, loadSource, ruleset.Compare{Src: 1, Op: ruleset.Neq, Data: []byte{10, 9, 0}}), publish("192.0.2.1", 8080, 1, allow("10.9.0.7/32")),
+			[]string{"tcp 192.0.2.1:8080+1 eth0 → 10.1.0.2:80 10.9.0.7/32 published reachable"}},
+		{"the last of its prefix", dropping(ruleset.Forward, 80, ruleset.Load{Field: ruleset.Field{Of: ruleset.NetworkHeader, Offset: 12, Len: 4}, Dst: 1}, ruleset.Compare{Src: 1, Op: ruleset.Neq, Data: []byte{10, 9, 0, 255}}),
+			publish("192.0.2.1", 8080, 1, allow("10.9.0.255/32")), []string{"tcp 192.0.2.1:8080+1 eth0 → 10.1.0.2:80 10.9.0.255/32 published reachable"}},
+		{"some of those who are allowed", dropping(ruleset.Forward, 80, loadSource, ruleset.Compare{Src: 1, Data: []byte{10, 8, 0}}), publish("192.0.2.1", 8080, 1, allow("10.8.0.0/24"), allow("10.9.0.0/24")),
+			[]string{"tcp 192.0.2.1:8080+1 eth0 → 10.1.0.2:80 10.9.0.0/24 published reachable from the others: " + by}},
 		{"an interface", nil, exposure.Container{Name: "web", State: state(netspec.Publish{
 			Proto: "udp", HostIP: ip("0.0.0.0"), Iface: "eth1", HostPort: 53, Count: 1, To: ip("10.1.0.2"), ToPort: 53, Link: "isle0",
 		})}, []string{"udp 198.51.100.1:53+1 eth1 → 10.1.0.2:53 anywhere published reachable"}},
-		{"relayed by a socket, so the host's own rules count", dropping(ruleset.Input, 8080), exposure.Container{Name: "web", Relayed: []netspec.Publish{{
-			Proto: "tcp", HostIP: ip("2001:db8::1"), HostPort: 8080, Count: 1, To: ip("10.1.0.2"), ToPort: 80,
-		}}}, []string{"tcp 2001:db8::1:8080+1 eth0 → 10.1.0.2:80 anywhere relayed blocked " + by}},
+		{"relayed by a socket, so the host's own rules count", dropping(ruleset.Input, 8080), exposure.Container{Name: "web", Relayed: relay()}, []string{"tcp 2001:db8::1:8080+1 eth0 → 10.1.0.2:80 anywhere relayed blocked " + by}},
+		{"relayed for some", nil, exposure.Container{Name: "web", Relayed: relay(pfx("2001:db8:7::/48"))}, []string{"tcp 2001:db8::1:8080+1 eth0 → 10.1.0.2:80 2001:db8:7::/48 relayed reachable"}},
 		{"behind a leaf of a wide network", dropping(ruleset.Forward, 80, ruleset.Load{Field: ruleset.Field{Of: ruleset.OutName}, Dst: 1}, ruleset.Compare{Src: 1, Data: []byte("isle0\x00")}),
 			exposure.Container{Name: "web", State: state(netspec.Publish{
 				Proto: "tcp", HostIP: ip("192.0.2.1"), HostPort: 8080, Count: 1, To: ip("10.1.0.2"), ToPort: 80, Link: "isleb1-1",
@@ -136,6 +151,26 @@ func TestDirect(t *testing.T) {
 	}
 	n := []exposure.Network{{Name: "app", State: state(netspec.Segment{Link: "isle0", Subnet: pfx("10.1.0.0/24")}, netspec.Entrance{Link: "isle0", Subnet: pfx("10.1.0.0/24"), From: "eth0"})}}
 	compare(t, exposure.List(host(nil), n, []exposure.Container{web}), []string{"tcp 10.1.0.2:80+1 eth0 → 10.1.0.2:80 whoever has a route to it direct reachable"})
+}
+
+// TestDirectForSome: a list of sources holds at the containers' own addresses too,
+// and those nearby may get where others do not.
+func TestDirectForSome(t *testing.T) {
+	n := []exposure.Network{{Name: "app", State: state(netspec.Segment{Link: "isle0", Subnet: pfx("10.1.0.0/24"), Access: netspec.AccessOpen})}}
+	loadSource := ruleset.Step(ruleset.Load{Field: ruleset.Field{Of: ruleset.NetworkHeader, Offset: 12, Len: 4}, Dst: 1})
+	h := host(dropping(ruleset.Forward, 80, loadSource, ruleset.Compare{Src: 1, Op: ruleset.Neq, Data: []byte{192, 0, 2}}))
+	h.Interfaces = h.Interfaces[:2]
+	for from, want := range map[string]string{
+		"192.0.2.7/32": "tcp 10.1.0.2:80+1 eth0 → 10.1.0.2:80 192.0.2.7/32 direct reachable",
+		"10.9.0.0/16":  "tcp 10.1.0.2:80+1 eth0 → 10.1.0.2:80 10.9.0.0/16 direct blocked " + by,
+		"":             "tcp 10.1.0.2:80+1 eth0 → 10.1.0.2:80 192.0.2.0/24 direct reachable from elsewhere: " + by,
+	} {
+		o := netspec.Open{Link: "isle0", To: ip("10.1.0.2"), Proto: "tcp", Port: 80, Count: 1}
+		if from != "" {
+			o.From = pfx(from)
+		}
+		compare(t, exposure.List(h, n, []exposure.Container{{Name: "web", State: state(o)}}), []string{want})
+	}
 }
 
 func TestForwardingOff(t *testing.T) {

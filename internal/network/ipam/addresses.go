@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -17,14 +18,17 @@ type Pool struct {
 	Exclude []netip.Addr // never handed out: the gateway, addresses of others
 }
 
-// pool is what is remembered of a Pool.
+// pool is what is remembered of a Pool. Its addresses are numbered from base on,
+// by their last 64 bits: of a larger subnet that is where the range begins.
 type pool struct {
 	Pool
+	base   netip.Addr
 	used   bitmap
-	inUse  uint64 // how many are used
-	ranged uint64 // those of them that are in Range
-	cursor uint64 // where the search for a free address goes on
-	picked uint64 // the last one that was found so: the cursor passes it when it is taken
+	far    map[netip.Addr]struct{} // used ones without a number
+	inUse  uint64                  // how many are used
+	ranged uint64                  // those of them that are in Range
+	cursor uint64                  // where the search for a free address goes on
+	picked uint64                  // the last one that was found so: the cursor passes it when it is taken
 }
 
 // Docker's words, which clients match.
@@ -34,42 +38,79 @@ var (
 )
 
 func newPool(p Pool) *pool {
-	q := &pool{Pool: p, used: bitmap{}}
+	q := &pool{Pool: p, used: bitmap{}, far: map[netip.Addr]struct{}{}}
 	if !q.Range.IsValid() {
 		q.Range = q.Subnet
 	}
-	if q.Subnet.Addr().BitLen()-q.Subnet.Bits() > 1 { // RFC 3021: a /31 has no network address
-		q.take(0)
-		if _, last := span(q.Subnet, q.Subnet); q.Subnet.Addr().Is4() {
-			q.take(last)
-		}
+	q.base = q.Subnet.Masked().Addr()
+	if q.Subnet.Addr().BitLen()-q.Subnet.Bits() > 64 {
+		q.base = netip.PrefixFrom(q.Range.Addr(), min(q.Range.Bits(), 64)).Masked().Addr()
+	}
+	for _, a := range q.edges() {
+		q.count(a, true)
 	}
 	for _, a := range q.Exclude {
 		if q.Subnet.Contains(a) {
-			q.take(offset(q.Subnet, a))
+			q.count(a, true)
 		}
 	}
-	q.cursor, _ = span(q.Subnet, q.Range)
+	q.cursor, _ = q.span()
 	return q
 }
 
-// take marks the n-th address as used.
-func (p *pool) take(n uint64) { p.count(n, true) }
+// edges are the subnet's own address and its broadcast address.
+func (p *pool) edges() (out []netip.Addr) {
+	host := p.Subnet.Addr().BitLen() - p.Subnet.Bits()
+	if host <= 1 { // RFC 3021: a /31 has neither
+		return nil
+	}
+	out = append(out, p.Subnet.Masked().Addr())
+	if p.Subnet.Addr().Is4() {
+		out = append(out, at(out[0], 1<<host-1))
+	}
+	return out
+}
 
-// count keeps the numbers of used addresses in step with the map.
-func (p *pool) count(n uint64, used bool) {
-	if p.used.has(n) == used {
+// number is a's, if it has one.
+func (p *pool) number(a netip.Addr) (n uint64, ok bool) {
+	return low(a) - low(p.base), high(a) == high(p.base)
+}
+
+func (p *pool) has(a netip.Addr) bool {
+	if n, ok := p.number(a); ok {
+		return p.used.has(n)
+	}
+	_, ok := p.far[a]
+	return ok
+}
+
+// mark puts an address down as used, or as free.
+func (p *pool) mark(a netip.Addr, used bool) {
+	n, numbered := p.number(a)
+	switch {
+	case numbered && used:
+		p.used.set(n)
+	case numbered:
+		p.used.clear(n)
+	case used:
+		p.far[a] = struct{}{}
+	default:
+		delete(p.far, a)
+	}
+}
+
+// count is mark, and keeps the numbers of used addresses in step.
+func (p *pool) count(a netip.Addr, used bool) {
+	if p.has(a) == used {
 		return
 	}
+	p.mark(a, used)
 	by := uint64(1)
-	if used {
-		p.used.set(n)
-	} else {
-		p.used.clear(n)
+	if !used {
 		by = ^uint64(0)
 	}
 	p.inUse += by
-	if first, last := span(p.Subnet, p.Range); first <= n && n <= last {
+	if p.Range.Contains(a) {
 		p.ranged += by
 	}
 }
@@ -88,7 +129,7 @@ func (l *Allocator) Usage(subnet netip.Prefix) Usage {
 	if !ok {
 		return Usage{}
 	}
-	first, last := span(p.Subnet, p.Range)
+	first, last := p.span()
 	size := last - first + 1
 	if size == 0 { // all 2^64: one is missed
 		size--
@@ -132,8 +173,9 @@ func (l *Allocator) Load(tx store.Tx, p Pool) error {
 func (l *Allocator) pass(subnet netip.Prefix, a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if p := l.pools[subnet]; p.Range.Contains(a) {
-		p.cursor = max(p.cursor, offset(subnet, a)+1)
+	p := l.pools[subnet]
+	if n, ok := p.number(a); ok && p.Range.Contains(a) {
+		p.cursor = max(p.cursor, n+1)
 	}
 }
 
@@ -189,9 +231,8 @@ func (l *Allocator) Taken(subnet netip.Prefix, a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p, ok := l.pools[subnet]; ok {
-		n := offset(subnet, a)
-		p.take(n)
-		if n == p.picked {
+		p.count(a, true)
+		if n, ok := p.number(a); ok && n == p.picked {
 			p.cursor = n + 1
 		}
 	}
@@ -202,7 +243,7 @@ func (l *Allocator) Freed(subnet netip.Prefix, a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p, ok := l.pools[subnet]; ok && a.IsValid() {
-		p.count(offset(subnet, a), false)
+		p.count(a, false)
 	}
 }
 
@@ -217,7 +258,7 @@ func (p *pool) pick(tx store.Tx, want netip.Addr) (netip.Addr, error) {
 	if want.IsValid() {
 		return want, p.check(want, free)
 	}
-	first, last := span(p.Subnet, p.Range)
+	first, last := p.span()
 	cursor := p.cursor
 	for range 2 { // from the cursor to the end, then once more from the beginning
 		for n := cursor; ; n++ {
@@ -225,7 +266,7 @@ func (p *pool) pick(tx store.Tx, want netip.Addr) (netip.Addr, error) {
 			if n, ok = p.used.next(n, last); !ok {
 				break
 			}
-			if a := at(p.Subnet, n); free(a) {
+			if a := at(p.base, n); free(a) {
 				p.picked = n
 				return a, nil
 			}
@@ -236,20 +277,21 @@ func (p *pool) pick(tx store.Tx, want netip.Addr) (netip.Addr, error) {
 }
 
 func (p *pool) check(want netip.Addr, free func(netip.Addr) bool) error {
-	n := offset(p.Subnet, want)
-	switch _, last := span(p.Subnet, p.Subnet); {
-	case !p.Subnet.Contains(want), p.edge(n, last):
+	switch {
+	case !p.Subnet.Contains(want), slices.Contains(p.edges(), want):
 		return ErrOutOfRange
-	case p.used.has(n), !free(want):
+	case p.has(want), !free(want):
 		return ErrInUse
 	}
 	return nil
 }
 
-// edge reports whether n is the subnet's own address or its broadcast address.
-func (p *pool) edge(n, last uint64) bool {
-	if p.Subnet.Addr().BitLen()-p.Subnet.Bits() <= 1 {
-		return false
+// span is the first and the last number in the range.
+func (p *pool) span() (first, last uint64) {
+	first, _ = p.number(p.Range.Masked().Addr())
+	host := p.Range.Addr().BitLen() - p.Range.Bits()
+	if host >= 64 {
+		return first, ^uint64(0)
 	}
-	return n == 0 || (n == last && p.Subnet.Addr().Is4())
+	return first, first + (1<<host - 1)
 }

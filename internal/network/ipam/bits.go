@@ -40,15 +40,8 @@ func (b bitmap) next(first, last uint64) (uint64, bool) {
 	return 0, false
 }
 
-// offset is how far a is into p; addresses of more than 64 host bits are
-// counted by the last 64.
-func offset(p netip.Prefix, a netip.Addr) uint64 {
-	return low(a) - low(p.Masked().Addr())
-}
-
-// at is the address that is n into p.
-func at(p netip.Prefix, n uint64) netip.Addr {
-	base := p.Masked().Addr()
+// at is the address that is n behind base.
+func at(base netip.Addr, n uint64) netip.Addr {
 	if base.Is4() {
 		b := base.As4()
 		binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))
@@ -67,12 +60,10 @@ func low(a netip.Addr) uint64 {
 	return binary.BigEndian.Uint64(b[8:])
 }
 
-// span is the first and the last offset of p in the pool that begins at base.
-func span(base, p netip.Prefix) (first, last uint64) {
-	first = offset(base, p.Masked().Addr())
-	host := p.Addr().BitLen() - p.Bits()
-	if host >= 64 {
-		return first, ^uint64(0)
+func high(a netip.Addr) uint64 {
+	if a.Is4() {
+		return 0
 	}
-	return first, first + (1<<host - 1)
+	b := a.As16()
+	return binary.BigEndian.Uint64(b[:8])
 }

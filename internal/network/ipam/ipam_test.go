@@ -243,3 +243,36 @@ func TestULA(t *testing.T) {
 		t.Error(a, b)
 	}
 }
+
+// TestLargeSubnet: a subnet of more than 64 bits, with a range that is not where it
+// begins. Addresses with the same end are not the same.
+func TestLargeSubnet(t *testing.T) {
+	p, st := prefix("fd00::/48"), &storetest.Mem{}
+	pool := ipam.Pool{Subnet: p, Range: prefix("fd00:0:0:5::/126"), Exclude: []netip.Addr{netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00:0:0:5::2")}}
+	l := load(st, pool)
+	for i, c := range []struct{ want, get string }{
+		{"", "fd00:0:0:5::"}, {"", "fd00:0:0:5::1"}, {"fd00::3", "fd00::3"}, {"", "fd00:0:0:5::3"}, {"", ""},
+		{"fd00:0:0:1::", "fd00:0:0:1::"}, {"fd00:0:0:1::3", "fd00:0:0:1::3"}, {"fd00:0:0:1::3", ""}, {"fd00::", ""}, {"fd00::1", ""}, {"fd00:0:0:5::2", ""},
+	} {
+		if i == 7 {
+			l = load(st, pool) // a restart
+		}
+		var want netip.Addr
+		if c.want != "" {
+			want = netip.MustParseAddr(c.want)
+		}
+		a, err := take(st, l, p, fmt.Sprint("c", i), want)
+		if (err == nil) != (c.get != "") || err == nil && a.String() != c.get {
+			t.Errorf("%d, wants %q: %s, %v; should be %q", i, c.want, a, err, c.get)
+		}
+	}
+	if u := l.Usage(p); u != (ipam.Usage{InUse: 9, Available: 0}) {
+		t.Errorf("%+v", u)
+	}
+	if _, err := give(st, l, p, "c2"); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := take(st, l, p, "c9", netip.MustParseAddr("fd00::3")); err != nil || l.Usage(p).InUse != 9 {
+		t.Errorf("%s, %v, %+v: it was given back", a, err, l.Usage(p))
+	}
+}

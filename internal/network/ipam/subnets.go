@@ -35,9 +35,12 @@ var ErrOverlap = errdefs.ErrPermissionDenied.WithMessage("invalid pool request: 
 // Foreign is a prefix that something else on this machine uses.
 type Foreign struct {
 	Prefix netip.Prefix
-	What   string // "route", "address", "name server"
+	What   string // "route", "address", NameServer
 	Dev    string // the interface, if there is one
 }
+
+// NameServer is the What of those that the host asks for names.
+const NameServer = "name server"
 
 func (f Foreign) String() string {
 	if f.Dev == "" {

@@ -3,11 +3,15 @@ package live_test
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
 	api "github.com/moby/moby/api/types/network"
+
+	"isle/internal/store"
+	"isle/internal/store/bolt"
 )
 
 // BenchmarkAttach is a container's network with a published port, made and taken
@@ -19,6 +23,7 @@ func BenchmarkAttach(b *testing.B) {
 	for _, n := range []int{0, 100, 500, 1000, 1500} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			h := newHost(b, true)
+			h.store = onDisk(b)
 			m := h.start()
 			defer stop(m)
 			if _, err := m.Create(b.Context(), api.CreateRequest{
@@ -46,6 +51,16 @@ func BenchmarkAttach(b *testing.B) {
 			b.ReportMetric(ratio(cpu, firstCPU), "cpu-ratio")
 		})
 	}
+}
+
+// onDisk is the store of isled: the one in memory copies everything at every change.
+func onDisk(b *testing.B) store.Store {
+	s, err := bolt.Open(filepath.Join(b.TempDir(), "isle.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	return s
 }
 
 // worked is the processor time that this process has used.

@@ -29,6 +29,7 @@ import (
 	"isle/internal/network/machine"
 	"isle/internal/network/publish"
 	"isle/internal/reconcile"
+	"isle/internal/store"
 	"isle/internal/store/storetest"
 )
 
@@ -61,7 +62,7 @@ type host struct {
 	t      testing.TB
 	kernel *kernel.Kernel
 	count  *counting
-	store  storetest.Mem
+	store  store.Store
 	room   int // containers on one bridge; 0: as many as the driver says
 }
 
@@ -108,7 +109,7 @@ func newHost(t testing.TB, bpf bool) *host {
 	if bpf && !k.Features().SockAddr {
 		t.Skip("not supported:", k.Features().SockAddrError)
 	}
-	return &host{t: t, kernel: k, count: &counting{Kernel: k}}
+	return &host{t: t, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}
 }
 
 func observe(t testing.TB, k *kernel.Kernel) netspec.State {
@@ -126,7 +127,7 @@ func (h *host) start() *network.Manager {
 	drivers := builtin.Drivers()
 	drivers[network.DriverBridge] = narrow{room: h.room}
 	m := &network.Manager{
-		Store: &h.store, Kernel: h.count, Machine: onlyOurs(h.kernel), Drivers: drivers,
+		Store: h.store, Kernel: h.count, Machine: onlyOurs(h.kernel), Drivers: drivers,
 		IPAM: &ipam.Allocator{Sources: []ipam.Source{
 			{Base: netip.MustParsePrefix("10.66.0.0/16"), Size: 24}, {Base: ipam.ULA("live"), Size: 64},
 		}},

@@ -272,3 +272,31 @@ func TestMTUIsFollowed(t *testing.T) {
 		time.Sleep(calm)
 	}
 }
+
+// TestNarrowWayOut: where the way out is too narrow for IPv6, networks that have it
+// keep it; those without follow all the way.
+func TestNarrowWayOut(t *testing.T) {
+	h := newHost(t, true)
+	m := h.running()
+	yes := true
+	if _, err := m.Create(t.Context(), api.CreateRequest{Name: "six", EnableIPv6: &yes}); err != nil {
+		t.Fatal(err)
+	}
+	web := h.open(m, "web", nil, "six")
+	h.open(m, "old", nil, "bridge")
+	h.serve("web", "[::]:80")
+	lan(t)
+	run(t, "ip", "route", "add", "default", "via", "192.0.2.2")
+	run(t, "ip", "link", "set", "up0", "mtu", "1200")
+	veth := web.Endpoints[0].HostInterface
+	begin := time.Now()
+	for !strings.Contains(run(t, "ip", "link", "show", "isle0"), " mtu 1200 ") || !strings.Contains(run(t, "ip", "link", "show", veth), " mtu 1280 ") {
+		if time.Since(begin) > patience {
+			t.Fatalf("the MTU is not followed: %s", run(t, "ip", "-o", "link"))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got, err := h.get("", netip.AddrPortFrom(web.Endpoints[0].Addr(false), 80).String(), 10*time.Second); err != nil || got == "" {
+		t.Errorf("IPv6: %q, %v", got, err)
+	}
+}

@@ -41,7 +41,7 @@ func (m Machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {
 		list = append(list, ipam.Foreign{Prefix: p.Prefix, What: "address", Dev: p.Dev})
 	}
 	for _, s := range m.Servers() {
-		list = append(list, ipam.Foreign{Prefix: netip.PrefixFrom(s.Addr(), s.Addr().BitLen()), What: "name server"})
+		list = append(list, ipam.Foreign{Prefix: netip.PrefixFrom(s.Addr(), s.Addr().BitLen()), What: ipam.NameServer})
 	}
 	return list, nil
 }

@@ -281,8 +281,8 @@ func closeAll(held []Held) {
 	}
 }
 
-// collide reports whether one port cannot be had on both sides. An address goes
-// before the interface that has it, so those can be had both.
+// collide reports whether one port cannot be had on both sides. An interface goes
+// before an address that it has, so those can be had both.
 func collide(a, b Mapping) bool {
 	switch {
 	case a.HostIP.Is4() != b.HostIP.Is4():

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -54,22 +55,23 @@ func (p plan) announce(s netspec.State, ep network.Endpoint) {
 	}
 }
 
-// endpointMTU is the network's, or less where the endpoint says so.
+// endpointMTU is the network's, or less where the endpoint says so. More than a
+// network has that follows the host is no mistake: the host may have changed.
 func (p plan) endpointMTU(ep network.Endpoint) (int, error) {
 	v := ep.Options[optEndpointMTU]
 	if v == "" {
 		return p.mtu, nil
 	}
-	least, most := 68, p.mtu
+	least, most := 68, cmp.Or(p.o.MTU, 65535)
 	if p.IPv6 {
-		least = 1280 // RFC 8200
-	}
-	if most == 0 {
-		most = 65535
+		least = network.LeastIPv6MTU
 	}
 	n, err := number(v, least, most)
 	if err != nil {
 		return 0, fmt.Errorf("option %s=%s: %w: %w", optEndpointMTU, v, err, errdefs.ErrInvalidArgument)
+	}
+	if p.mtu != 0 {
+		n = min(n, p.mtu)
 	}
 	return n, nil
 }

@@ -21,7 +21,7 @@ const (
 	optMode4      = network.OptGatewayMode4
 	optMode6      = network.OptGatewayMode6
 	optTrusted    = "com.docker.network.bridge.trusted_host_interfaces"
-	optMTU        = "com.docker.network.driver.mtu"
+	optMTU        = network.OptMTU
 	optSysctls    = "com.docker.network.endpoint.sysctls"
 	optGuard      = "isle.bridge.source_guard"
 	optMode       = "isle.bridge.mode"
@@ -86,8 +86,8 @@ func (o *options) set(k, v string) (err error) {
 	case optInhibit:
 		o.InhibitIPv4, err = parseBool(v)
 	case optMTU:
-		if o.MTU, err = strconv.Atoi(v); err == nil && (o.MTU < 68 || o.MTU > 65535) && o.MTU != 0 {
-			err = fmt.Errorf("must be from 68 to 65535")
+		if v != "" && v != "0" {
+			o.MTU, err = number(v, 68, 65535)
 		}
 	case optMode4:
 		o.Mode4, err = parseMode(v)

@@ -36,6 +36,9 @@ func (Driver) Validate(n network.Network) error {
 			return fmt.Errorf("option %s=isolated: only an internal network can do without a gateway (hint: add --internal): %w", k, errdefs.ErrInvalidArgument)
 		}
 	}
+	if n.IPv6 && o.MTU != 0 && o.MTU < network.LeastIPv6MTU {
+		return fmt.Errorf("option %s=%d: IPv6 needs at least %d (hint: --ipv6=false): %w", optMTU, o.MTU, network.LeastIPv6MTU, errdefs.ErrInvalidArgument)
+	}
 	for _, p := range n.Pools {
 		if p.Gateway.IsValid() && !p.Subnet.Contains(p.Gateway) {
 			return fmt.Errorf("gateway %s is not in subnet %s: %w", p.Gateway, p.Subnet, errdefs.ErrInvalidArgument)
@@ -59,12 +62,9 @@ func (Driver) Plan(s netspec.State, n network.Network, eps []network.Endpoint, h
 	if err != nil {
 		return err
 	}
-	p := plan{n, host, o, o.Name, o.MTU}
+	p := plan{n, host, o, o.Name, mtu(n, o, host)}
 	if p.link == "" {
 		p.link = bridgeName(host.LinkPrefix, n.ID)
-	}
-	if p.mtu == 0 {
-		p.mtu = host.MTU
 	}
 	p.bridge(s)
 	for _, ep := range eps {
@@ -73,6 +73,18 @@ func (Driver) Plan(s netspec.State, n network.Network, eps []network.Endpoint, h
 		}
 	}
 	return nil
+}
+
+// mtu is the user's, else that of the way out. Where that is too narrow for IPv6
+// the network keeps its IPv6: path MTU discovery does the rest.
+func mtu(n network.Network, o options, host network.Host) int {
+	switch {
+	case o.MTU != 0:
+		return o.MTU
+	case n.IPv6 && host.MTU != 0:
+		return max(host.MTU, network.LeastIPv6MTU)
+	}
+	return host.MTU
 }
 
 // bridgeName is the prefix, a dash and as much of the id as fits.

@@ -148,21 +148,42 @@ func TestEndpointSysctlsRefused(t *testing.T) {
 	}
 }
 
-// TestEndpointMTU: an endpoint may ask for less than its network has.
+// TestEndpointMTU: an endpoint may ask for less than its network has. When the way
+// out of the host gets narrower than that, the endpoint follows: it must not be
+// left without a plan.
 func TestEndpointMTU(t *testing.T) {
 	for _, c := range []struct {
 		v    string
 		ipv6 bool
+		net  string
+		host int
 		mtu  int // 0: refused
-	}{{"", false, 1450}, {"1400", false, 1400}, {"1451", false, 0}, {"600", false, 600}, {"600", true, 0}, {"x", false, 0}, {"67", false, 0}} {
-		n := drivertest.Network(bridge.Driver{}, nil, c.ipv6, false)
+	}{
+		{"", false, "", 1450, 1450}, {"1400", false, "", 1450, 1400}, {"1400", false, "", 1300, 1300}, {"600", false, "", 1450, 600}, {"1400", false, "", 0, 1400},
+		{"1401", false, "1400", 1500, 0}, {"1400", false, "1400", 1300, 1400}, {"600", true, "", 1450, 0}, {"x", false, "", 1450, 0}, {"67", false, "", 1450, 0},
+		{"", true, "", 1200, 1280}, {"", false, "", 1200, 1200}, {"1300", true, "", 1200, 1280},
+	} {
+		n := drivertest.Network(bridge.Driver{}, map[string]string{"com.docker.network.driver.mtu": c.net}, c.ipv6, false)
 		ep := drivertest.Endpoint(n, 0)
 		ep.Options = map[string]string{"isle.endpoint.mtu": c.v}
+		host := drivertest.Host
+		host.MTU = c.host
 		s := netspec.State{}
-		err := bridge.Driver{}.Plan(s, n, []network.Endpoint{ep}, drivertest.Host)
+		err := bridge.Driver{}.Plan(s, n, []network.Endpoint{ep}, host)
 		l, _ := s[netspec.Link{Name: ep.HostInterface}.Key()].(netspec.Link)
 		if c.mtu == 0 && !errdefs.IsInvalidArgument(err) || c.mtu != 0 && (err != nil || l.MTU != c.mtu) {
-			t.Errorf("%q: MTU %d, %v; want %d", c.v, l.MTU, err, c.mtu)
+			t.Errorf("%+v: MTU %d, %v", c, l.MTU, err)
 		}
+	}
+}
+
+// TestNarrowForIPv6: the kernel has no IPv6 on links of less than 1,280 bytes.
+func TestNarrowForIPv6(t *testing.T) {
+	opts := map[string]string{"com.docker.network.driver.mtu": "1279"}
+	if err := (bridge.Driver{}).Validate(drivertest.Network(bridge.Driver{}, opts, false, false)); err != nil {
+		t.Error(err)
+	}
+	if err := (bridge.Driver{}).Validate(drivertest.Network(bridge.Driver{}, opts, true, false)); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("with IPv6: %v", err)
 	}
 }

@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	apitypes "github.com/moby/moby/api/types/container"
+	networktypes "github.com/moby/moby/api/types/network"
+
+	"isle/api"
+	"isle/internal/container"
+	"isle/internal/network"
+	"isle/internal/network/ipam"
+)
+
+func (w *world) connect(network, ref string) {
+	w.t.Helper()
+	if err := w.NetworkConnect(w.t.Context(), network, networktypes.ConnectRequest{Container: ref}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) disconnect(network, ref string) {
+	w.t.Helper()
+	if err := w.NetworkDisconnect(w.t.Context(), network, ref, false); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// shown is what "port" and "ps" are told: null for what is exposed only.
+func (w *world) shown(ref string) networktypes.PortMap {
+	w.t.Helper()
+	in, err := w.ContainerInspect(w.t.Context(), ref, false)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return in.NetworkSettings.Ports
+}
+
+// TestPortsFollowNetworks: off its last network a container that runs shows no
+// port, published or exposed; back on one, it shows them again.
+func TestPortsFollowNetworks(t *testing.T) {
+	w := newWorld(t)
+	web, dns := networktypes.MustParsePort("80/tcp"), networktypes.MustParsePort("53/udp")
+	w.create("web", publishing("8080:80"), func(o *container.CreateOptions) { o.Config.ExposedPorts = networktypes.PortSet{dns: {}} })
+	w.start("web")
+	check := func(when string, want ...networktypes.Port) {
+		t.Helper()
+		got := w.shown("web")
+		if len(got) != len(want) {
+			t.Errorf("%s: %v, want %v", when, got, want)
+		}
+		for _, p := range want {
+			if bs, ok := got[p]; !ok || (len(bs) > 0) != (p == web) {
+				t.Errorf("%s: %s is %v", when, p, bs)
+			}
+		}
+	}
+	check("it runs", web, dns)
+	w.connect("app", "web")
+	w.disconnect("bridge", "web")
+	check("moved", web, dns)
+	w.disconnect("app", "web")
+	check("on no network")
+	w.stop()
+	w.boot()
+	check("on no network, after a restart of isled")
+	w.connect("app", "web")
+	check("back", web, dns)
+}
+
+// TestFromNone: a container without a network is given one while it runs, and
+// may leave "none", of which the Manager has no endpoint.
+func TestFromNone(t *testing.T) {
+	w := newWorld(t)
+	w.create("one", in("none"))
+	w.start("one")
+	w.disconnect("none", "one")
+	w.connect("app", "one")
+	in, err := w.ContainerInspect(t.Context(), "one", false)
+	if err != nil || len(in.NetworkSettings.Networks) != 1 || !in.NetworkSettings.Networks["app"].IPAddress.IsValid() {
+		t.Errorf("%v, %v", slices.Collect(maps.Keys(in.NetworkSettings.Networks)), err)
+	}
+	w.stopNow("one")
+	w.start("one")
+	if got := w.state("one").Status; got != apitypes.StateRunning {
+		t.Errorf("it is %s", got)
+	}
+}
+
+// TestUpdateGoesThrough: a client that goes leaves no half of a change.
+func TestUpdateGoesThrough(t *testing.T) {
+	w := newWorld(t)
+	w.create("web", publishing("8080:80"))
+	w.start("web")
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := w.ContainerUpdate(gone, "web", container.UpdateOptions{PortBindings: networktypes.PortMap{networktypes.MustParsePort("81/tcp"): {{HostPort: "8081"}}}})
+	if got := w.kept("web"); err != nil || got != "8081:81||1" {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
+// TestNetworkUsage: what inspect says of addresses; nothing where there are none.
+func TestNetworkUsage(t *testing.T) {
+	w := newWorld(t)
+	subnet := netip.MustParsePrefix("10.1.0.0/24")
+	app, err := w.networks.Find(t.Context(), "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range w.networks.nets {
+		if n := &w.networks.nets[i]; n.ID == app.ID {
+			n.Pools = []network.Pool{{Subnet: subnet}}
+		}
+	}
+	w.networks.usage = map[netip.Prefix]ipam.Usage{subnet: {InUse: 4, Available: 252}}
+	w.networks.overlaps = map[string][]ipam.Foreign{app.ID: {{Prefix: netip.MustParsePrefix("10.0.0.0/8"), What: "route", Dev: "vpn0"}}}
+	in, err := w.NetworkInspect(t.Context(), "app", false)
+	if err != nil || in.Status == nil || in.Status.IPAM.Subnets[subnet] != (networktypes.SubnetStatus{IPsInUse: 4, DynamicIPsAvailable: 252}) {
+		t.Errorf("%+v, %v", in.Status, err)
+	}
+	if in, err := w.NetworkInspect(t.Context(), "none", false); err != nil || in.Status != nil {
+		t.Errorf("none: %+v, %v", in.Status, err)
+	}
+	if got, err := w.NetworkOverlaps(t.Context(), app.ID); err != nil || !slices.Equal(got, []string{"route 10.0.0.0/8 on vpn0"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestReports: what nobody can tell is said to be so; a network that is not there
+// is asked for in vain before that.
+func TestReports(t *testing.T) {
+	w := newWorld(t)
+	_, exposure := w.NetworkExposure(t.Context())
+	_, doctor := w.NetworkDoctor(t.Context())
+	_, names := w.NetworkNames(t.Context(), "app")
+	for what, err := range map[string]error{"exposure": exposure, "doctor": doctor, "names": names} {
+		if !errdefs.IsNotImplemented(err) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := w.NetworkNames(t.Context(), "nosuch"); !errdefs.IsNotFound(err) {
+		t.Errorf("nosuch: %v", err)
+	}
+	app, _ := w.networks.Find(t.Context(), "app")
+	w.Reports.Names = func(_ context.Context, id string) ([]api.DNSRecord, error) { return []api.DNSRecord{{Name: id}}, nil }
+	if got, err := w.NetworkNames(t.Context(), "app"); err != nil || len(got) != 1 || got[0].Name != app.ID {
+		t.Errorf("asked for %v, %v", got, err)
+	}
+}
