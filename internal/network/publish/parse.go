@@ -2,6 +2,7 @@ package publish
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -36,7 +37,7 @@ func Parse(ports network.PortMap, specs []Spec, d Defaults) ([]Request, error) {
 	for _, port := range slices.SortedFunc(maps.Keys(ports), comparePorts) {
 		proto := string(port.Proto())
 		if err := checkPort(proto, port.Num()); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("invalid port %s: %w", port, invalid(err))
 		}
 		for _, b := range ports[port] {
 			if zone := b.HostIP.Zone(); zone != "" {
@@ -75,16 +76,19 @@ func (r Request) compare(n Request) int {
 
 func checkPort(proto string, port uint16) error {
 	if proto != "tcp" && proto != "udp" && proto != "sctp" {
-		return fmt.Errorf("invalid port %d/%s: protocol must be tcp, udp or sctp: %w", port, proto, errdefs.ErrInvalidArgument)
+		return errors.New("its protocol must be tcp, udp or sctp")
 	}
 	if port == 0 {
-		return fmt.Errorf("invalid container port 0: %w", errdefs.ErrInvalidArgument)
+		return errors.New("a container has no port 0")
 	}
 	return nil
 }
 
 // check refuses what could be recorded but would lead nowhere.
 func (r Request) check() error {
+	if i := slices.IndexFunc(r.HostIPs, netip.Addr.IsMulticast); i >= 0 {
+		return fmt.Errorf("port %d/%s cannot be published on %s: it is a group's address, not the host's: %w", r.ContainerPort, r.Proto, r.HostIPs[i], errdefs.ErrInvalidArgument)
+	}
 	if r.Proto == "sctp" && slices.ContainsFunc(r.HostIPs, netip.Addr.IsLoopback) {
 		return fmt.Errorf("port %d/sctp cannot be published on %s: only TCP and UDP can on a loopback address: %w", r.ContainerPort, r.HostIPs[0], errdefs.ErrInvalidArgument)
 	}

@@ -68,6 +68,11 @@ func TestParse(t *testing.T) {
 			t.Errorf("SCTP on %s: %v", lo, err)
 		}
 	}
+	for _, group := range []string{"224.0.0.1", "ff02::1", "::ffff:224.0.0.1"} {
+		if _, err := publish.Parse(bindings("80/tcp", network.PortBinding{HostIP: ip(group)}), nil, both); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "group's address") {
+			t.Errorf("on %s: %v", group, err)
+		}
+	}
 	for _, bad := range []string{"0/tcp", "80/icmp"} {
 		if _, err := publish.Parse(bindings(bad, network.PortBinding{}), nil, both); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("container port %s: %v", bad, err)

@@ -33,9 +33,17 @@ type Spec struct {
 func ParseSpec(text string) (Spec, error) {
 	s, err := parseSpec(strings.TrimSpace(text))
 	if err != nil {
-		return s, fmt.Errorf("invalid port %q: %w: %w", text, err, errdefs.ErrInvalidArgument)
+		return s, fmt.Errorf("invalid port %q: %w", text, invalid(err))
 	}
 	return s, nil
+}
+
+// invalid gives err its class, once.
+func invalid(err error) error {
+	if errdefs.IsInvalidArgument(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 }
 
 // ParseSpecs reads specs that stand in lines, or are separated by blanks.

@@ -67,6 +67,19 @@ func TestSpec(t *testing.T) {
 	}
 }
 
+// TestSpecSaysOnce: what is wrong, once.
+func TestSpecSaysOnce(t *testing.T) {
+	for in, want := range map[string]string{
+		"80/icmp":         `invalid port "80/icmp": its protocol must be tcp, udp or sctp: invalid argument`,
+		"x:80":            `invalid port "x:80": invalid host port "x": invalid argument`,
+		"80:80;from=here": `invalid port "80:80;from=here": invalid source "here": it must be an address or a prefix such as 10.0.0.0/8: invalid argument`,
+	} {
+		if _, err := publish.ParseSpec(in); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", in, err, want)
+		}
+	}
+}
+
 func FuzzSpec(f *testing.F) {
 	f.Add("if=eth0:8000-8010:80-90/udp;from=10.0.0.0/8,fd00::/8")
 	f.Add("[::1]::80")
