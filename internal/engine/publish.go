@@ -140,7 +140,7 @@ func (e *Engine) editPorts(ctx context.Context, c *entry, edit portEdit) (api.Po
 	before := asked(rec)
 	after, missing := before.Edit(edit.add, edit.remove)
 	if len(missing) > 0 {
-		return api.PortsResponse{}, notFound("container %s does not publish %s", rec.Name, missing[0])
+		return api.PortsResponse{}, missing[0].Missing(rec.Name, before.Fixed())
 	}
 	if err := after.Check(rec.Name); err != nil { // it could never start again
 		return api.PortsResponse{}, err

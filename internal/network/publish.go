@@ -59,7 +59,7 @@ func (m *Manager) Unpublish(ctx context.Context, sandboxID string, which []publi
 		for _, s := range which {
 			hit := s.Select(mappings(sb.Publish))
 			if len(hit) == 0 {
-				return c, fmt.Errorf("container %s does not publish %s: %w", sb.Name, s, errdefs.ErrNotFound)
+				return c, s.Missing(sb.Name, mappings(sb.Publish))
 			}
 			c.drop = append(c.drop, hit...)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -229,6 +230,23 @@ func (s Selector) Select(ms []Mapping) []Mapping {
 		}
 	}
 	return out
+}
+
+// Missing is the error for a container of whose ports s selects none. It names
+// those that have the number, as they are selected.
+func (s Selector) Missing(name string, ms []Mapping) error {
+	var near []string
+	for _, m := range ms {
+		if first, last, ok := m.overlap(s.First, s.Last); ok {
+			near = append(near, Selector{m.Proto, m.HostIP, m.Iface, first, last}.String())
+		}
+	}
+	hint := ""
+	if len(near) > 0 {
+		slices.Sort(near)
+		hint = fmt.Sprintf(" (hint: it publishes %s)", strings.Join(slices.Compact(near), ", "))
+	}
+	return fmt.Errorf("container %s does not publish %s%s: %w", name, s, hint, errdefs.ErrNotFound)
 }
 
 func (s Selector) on(m Mapping) bool {

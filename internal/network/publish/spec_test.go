@@ -122,6 +122,19 @@ func TestSelector(t *testing.T) {
 			t.Errorf("%q: %v, %v; want %s", in, s.Select(have), err, want)
 		}
 	}
+	for in, hint := range map[string]string{
+		"0.0.0.0:9000":   "container web does not publish 0.0.0.0:9000/tcp (hint: it publishes 127.0.0.1:9000/tcp, if=eth0:9000/tcp): not found",
+		"8000-8001/sctp": "container web does not publish 8000-8001/sctp (hint: it publishes 0.0.0.0:8000-8001/tcp, [::]:8000/udp): not found",
+		"99":             "container web does not publish 99/tcp: not found",
+	} {
+		s, err := publish.ParseSelector(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Missing("web", have); !errdefs.IsNotFound(err) || err.Error() != hint {
+			t.Errorf("%s: %v, want %s", in, err, hint)
+		}
+	}
 	for _, bad := range []string{"", "x", "0", "1:2:3", "::1:80", "80-70", "if=eth0", "1.2.3.4"} {
 		if s, err := publish.ParseSelector(bad); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %v, %v", bad, s, err)
