@@ -257,17 +257,25 @@ func (m *Manager) tellPort(a events.Action, sb *sandbox, p Publish) {
 	if p.From != "" {
 		attrs["from"] = p.From
 	}
-	m.Events.Publish(events.Message{Type: events.NetworkEventType, Action: a, Actor: events.Actor{ID: m.carrierOf(sb, p), Attributes: attrs}})
+	kind, id := events.NetworkEventType, sb.carrierOf(p)
+	if id == "" {
+		kind, id = events.ContainerEventType, sb.ID
+	}
+	m.Events.Publish(events.Message{Type: kind, Action: a, Actor: events.Actor{ID: id, Attributes: attrs}})
 }
 
-// carrierOf is the network that p's row leads through; "": none.
-func (m *Manager) carrierOf(sb *sandbox, p Publish) string {
+// carrierOf is the network that p's row leads through, or else the first that
+// the sandbox is on; "": none.
+func (sb *sandbox) carrierOf(p Publish) string {
 	for _, pl := range sb.places {
 		for _, q := range pl.Publish {
 			if q.Proto == p.Proto && q.HostIP == p.HostIP && q.Iface == p.Iface && q.HostPort <= p.HostPort && p.HostPort-q.HostPort < q.Count {
 				return pl.net.ID
 			}
 		}
+	}
+	if len(sb.places) > 0 {
+		return sb.places[0].net.ID
 	}
 	return ""
 }

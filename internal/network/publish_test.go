@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
+	api "github.com/moby/moby/api/types/network"
 
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/netspec"
@@ -286,6 +287,31 @@ func TestPortsOffTheNetwork(t *testing.T) {
 	}
 	if _, shown, err := m.Published("web"); err != nil || len(shown) != 2 || w.tcp4() != "0.0.0.0:8080+2>80" {
 		t.Errorf("shown %v, %v; in the kernel: %s", shown, err, w.tcp4())
+	}
+}
+
+// TestPortEventsHaveAnActor: the network that carries the port, or one that the
+// sandbox is on, or the container.
+func TestPortEventsHaveAnActor(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	inner := create(t, m, api.CreateRequest{Name: "inner", Internal: true})
+	bridge, err := m.Find(t.Context(), "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open(t, m, "on", "bridge")
+	open(t, m, "in", "inner")
+	open(t, m, "off")
+	for who, want := range map[string]string{"on": "network " + bridge.ID, "in": "network " + inner.ID, "off": "container off"} {
+		_, live, cancel := w.events.Subscribe(time.Time{})
+		if _, err := m.Publish(t.Context(), who, wish(t, "80")); err != nil {
+			t.Error(err)
+		}
+		if e := <-live; fmt.Sprint(e.Type, " ", e.Actor.ID) != want {
+			t.Errorf("%s: %+v, want %s", who, e, want)
+		}
+		cancel()
 	}
 }
 
