@@ -18,9 +18,9 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Sockets is the Holder of a real machine: it listens on TCP ports and binds UDP
-// and SCTP ports. What arrives at the first two is forwarded; Close ends that
-// and waits for it.
+// Sockets is the Holder of a real machine: it listens on TCP ports while they lead
+// somewhere, and binds UDP and SCTP ports. What arrives at the first two is
+// forwarded; Close ends that and waits for it.
 type Sockets struct {
 	Log *slog.Logger // required
 	// InUse are the addresses at which sockets of this host receive, of TCP or
@@ -68,11 +68,11 @@ func (s *Sockets) hold(proto string, ap netip.AddrPort) (Held, error) {
 	}
 	switch proto {
 	case "tcp":
-		l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp"+family, ap.String())
+		g, err := newGate(family, ap)
 		if err != nil {
 			return nil, refused(err)
 		}
-		h := &tcpHeld{l: l, log: s.Log}
+		h := &tcpHeld{l: g, log: s.Log}
 		s.wg.Go(h.serve)
 		return h, nil
 	case "udp":
@@ -207,7 +207,7 @@ func (t *target) get(peer netip.Addr) (netip.AddrPort, bool) {
 
 type tcpHeld struct {
 	target
-	l     net.Listener
+	l     listener
 	log   *slog.Logger
 	conns sync.WaitGroup
 	open  sync.Map // net.Conn → nothing: to be closed with the port
@@ -217,6 +217,9 @@ type tcpHeld struct {
 // with, but not of who may not have the port any more, or when nobody has it.
 func (h *tcpHeld) Forward(w Way) {
 	h.target.Forward(w)
+	if err := h.l.set(w.To.Addr().IsValid()); err != nil {
+		h.log.Warn("listen on a published port", "addr", h.l.Addr(), "err", err)
+	}
 	h.open.Range(func(c, _ any) bool {
 		if _, ok := h.get(client(c.(net.Conn))); !ok {
 			c.(net.Conn).Close()
