@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/netspec"
 	"isle/internal/network"
+	"isle/internal/network/doctor"
 	"isle/internal/network/publish"
 	"isle/internal/reconcile"
 )
@@ -342,6 +344,44 @@ func (d doors) leadsTo(at string) netip.AddrPort {
 		return d.way.To
 	}
 	return netip.AddrPort{}
+}
+
+// TestHeldAtLast: a port that another program has when isled starts is told of, and
+// is held and leads to the container when the other is gone.
+func TestHeldAtLast(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "web", "bridge")
+	if _, err := m.Publish(t.Context(), "web", wish(t, "127.0.0.1:8080:80")); err != nil {
+		t.Fatal(err)
+	}
+	all := doors{}
+	other, err := all.Hold("tcp", netip.MustParseAddrPort("127.0.0.1:8080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = w.manager()
+	m.Ports.Holder, m.Surroundings = all, func(context.Context) (doctor.Host, error) { return doctor.Host{}, nil }
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	told := func() bool {
+		found, err := m.Doctor(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(found, func(f doctor.Finding) bool { return f.Subject == "port 8080/tcp of container web" })
+	}
+	if !told() {
+		t.Error("the doctor is silent")
+	}
+	other.Close()
+	if err := m.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if is := all.leadsTo("127.0.0.1:8080"); is.Port() != 80 || told() {
+		t.Errorf("leads to %v, told of: %t", is, told())
+	}
 }
 
 // TestSocketsComeBack: a port that was to move to another address, and did not,

@@ -66,6 +66,9 @@ func (m *Manager) Sync(ctx context.Context) error {
 	if m.host != before {
 		m.replan()
 	}
+	for _, id := range m.Ports.HoldAgain() {
+		m.forward(m.x.sandboxes[id])
+	}
 	return m.sync(ctx)
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -79,12 +80,13 @@ func slots(m Mapping) func(yield func(slot) bool) {
 
 type claim struct {
 	Mapping
-	owner string
-	held  []Held // of each port, or nothing
+	owner   string
+	held    []Held // of each port, or nothing
+	refused error  // why one of held is missing
 }
 
 func (c *claim) part(first, last uint16) *claim {
-	out := &claim{Mapping: c.Mapping.part(first, last), owner: c.owner}
+	out := &claim{Mapping: c.Mapping.part(first, last), owner: c.owner, refused: c.refused}
 	if c.held != nil {
 		out.held = c.held[first-c.HostPort : last-c.HostPort+1]
 	}
@@ -109,23 +111,68 @@ func (t *Table) Restore(owner string, ms []Mapping) error {
 	defer t.mu.Unlock()
 	var errs []error
 	for _, m := range ms {
-		held, err := t.restore(m)
-		errs = append(errs, err)
-		t.put(&claim{m, owner, held})
+		c := &claim{Mapping: m, owner: owner}
+		if t.holds(m) {
+			c.held = make([]Held, m.Count)
+			t.hold(c)
+		}
+		errs = append(errs, c.refused)
+		t.put(c)
 	}
 	return errors.Join(errs...)
 }
 
-func (t *Table) restore(m Mapping) (held []Held, err error) {
-	if !t.holds(m) {
-		return nil, nil
-	}
+// hold holds what of c is not held yet.
+func (t *Table) hold(c *claim) {
 	var errs []error
-	for i := range m.Count {
-		h, err := t.Holder.Hold(m.Proto, netip.AddrPortFrom(m.HostIP, m.HostPort+i))
-		held, errs = append(held, h), append(errs, err)
+	for i := range c.held {
+		if c.held[i] == nil {
+			h, err := t.Holder.Hold(c.Proto, netip.AddrPortFrom(c.HostIP, c.HostPort+uint16(i)))
+			c.held[i], errs = h, append(errs, err)
+		}
 	}
-	return held, errors.Join(errs...)
+	c.refused = errors.Join(errs...)
+}
+
+// HoldAgain tries once more to hold what could not be held, and returns whose
+// ports these are: their sockets are to be told where they lead.
+func (t *Table) HoldAgain() (owners []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.unheld() {
+		t.hold(c)
+		owners = append(owners, c.owner)
+	}
+	return owners
+}
+
+// Unheld is a port, or several in a row, that is not held against other programs.
+type Unheld struct {
+	Owner string
+	Mapping
+	Err error // what keeps it from being held
+}
+
+// Unheld are the ports that could not be held when they were restored, in order.
+func (t *Table) Unheld() (out []Unheld) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.unheld() {
+		out = append(out, Unheld{c.owner, c.Mapping, c.refused})
+	}
+	slices.SortFunc(out, func(a, b Unheld) int { return compare(a.Mapping, b.Mapping) })
+	return out
+}
+
+func (t *Table) unheld() (out []*claim) {
+	for s, cs := range t.used {
+		for _, c := range cs {
+			if c.refused != nil && s.n == c.HostPort>>slotBits { // once, though it is in several slots
+				out = append(out, c)
+			}
+		}
+	}
+	return out
 }
 
 // Release gives ports back.

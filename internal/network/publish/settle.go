@@ -73,7 +73,7 @@ func (s *Settlement) undo() {
 		closeAll(s.left(c.held))
 	}
 	for _, c := range s.closed { // one that another program was faster with is held by nothing
-		c.held[c.i], _ = s.t.Holder.Hold(c.Proto, netip.AddrPortFrom(c.HostIP, c.HostPort+c.i))
+		c.held[c.i], c.refused = s.t.Holder.Hold(c.Proto, netip.AddrPortFrom(c.HostIP, c.HostPort+c.i))
 	}
 	for _, c := range s.parked {
 		s.t.put(c)

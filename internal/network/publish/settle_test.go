@@ -243,6 +243,38 @@ func TestOtherAddress(t *testing.T) {
 	}
 }
 
+// TestHoldAgain: what could not be held when it was restored is held as soon as it
+// can be, and until then is told of.
+func TestHoldAgain(t *testing.T) {
+	taken := true
+	h := &holder{refuse: func(a netip.AddrPort) error {
+		if taken && a.Port() == 8001 {
+			return errdefs.ErrConflict
+		}
+		return nil
+	}}
+	tab := &publish.Table{Holder: h}
+	row := publish.Mapping{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 8000, Count: 3, ContainerPort: 80}
+	if err := tab.Restore("web", []publish.Mapping{row, {Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 9000, Count: 1}}); !errdefs.IsConflict(err) || len(h.open) != 3 {
+		t.Fatalf("%v, sockets %v", err, h.open)
+	}
+	for range 2 {
+		if un := tab.Unheld(); len(un) != 1 || un[0].Owner != "web" || un[0].Mapping != row || !errdefs.IsConflict(un[0].Err) {
+			t.Errorf("not held: %v", un)
+		}
+		if who := tab.HoldAgain(); fmt.Sprint(who) != "[web]" {
+			t.Errorf("tried for %v", who)
+		}
+	}
+	taken = false
+	if who := tab.HoldAgain(); fmt.Sprint(who) != "[web]" || len(h.open) != 4 || len(tab.Unheld()) != 0 {
+		t.Errorf("tried for %v, sockets %v, not held: %v", who, h.open, tab.Unheld())
+	}
+	if who := tab.HoldAgain(); who != nil {
+		t.Errorf("all is held, and it was tried for %v", who)
+	}
+}
+
 // TestRowOverSockets: a port becomes one of a long row, or of an interface: its
 // own socket is not another program's.
 func TestRowOverSockets(t *testing.T) {
