@@ -309,6 +309,15 @@ func checkPublish(_ apitypes.Config, h apitypes.HostConfig) error {
 	return nil
 }
 
+// portWarnings say of a container that is made what "publish" says of one that runs.
+func (e *Engine) portWarnings(rec container.Record) []string {
+	a := asked(rec)
+	if len(a.Bindings)+len(a.Specs) == 0 || len(rec.Networks) == 0 || mayPublish(rec) != nil {
+		return nil
+	}
+	return e.Networks.PortWarnings(slices.Sorted(maps.Keys(rec.Networks)))
+}
+
 func (e *Engine) portsResponse(rec container.Record, ports network.Ports) api.PortsResponse {
 	out := api.PortsResponse{Added: []api.Port{}, Removed: []api.Port{}, Warnings: append([]string{}, ports.Warnings...)}
 	for _, p := range ports.Added {

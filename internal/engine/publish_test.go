@@ -103,6 +103,29 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// TestPortWarnings: who makes a container with ports is told what keeps them from
+// being reached.
+func TestPortWarnings(t *testing.T) {
+	w := newWorld(t)
+	for ref, c := range map[string]struct {
+		with []func(*container.CreateOptions)
+		want string
+	}{
+		"plain":  {[]func(*container.CreateOptions){in("app")}, "[]"},
+		"ports":  {[]func(*container.CreateOptions){in("app"), publishing("80:80")}, "[ports on app]"},
+		"hostly": {[]func(*container.CreateOptions){in("host"), publishing("80:80")}, "[Published ports are discarded when using host network mode]"},
+	} {
+		o := container.CreateOptions{Name: ref, Config: &apitypes.Config{Image: "toolbox"}, Host: &apitypes.HostConfig{}}
+		for _, f := range c.with {
+			f(&o)
+		}
+		got, err := w.ContainerCreate(t.Context(), o)
+		if err != nil || fmt.Sprint(got.Warnings) != c.want {
+			t.Errorf("%s: %q, %v; want %s", ref, got.Warnings, err, c.want)
+		}
+	}
+}
+
 // TestMadeAnew: who makes a container anew from what inspect says of it, as
 // Watchtower does, has the ports that were published while it ran.
 func TestMadeAnew(t *testing.T) {

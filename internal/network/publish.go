@@ -48,7 +48,7 @@ func (m *Manager) Publish(ctx context.Context, sandboxID string, want PortReques
 // nobody there. A port keeps its allow-list unless want has another.
 func (m *Manager) Replace(ctx context.Context, sandboxID string, want PortRequest) (Ports, error) {
 	return m.changePorts(ctx, sandboxID, func(sb *sandbox, reqs []publish.Request) (portChange, error) {
-		return portChange{reqs: publish.Missing(m.Ports.KeepSources(reqs), mappings(sb.Publish)), take: true}, nil
+		return portChange{reqs: publish.Missing(m.Ports.KeepSources(sb.ID, m.direct(reqs, sb.places)), mappings(sb.Publish)), take: true}, nil
 	}, want)
 }
 
@@ -90,10 +90,17 @@ func (m *Manager) Published(sandboxID string) ([]Publish, network.PortMap, error
 // could carry them.
 func (sb *sandbox) shown() network.PortMap {
 	var all []publish.Mapping
+	direct := map[publish.Mapping]bool{}
 	for _, pl := range sb.places {
-		all = append(all, mappings(pl.Publish)...)
+		for p := range publish.Each(mappings(pl.Publish)) {
+			to := publish.Target{V4: pl.Addr(true), V6: pl.Addr(false)}.Any(p.HostIP)
+			if direct[p] = pl.net.routed(to.Is4()); direct[p] && to.Is4() != p.HostIP.Is4() {
+				continue // nothing can pass it on
+			}
+			all = append(all, p)
+		}
 	}
-	return publish.Show(publish.Join(all))
+	return publish.Show(publish.Join(all), func(p publish.Mapping) bool { return direct[p] })
 }
 
 // portChange is what is to become of a sandbox's ports.
@@ -131,7 +138,7 @@ func (m *Manager) settlePorts(ctx context.Context, sb *sandbox, c portChange, ou
 	if len(c.drop)+len(c.reqs) == 0 {
 		return nil
 	}
-	s, err := m.Ports.Change(sb.ID, c.drop, c.reqs, c.take, m.x.containerName)
+	s, err := m.Ports.Change(sb.ID, c.drop, m.direct(c.reqs, sb.places), c.take, m.x.containerName)
 	if err != nil {
 		m.forward(sb) // some of its sockets may be new ones
 		return err
@@ -182,9 +189,7 @@ func (m *Manager) withPorts(sb *sandbox, ms []publish.Mapping) *sandbox {
 func (m *Manager) commitPorts(ctx context.Context, old, now []*sandbox) error {
 	return m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
 		for _, sb := range old {
-			for _, p := range sb.Publish {
-				holds.Delete(tx, holdKey(p))
-			}
+			dropHolds(tx, sb)
 		}
 		units := map[string]netspec.State{}
 		for _, sb := range now {
@@ -201,8 +206,22 @@ func (m *Manager) commitPorts(ctx context.Context, old, now []*sandbox) error {
 	})
 }
 
-func putHolds(tx store.Tx, id string, ports []Publish) error {
-	for _, p := range ports {
+func dropHolds(tx store.Tx, sb *sandbox) {
+	for _, p := range sb.Publish {
+		if holder, err := holds.Get(tx, holdKey(p)); err == nil && holder == sb.ID { // of direct ports it may be another's
+			holds.Delete(tx, holdKey(p))
+		}
+	}
+}
+
+// putHolds records which ports of the host are taken.
+func (m *Manager) putHolds(tx store.Tx, sb *sandbox) error {
+	dropHolds(tx, sb)
+	id := sb.ID
+	for _, p := range sb.Publish {
+		if m.Ports.Direct(id, publish.Mapping(p)) {
+			continue
+		}
 		if holder, err := holds.Get(tx, holdKey(p)); err == nil {
 			if holder == id {
 				continue
@@ -284,7 +303,7 @@ func (sb *sandbox) carrierOf(p Publish) string {
 func (m *Manager) claim(rec *Sandbox, drafts []draft, want PortRequest) (warnings []string, err error) {
 	var places []place
 	for _, dr := range drafts {
-		places = append(places, dr.place)
+		places = append(places, dr.foreseen())
 	}
 	reqs, warnings, err := m.portRequests(*rec, sorted(places), want)
 	if err != nil || len(reqs) == 0 {
@@ -293,7 +312,7 @@ func (m *Manager) claim(rec *Sandbox, drafts []draft, want PortRequest) (warning
 	if rec.NS == "" {
 		return []string{"Published ports are discarded when using host network mode"}, nil
 	}
-	got, err := m.Ports.Claim(rec.ID, reqs, m.x.containerName)
+	got, err := m.Ports.Claim(rec.ID, m.direct(reqs, sorted(places)), m.x.containerName)
 	rec.Publish = publishes(got)
 	return warnings, err
 }
@@ -319,16 +338,103 @@ func (m *Manager) portRequests(rec Sandbox, places []place, want PortRequest) (r
 	if reqs, err = publish.Parse(want.Bindings, want.Specs, d); err != nil || len(reqs) == 0 || rec.NS == "" {
 		return reqs, nil, err
 	}
-	switch {
-	case isolated:
+	if isolated {
 		return nil, nil, fmt.Errorf("ports cannot be published: network %s has no addresses (hint: leave out --network %s, or -p): %w",
 			places[0].net.Name, places[0].net.Name, errdefs.ErrInvalidArgument)
-	case !able && len(places) == 0:
-		warnings = append(warnings, "Published ports cannot be reached while the container is on no network")
-	case !able:
-		warnings = append(warnings, "Published ports cannot be reached while the container is on internal networks only")
 	}
-	return reqs, warnings, nil
+	return reqs, m.portWarnings(places), nil
+}
+
+// portWarnings are what a person should know who publishes ports in these places.
+func (m *Manager) portWarnings(places []place) []string {
+	p := m.planner()
+	v4, carried := p.direct(places, true)
+	v6, _ := p.direct(places, false)
+	switch {
+	case len(places) == 0:
+		return []string{"Published ports cannot be reached while the container is on no network"}
+	case !carried:
+		return []string{"Published ports cannot be reached while the container is on internal networks only"}
+	case v4 && v6:
+		return []string{"Published ports are open at the container's own addresses only: its network has no NAT (gateway mode routed), and no port of the host is taken"}
+	case v4 || v6:
+		family := map[bool]string{true: "IPv4", false: "IPv6"}[v4]
+		return []string{"Published ports are open at the container's own address only for " + family + ": its network has no NAT there (gateway mode routed), and no port of the host is taken"}
+	}
+	return nil
+}
+
+// PortWarnings are those of a container that is to be on networks, which are
+// named or known by their ids.
+func (m *Manager) PortWarnings(networks []string) []string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var places []place
+	for _, ref := range networks {
+		n, err := m.x.find(ref)
+		if err != nil {
+			return nil // whoever starts it will be told
+		}
+		places = append(places, draft{place: place{Endpoint{HostInterface: "any"}, n}}.foreseen())
+	}
+	return m.portWarnings(sorted(places))
+}
+
+// direct says of requests which families of them are direct.
+func (m *Manager) direct(reqs []publish.Request, places []place) []publish.Request {
+	v4, _ := m.planner().direct(places, true)
+	v6, _ := m.planner().direct(places, false)
+	for i := range reqs {
+		reqs[i].Direct4, reqs[i].Direct6 = v4, v6
+	}
+	return reqs
+}
+
+// turning takes the ports of the host that a sandbox needs in its new places and did
+// not in the old ones, and lets go those that it does not need any more. It goes
+// with a transaction, which may run more than once. When nothing carries ports they
+// stay as they are.
+type turning struct {
+	m *Manager
+	s *publish.Settlement
+}
+
+func (t *turning) to(sb *sandbox) (err error) {
+	m := t.m
+	if t.s != nil {
+		t.s.Undo()
+	}
+	t.s, err = m.Ports.Turn(sb.ID, mappings(sb.Publish), func(p publish.Mapping) bool {
+		direct, carried := m.planner().direct(sb.places, p.HostIP.Is4())
+		return direct || !carried && m.Ports.Direct(sb.ID, p)
+	}, m.x.containerName)
+	return err
+}
+
+func (t *turning) end(err error) {
+	switch {
+	case t.s == nil:
+	case err != nil:
+		t.s.Undo()
+	default:
+		t.s.Commit()
+	}
+}
+
+// restorePorts claims the ports of a sandbox as the records say that they are.
+func (m *Manager) restorePorts(ctx context.Context, sb *sandbox) error {
+	taken := map[publish.Mapping]bool{}
+	err := m.Store.View(ctx, func(tx store.Tx) error {
+		for _, p := range sb.Publish {
+			holder, err := holds.Get(tx, holdKey(p))
+			taken[publish.Mapping(p)] = err == nil && holder == sb.ID
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.Ports.Restore(sb.ID, mappings(sb.Publish), func(p publish.Mapping) bool { return !taken[p] })
 }
 
 // forward tells the sockets that hold ports where the container is now.

@@ -317,6 +317,143 @@ func TestPortEventsHaveAnActor(t *testing.T) {
 	}
 }
 
+// TestRoutedTakesNoPort: without NAT a port is open at the container's own address,
+// and none of the host is taken: as many containers as like can have it. It is taken
+// when the container comes to where it is needed, unless another has it.
+func TestRoutedTakesNoPort(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	all := doors{}
+	m.Ports.Holder = all
+	no := false
+	rt := create(t, m, api.CreateRequest{Name: "rt", EnableIPv6: &no, Options: map[string]string{network.OptGatewayMode4: "routed"}})
+	bridge, err := m.Find(t.Context(), "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := func(id string) (out string) {
+		t.Helper()
+		_, ports, err := m.Published(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range ports[api.MustParsePort("80/tcp")] {
+			out += b.HostIP.String() + "=" + b.HostPort + " "
+		}
+		return out
+	}
+	is := func(when, a, b, c string, sockets int) {
+		t.Helper()
+		if is := []string{shown("a"), shown("b"), shown("c")}; is[0] != a || is[1] != b || is[2] != c || len(all) != sockets {
+			t.Errorf("%s: shown %q, %d sockets", when, is, len(all))
+		}
+	}
+	for id, net := range map[string]string{"a": "rt", "b": "rt", "c": "bridge"} {
+		req := request(id, nil, net)
+		req.Ports = wish(t, "8080:80")
+		if _, err := m.Open(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is("at first", "0.0.0.0= ", "0.0.0.0= ", "0.0.0.0=8080 ::=8080 ", 2)
+	if _, err := m.Publish(t.Context(), "a", wish(t, "8080:81")); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "itself") {
+		t.Errorf("one port twice: %v", err)
+	}
+	if got, err := m.Replace(t.Context(), "b", wish(t, "8080:80")); err != nil || len(got.Lost) != 0 {
+		t.Errorf("there is nothing to take over: %+v, %v", got, err)
+	}
+	again := func() {
+		t.Helper()
+		m = w.manager()
+		clear(all)
+		m.Ports.Holder = all
+		if err := m.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again()
+	is("after a start", "0.0.0.0= ", "0.0.0.0= ", "0.0.0.0=8080 ::=8080 ", 2)
+	join := func(id string, n network.Network) error {
+		_, err := m.Connect(t.Context(), id, network.ConnectRequest{Network: n.ID, ContainerName: id})
+		return err
+	}
+	before := w.kernel.State
+	if err := join("a", bridge); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "container c has 0.0.0.0:8080/tcp") || !w.kernel.State.Equal(before) {
+		t.Errorf("to where the port is another's: %v", err)
+	}
+	if _, err := m.Unpublish(t.Context(), "c", selectors(t, "8080")); err != nil {
+		t.Fatal(err)
+	}
+	w.kernel.N, w.kernel.FailAt = 0, 1
+	if err := join("a", bridge); err == nil {
+		t.Error("the kernel refused, and nobody said so")
+	}
+	w.kernel.FailAt = 0
+	is("after the kernel refused", "0.0.0.0= ", "0.0.0.0= ", "", 0)
+	if err := join("a", bridge); err != nil {
+		t.Fatal(err)
+	}
+	is("on both networks", "0.0.0.0=8080 ::=8080 ", "0.0.0.0= ", "", 2)
+	again()
+	is("on both networks, after a start", "0.0.0.0=8080 ::=8080 ", "0.0.0.0= ", "", 2)
+	if err := join("b", bridge); !errdefs.IsConflict(err) {
+		t.Errorf("the second: %v", err)
+	}
+	if err := m.Disconnect(t.Context(), "a", bridge.ID); err != nil {
+		t.Fatal(err)
+	}
+	is("back", "0.0.0.0= ", "0.0.0.0= ", "", 0)
+	for _, id := range []string{"a", "b"} {
+		if err := m.Disconnect(t.Context(), id, rt.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is("off all networks", "", "", "", 0)
+	if keys := w.keys("publish/"); len(keys) != 0 {
+		t.Errorf("taken: %v", keys)
+	}
+	if err := join("b", bridge); err != nil {
+		t.Fatal(err)
+	}
+	is("the second", "", "0.0.0.0=8080 ::=8080 ", "", 2)
+	for _, id := range []string{"a", "b", "c"} {
+		if err := m.Close(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if keys := w.keys("publish/"); len(keys) != 0 || len(all) != 0 {
+		t.Errorf("left: %v, %v", keys, all)
+	}
+}
+
+// TestPortWarnings: the same for a container that is to be and for one that runs.
+func TestPortWarnings(t *testing.T) {
+	m := newWorld().start(t)
+	create(t, m, api.CreateRequest{Name: "inner", Internal: true})
+	yes := true
+	create(t, m, api.CreateRequest{Name: "six", EnableIPv6: &yes, Options: map[string]string{network.OptGatewayMode6: "routed"}})
+	create(t, m, api.CreateRequest{Name: "routed", EnableIPv6: &yes, Options: map[string]string{network.OptGatewayMode4: "routed", network.OptGatewayMode6: "routed"}})
+	for _, c := range []struct {
+		networks []string
+		want     string
+	}{
+		{nil, "on no network"}, {[]string{"inner"}, "internal networks only"}, {[]string{"bridge"}, ""}, {[]string{"inner", "bridge"}, ""},
+		{[]string{"six"}, "only for IPv6"}, {[]string{"routed"}, "own addresses only"}, {[]string{"bridge", "routed"}, "only for IPv6"},
+	} {
+		id := "on-" + strings.Join(c.networks, "-")
+		open(t, m, id, c.networks...)
+		live, err := m.Publish(t.Context(), id, wish(t, "80"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, got := range map[string][]string{"to be": m.PortWarnings(c.networks), "runs": live.Warnings} {
+			if is := strings.Join(got, "\n"); !strings.Contains(is, c.want) || (is == "") != (c.want == "") {
+				t.Errorf("%s on %v: %q, want %q", what, c.networks, is, c.want)
+			}
+		}
+	}
+}
+
 // doors are sockets in memory: at which port, and where it leads.
 type doors map[netip.AddrPort]*door
 

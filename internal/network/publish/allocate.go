@@ -81,12 +81,13 @@ func slots(m Mapping) func(yield func(slot) bool) {
 type claim struct {
 	Mapping
 	owner   string
+	direct  bool   // no port of the host is taken: others may have the same
 	held    []Held // of each port, or nothing
 	refused error  // why one of held is missing
 }
 
 func (c *claim) part(first, last uint16) *claim {
-	out := &claim{Mapping: c.Mapping.part(first, last), owner: c.owner, refused: c.refused}
+	out := &claim{Mapping: c.Mapping.part(first, last), owner: c.owner, direct: c.direct, refused: c.refused}
 	if c.held != nil {
 		out.held = c.held[first-c.HostPort : last-c.HostPort+1]
 	}
@@ -105,14 +106,15 @@ func (t *Table) Claim(owner string, reqs []Request, nameOf func(owner string) st
 }
 
 // Restore claims again what the records say owner has. A port that cannot be
-// held is claimed all the same: the container is running.
-func (t *Table) Restore(owner string, ms []Mapping) error {
+// held is claimed all the same: the container is running. direct tells of which
+// ports none of the host is taken.
+func (t *Table) Restore(owner string, ms []Mapping, direct func(Mapping) bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var errs []error
 	for _, m := range ms {
-		c := &claim{Mapping: m, owner: owner}
-		if t.holds(m) {
+		c := &claim{Mapping: m, owner: owner, direct: direct(m)}
+		if !c.direct && t.holds(m) {
 			c.held = make([]Held, m.Count)
 			t.hold(c)
 		}
@@ -230,10 +232,33 @@ func (t *Table) anyPort() (first, last uint16) {
 	return ephemeralFirst, ephemeralLast
 }
 
-// KeepSources gives requests that name a port and no allow-list the one that the
+// Direct reports whether none of the host's ports is taken for m of owner.
+func (t *Table) Direct(owner string, m Mapping) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.at(&claim{Mapping: m, owner: owner, direct: true})
+	return c != nil && c.direct
+}
+
+// Turn makes those ports of owner direct of which direct says so, and takes the
+// host's for the others: all or none, to be committed like a Change.
+func (t *Table) Turn(owner string, ms []Mapping, direct func(Mapping) bool, nameOf func(owner string) string) (*Settlement, error) {
+	var drop []Mapping
+	var reqs []Request
+	for _, m := range ms {
+		if d := direct(m); d != t.Direct(owner, m) {
+			r := m.request()
+			r.Direct4, r.Direct6 = d, d
+			drop, reqs = append(drop, m), append(reqs, r)
+		}
+	}
+	return t.Change(owner, drop, reqs, false, nameOf)
+}
+
+// KeepSources gives owner's requests that name a port and no allow-list the one that the
 // port has now, whoever has it: to take a port over must not open it to others.
 // An address that the port is not on yet gets the list of another.
-func (t *Table) KeepSources(reqs []Request) (out []Request) {
+func (t *Table) KeepSources(owner string, reqs []Request) (out []Request) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, r := range reqs {
@@ -244,7 +269,7 @@ func (t *Table) KeepSources(reqs []Request) (out []Request) {
 		for _, ip := range r.HostIPs {
 			var rows []Mapping
 			for m := range Each([]Mapping{r.mapping(ip, r.First)}) {
-				m.From = t.sources(m, r.HostIPs)
+				m.From = t.sources(&claim{Mapping: m, owner: owner, direct: r.direct(ip)}, r.HostIPs)
 				rows = append(rows, m)
 			}
 			for _, m := range Join(rows) {
@@ -255,27 +280,29 @@ func (t *Table) KeepSources(reqs []Request) (out []Request) {
 	return out
 }
 
-// sources is the allow-list of a single port, or what it has on other addresses.
-func (t *Table) sources(m Mapping, others []netip.Addr) string {
-	if c := t.at(m); c != nil {
+// sources is the allow-list of the single port that is wanted, or what it has on
+// other addresses.
+func (t *Table) sources(want *claim, others []netip.Addr) string {
+	if c := t.at(want); c != nil {
 		return c.From
 	}
-	for _, m.HostIP = range others {
-		if c := t.at(m); c != nil && c.From != "" {
+	for _, want.HostIP = range others {
+		if c := t.at(want); c != nil && c.From != "" {
 			return c.From
 		}
 	}
 	return ""
 }
 
-// at is the claim that has a single port at the very same address or interface.
-func (t *Table) at(m Mapping) *claim {
-	for _, c := range t.find(m) {
-		if c.sameSide(m) {
-			return c
+// at is the claim that has the first port of the wanted ones, at the very same
+// address or interface.
+func (t *Table) at(want *claim) (found *claim) {
+	for _, c := range t.find(want.part(want.HostPort, want.HostPort).Mapping) {
+		if c.sameSide(want.Mapping) && c.meets(want) && (found == nil || c.owner == want.owner) {
+			found = c
 		}
 	}
-	return nil
+	return found
 }
 
 // find are the claims that have one of m's ports, on whatever address.

@@ -22,6 +22,9 @@ type Request struct {
 	Count         uint16       // with more than 1, First is the first of them and there is no choice
 	Iface         string
 	From          string
+	// Direct4 and Direct6: ports of the family are open at the container's own
+	// address only, so none of the host is taken.
+	Direct4, Direct6 bool
 }
 
 // Defaults are what a binding gets that names no address.
@@ -171,6 +174,8 @@ func hostPorts(s string) (first, last uint16, err error) {
 	}
 	return r.Start(), r.End(), nil
 }
+
+func (r Request) direct(ip netip.Addr) bool { return ip.Is4() && r.Direct4 || ip.Is6() && r.Direct6 }
 
 // mapping is what r becomes on one address when port is its first.
 func (r Request) mapping(ip netip.Addr, port uint16) Mapping {

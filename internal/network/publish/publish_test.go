@@ -23,6 +23,8 @@ import (
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
+func none(publish.Mapping) bool { return false }
+
 func bindings(port string, bs ...network.PortBinding) network.PortMap {
 	return network.PortMap{network.MustParsePort(port): bs}
 }
@@ -112,7 +114,7 @@ func TestRangesAreJoined(t *testing.T) {
 	if want := "[{udp 0.0.0.0  5000 100 6000 }]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("%v, %v; want %s", got, err, want)
 	}
-	if shown := publish.Show(got); len(shown) != 100 || shown[network.MustParsePort("6099/udp")][0].HostPort != "5099" {
+	if shown := publish.Show(got, none); len(shown) != 100 || shown[network.MustParsePort("6099/udp")][0].HostPort != "5099" {
 		t.Errorf("shown: %v", shown)
 	}
 }

@@ -161,7 +161,7 @@ func TestKeepSources(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, r := range tab.KeepSources(reqs) {
+		for _, r := range tab.KeepSources("x", reqs) {
 			at := fmt.Sprint(r.HostIPs)
 			if len(r.HostIPs) == 1 {
 				at = r.HostIPs[0].String()
@@ -255,7 +255,7 @@ func TestHoldAgain(t *testing.T) {
 	}}
 	tab := &publish.Table{Holder: h}
 	row := publish.Mapping{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 8000, Count: 3, ContainerPort: 80}
-	if err := tab.Restore("web", []publish.Mapping{row, {Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 9000, Count: 1}}); !errdefs.IsConflict(err) || len(h.open) != 3 {
+	if err := tab.Restore("web", []publish.Mapping{row, {Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 9000, Count: 1}}, none); !errdefs.IsConflict(err) || len(h.open) != 3 {
 		t.Fatalf("%v, sockets %v", err, h.open)
 	}
 	for range 2 {
@@ -522,7 +522,7 @@ func BenchmarkClaim(b *testing.B) {
 			var tab publish.Table
 			for i := range others {
 				m := publish.Mapping{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: uint16(1 + 6*i), Count: 1}
-				if err := tab.Restore(fmt.Sprint(i), []publish.Mapping{m}); err != nil {
+				if err := tab.Restore(fmt.Sprint(i), []publish.Mapping{m}, none); err != nil {
 					b.Fatal(err)
 				}
 			}
