@@ -48,7 +48,7 @@ func (m *Manager) Publish(ctx context.Context, sandboxID string, want PortReques
 // nobody there. A port keeps its allow-list unless want has another.
 func (m *Manager) Replace(ctx context.Context, sandboxID string, want PortRequest) (Ports, error) {
 	return m.changePorts(ctx, sandboxID, func(sb *sandbox, reqs []publish.Request) (portChange, error) {
-		return portChange{reqs: publish.Missing(m.Ports.KeepSources(sb.ID, m.direct(reqs, sb.places)), mappings(sb.Publish)), take: true}, nil
+		return portChange{reqs: publish.Missing(m.Ports.KeepSources(sb.ID, m.direct(reqs, sb.Sandbox, sb.places)), mappings(sb.Publish)), take: true}, nil
 	}, want)
 }
 
@@ -138,7 +138,7 @@ func (m *Manager) settlePorts(ctx context.Context, sb *sandbox, c portChange, ou
 	if len(c.drop)+len(c.reqs) == 0 {
 		return nil
 	}
-	s, err := m.Ports.Change(sb.ID, c.drop, m.direct(c.reqs, sb.places), c.take, m.x.containerName)
+	s, err := m.Ports.Change(sb.ID, c.drop, m.direct(c.reqs, sb.Sandbox, sb.places), c.take, m.x.containerName)
 	if err != nil {
 		m.forward(sb) // some of its sockets may be new ones
 		return err
@@ -312,7 +312,7 @@ func (m *Manager) claim(rec *Sandbox, drafts []draft, want PortRequest) (warning
 	if rec.NS == "" {
 		return []string{"Published ports are discarded when using host network mode"}, nil
 	}
-	got, err := m.Ports.Claim(rec.ID, m.direct(reqs, sorted(places)), m.x.containerName)
+	got, err := m.Ports.Claim(rec.ID, m.direct(reqs, *rec, sorted(places)), m.x.containerName)
 	rec.Publish = publishes(got)
 	return warnings, err
 }
@@ -380,20 +380,27 @@ func (m *Manager) PortWarnings(networks []string) []string {
 	return m.portWarnings(sorted(places))
 }
 
-// direct says of requests which families of them are direct.
-func (m *Manager) direct(reqs []publish.Request, places []place) []publish.Request {
-	v4, _ := m.planner().direct(places, true)
-	v6, _ := m.planner().direct(places, false)
+// direct says of requests for rec which families of them are direct.
+func (m *Manager) direct(reqs []publish.Request, rec Sandbox, places []place) []publish.Request {
+	v4, v6 := m.isDirect(rec, places, true), m.isDirect(rec, places, false)
 	for i := range reqs {
 		reqs[i].Direct4, reqs[i].Direct6 = v4, v6
 	}
 	return reqs
 }
 
+// isDirect reports whether ports of a family are. All of one sandbox are alike: when
+// nothing carries them they stay as they were.
+func (m *Manager) isDirect(rec Sandbox, places []place, v4 bool) bool {
+	if direct, carried := m.planner().direct(places, v4); carried {
+		return direct
+	}
+	return slices.ContainsFunc(rec.Publish, func(p Publish) bool { return p.HostIP.Is4() == v4 && m.Ports.Direct(rec.ID, publish.Mapping(p)) })
+}
+
 // turning takes the ports of the host that a sandbox needs in its new places and did
 // not in the old ones, and lets go those that it does not need any more. It goes
-// with a transaction, which may run more than once. When nothing carries ports they
-// stay as they are.
+// with a transaction, which may run more than once.
 type turning struct {
 	m *Manager
 	s *publish.Settlement
@@ -404,10 +411,8 @@ func (t *turning) to(sb *sandbox) (err error) {
 	if t.s != nil {
 		t.s.Undo()
 	}
-	t.s, err = m.Ports.Turn(sb.ID, mappings(sb.Publish), func(p publish.Mapping) bool {
-		direct, carried := m.planner().direct(sb.places, p.HostIP.Is4())
-		return direct || !carried && m.Ports.Direct(sb.ID, p)
-	}, m.x.containerName)
+	direct := map[bool]bool{true: m.isDirect(sb.Sandbox, sb.places, true), false: m.isDirect(sb.Sandbox, sb.places, false)}
+	t.s, err = m.Ports.Turn(sb.ID, mappings(sb.Publish), func(p publish.Mapping) bool { return direct[p.HostIP.Is4()] }, m.x.containerName)
 	return err
 }
 
