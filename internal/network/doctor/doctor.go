@@ -46,6 +46,16 @@ type Host struct {
 	Resolvers      []netip.AddrPort
 	Overlaps       map[string][]string // by network: what else uses its subnets
 	NeedForwarding bool                // there are networks
+	Unheld         []Unheld
+}
+
+// Unheld is a published port, or several in a row, that isled does not hold against
+// other programs.
+type Unheld struct {
+	Container   string
+	Proto       string
+	Port, Count uint16
+	Err         error // why not
 }
 
 // Way is how packets leave.
@@ -86,6 +96,7 @@ const thisHost = "this host"
 func (e *examination) host() {
 	e.conntrack()
 	e.strict()
+	e.unheld()
 	for _, l := range e.h.legacy() {
 		e.add(Warning, thisHost, "what is forwarded may be dropped by rules that nft does not show",
 			fmt.Sprintf("iptables-legacy has %d rules in table %s (%s), and the policy of FORWARD is DROP", l.Rules, l.Table, l.Family),
@@ -117,6 +128,14 @@ func (h Host) legacy() (out []ruleset.Legacy) {
 		}
 	}
 	return out
+}
+
+func (e *examination) unheld() {
+	for _, u := range e.h.Unheld {
+		e.add(Warning, fmt.Sprintf("port %s/%s of container %s", rowWords(u.Port, u.Count), u.Proto, u.Container),
+			"who asks for it may get an answer of another program", "isled could not take it when it started: "+u.Err.Error(),
+			fmt.Sprintf("look who has it, and stop that: ss -anpH 'sport >= :%d and sport <= :%d'; isled goes on trying", u.Port, u.Port+max(u.Count, 1)-1))
+	}
 }
 
 // nearlyFull is the share of conntrack's table from which it is worth a word.
