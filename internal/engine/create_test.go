@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -261,12 +262,29 @@ func TestTop(t *testing.T) {
 	}
 }
 
+// TestResolvConf: a name is asked for as it is, unless the user says another ndots.
 func TestResolvConf(t *testing.T) {
 	r := parseResolvConf([]byte("# c\nnameserver 1.1.1.1\nsearch a.example b.example\noptions edns0 ndots:5\n"))
-	r.servers, r.options = []string{"127.0.0.11"}, append(withoutNdots(r.options), "ndots:0")
+	r.servers, r.options = []string{"127.0.0.11"}, namesFirst(withoutNdots(r.options))
 	got := string(r.bytes())
 	if want := "nameserver 127.0.0.11\nsearch a.example b.example\noptions edns0 ndots:0\n"; !strings.HasSuffix(got, want) {
 		t.Errorf("got %q", got)
+	}
+	for _, tt := range []struct{ mode, user, config, want string }{
+		{"app", "timeout:1", "", "timeout:1 ndots:0"},
+		{"app", "", "timeout:2 rotate", "timeout:2 rotate ndots:0"},
+		{"app", "timeout:1", "ndots:2", "timeout:1 ndots:0"},
+		{"app", "", "ndots:2", "ndots:2"},
+		{"app", "ndots:3 timeout:1", "", "ndots:3 timeout:1"},
+		{"app", "ndots:many", "", "ndots:0"},
+		{"host", "timeout:1", "", "timeout:1"},
+	} {
+		e := &Engine{Log: slog.New(slog.DiscardHandler)}
+		e.Config.Network.DNSOptions = strings.Fields(tt.config)
+		rec := container.Record{Host: &apitypes.HostConfig{NetworkMode: apitypes.NetworkMode(tt.mode), DNSOptions: strings.Fields(tt.user)}}
+		if got := parseResolvConf(e.resolvConf(rec)).options; strings.Join(got, " ") != tt.want {
+			t.Errorf("%+v: options %q", tt, got)
+		}
 	}
 }
 
