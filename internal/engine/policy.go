@@ -13,6 +13,7 @@ import (
 const (
 	firstDelay = 100 * time.Millisecond
 	lastDelay  = time.Minute
+	ownerDelay = time.Second      // until it is looked again whether the owner of its network runs
 	goodRun    = 10 * time.Second // a run this long starts the back-off anew
 )
 
@@ -64,6 +65,10 @@ func (e *Engine) restartByPolicy(ctx context.Context, c *entry, r *retry) {
 	if !c.takeRetry(r) {
 		return
 	}
+	if e.awaitsOwner(c.snapshot()) {
+		e.planRestart(c, ownerDelay)
+		return
+	}
 	ctx = context.WithoutCancel(ctx)
 	err := e.startLocked(ctx, c, true)
 	if err == nil {
@@ -83,6 +88,7 @@ func (e *Engine) giveUp(ctx context.Context, c *entry) {
 	if err != nil {
 		e.Log.Error("a container that does not restart could not be recorded", "container", c.snapshot().ID, "error", err)
 	}
+	e.vacate(ctx, c)
 	rec := c.snapshot()
 	c.tell(container.WaitResult{ExitCode: rec.State.ExitCode})
 	if rec.Host.AutoRemove {

@@ -295,6 +295,7 @@ func (e *Engine) startFailed(ctx context.Context, c *entry, cause error) error {
 	if err != nil {
 		e.Log.Error("a failed start could not be recorded", "error", err)
 	}
+	e.vacate(ctx, c)
 	rec := c.snapshot()
 	e.emit(rec, events.ActionDie, "exitCode", fmt.Sprint(code), "execDuration", "0")
 	c.disappoint(cause)

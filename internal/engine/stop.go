@@ -68,6 +68,7 @@ func (e *Engine) stopRestarting(ctx context.Context, c *entry) error {
 	if err != nil {
 		return err
 	}
+	e.vacate(ctx, c)
 	rec := c.snapshot()
 	c.tell(container.WaitResult{ExitCode: rec.State.ExitCode})
 	e.emit(rec, events.ActionStop)
