@@ -303,14 +303,17 @@ func (e *Engine) disconnectLive(ctx context.Context, c *entry, n network.Network
 	return e.Networks.Disconnect(ctx, c.snapshot().ID, n.ID)
 }
 
-// NetworkDisconnect takes a container off a network. With force also one that
-// is not known any more, or a network that has gone.
+// NetworkDisconnect takes a container off a network, also off one that has gone.
+// With force also a container that is not known any more.
 func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string, force bool) error {
 	n, c, err := e.networkAndContainer(ctx, ref, containerRef)
-	if err != nil {
-		if force && errdefs.IsNotFound(err) && n.ID != "" {
-			return e.disconnectLost(ctx, n, containerRef)
-		}
+	switch {
+	case err == nil:
+	case errdefs.IsNotFound(err) && n.ID == "":
+		return e.disconnectGone(ctx, ref, containerRef, err)
+	case errdefs.IsNotFound(err) && force:
+		return e.disconnectLost(ctx, n, containerRef)
+	default:
 		return err
 	}
 	c.op.Lock()
@@ -328,17 +331,39 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string
 	if err := e.disconnectLive(ctx, c, n); err != nil && !(force && errdefs.IsNotFound(err)) {
 		return err
 	}
-	err = e.update(ctx, c, func(rec *container.Record) error {
-		rec.Networks, rec.MACs = maps.Clone(rec.Networks), maps.Clone(rec.MACs)
-		delete(rec.Networks, n.Name)
-		delete(rec.MACs, n.Name)
-		e.showPorts(rec)
-		return nil
-	})
+	err = e.offNetwork(ctx, c, n.Name)
 	if err == nil && isNone(n) { // of others the Manager tells
 		e.emitNetwork(n, events.ActionDisconnect, rec.ID)
 	}
 	return err
+}
+
+// offNetwork records that c is on network name no more.
+func (e *Engine) offNetwork(ctx context.Context, c *entry, name string) error {
+	return e.update(ctx, c, func(rec *container.Record) error {
+		rec.Networks, rec.MACs = maps.Clone(rec.Networks), maps.Clone(rec.MACs)
+		delete(rec.Networks, name)
+		delete(rec.MACs, name)
+		e.showPorts(rec)
+		return nil
+	})
+}
+
+// disconnectGone takes a container off a network that was removed, which it would
+// otherwise look for at every start. absent is the error without such a one.
+func (e *Engine) disconnectGone(ctx context.Context, ref, containerRef string, absent error) error {
+	c, err := e.find(containerRef)
+	if err != nil {
+		return absent
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	for name, s := range c.snapshot().Networks {
+		if name == ref || ref != "" && s != nil && strings.HasPrefix(s.NetworkID, ref) {
+			return e.offNetwork(ctx, c, name)
+		}
+	}
+	return absent
 }
 
 // disconnectLost removes an endpoint whose container we do not know.

@@ -92,6 +92,35 @@ func TestFromNone(t *testing.T) {
 	}
 }
 
+// TestNetworkIsGone: a container is taken off a network that was removed, by its
+// name or id, and starts then.
+func TestNetworkIsGone(t *testing.T) {
+	w := newWorld(t)
+	app, _ := w.networks.Find(t.Context(), "app")
+	all := w.networks.nets
+	for _, ref := range []string{"app", app.ID, app.ID[:12]} {
+		w.create("one", in("app"))
+		w.networks.nets = slices.DeleteFunc(slices.Clone(all), func(n network.Network) bool { return n.ID == app.ID })
+		if err := w.ContainerStart(t.Context(), "one"); !errdefs.IsNotFound(err) {
+			t.Errorf("start without its network: %v", err)
+		}
+		for _, c := range []string{"one", "nosuch"} {
+			if err := w.NetworkDisconnect(t.Context(), "nosuch", c, true); !errdefs.IsNotFound(err) {
+				t.Errorf("%s off nosuch: %v", c, err)
+			}
+		}
+		if err := w.NetworkDisconnect(t.Context(), ref, "one", true); err != nil {
+			t.Errorf("%s: %v", ref, err)
+		}
+		w.connect("bridge", "one")
+		w.start("one")
+		if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{Force: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.networks.nets = all
+	}
+}
+
 // TestUpdateGoesThrough: a client that goes leaves no half of a change.
 func TestUpdateGoesThrough(t *testing.T) {
 	w := newWorld(t)
