@@ -24,7 +24,7 @@ import (
 // nothing is left.
 func (e *Engine) ContainerCreate(ctx context.Context, opts container.CreateOptions) (_ apitypes.CreateResponse, err error) {
 	var u undo.Stack
-	defer func() { u.Unwind(ctx, &err) }()
+	defer func() { u.Unwind(ctx, &err); err = ownWords(err) }()
 	opts, err = e.checked(opts)
 	if err != nil {
 		return apitypes.CreateResponse{}, err
