@@ -182,6 +182,9 @@ func (e *Engine) warnings(rec container.Record, img image.Image) []string {
 	if rec.Host.NetworkMode.IsHost() && (len(rec.Host.PortBindings) > 0 || rec.Host.PublishAllPorts || rec.Host.Annotations[AnnotationPublish] != "") {
 		w = append(w, "Published ports are discarded when using host network mode")
 	}
+	if rec.Host.NetworkMode.IsNone() && rec.Host.PublishAllPorts {
+		w = append(w, "Published ports are discarded when using the network mode none")
+	}
 	if want := platforms.DefaultSpec(); img.Platform.Architecture != "" && img.Platform.Architecture != want.Architecture {
 		w = append(w, fmt.Sprintf("The requested image's platform (%s) does not match the detected host platform (%s) and no specific platform was requested",
 			platforms.Format(img.Platform), platforms.Format(want)))

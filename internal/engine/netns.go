@@ -78,7 +78,7 @@ func (e *Engine) enterOther(rec *container.Record) (string, error) {
 		if _, err := e.sharer("network", rec.Host.NetworkMode.ConnectedContainer()); err != nil {
 			return "", err
 		}
-		return "", conflict("cannot join network namespace of a non running container: %s", owner.snapshot().ID)
+		return "", conflict("cannot join network namespace of a non running container: %s", owner.snapshot().Name)
 	}
 	path, err := e.Networks.Path(owner.snapshot().ID)
 	if err != nil {

@@ -18,10 +18,22 @@ import (
 	"isle/internal/network"
 )
 
+// maxNetworkName is as long as a file's name may be.
+const maxNetworkName = 255
+
+// networkDrivers are those that are built in.
+var networkDrivers = []string{"bridge", "host", "null"}
+
 // NetworkCreate makes a network.
 func (e *Engine) NetworkCreate(ctx context.Context, req networktypes.CreateRequest) (networktypes.CreateResponse, error) {
 	if network.Predefined(req.Name) || req.Name == "default" {
 		return networktypes.CreateResponse{}, forbidden("operation is not permitted on predefined %s network ", req.Name)
+	}
+	if len(req.Name) > maxNetworkName {
+		return networktypes.CreateResponse{}, invalid("invalid network name: it has %d characters, at most %d are allowed", len(req.Name), maxNetworkName)
+	}
+	if d := or(req.Driver, "bridge"); !req.ConfigOnly && !slices.Contains(networkDrivers, d) {
+		return networktypes.CreateResponse{}, notFound("could not find plugin %s in v1 plugin registry: plugin not found (hint: the drivers of this isled are %s)", d, strings.Join(networkDrivers, ", "))
 	}
 	n, err := e.Networks.Create(ctx, req)
 	if err != nil {
@@ -232,7 +244,7 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref string, req networktype
 	if e.hasNetwork(c) {
 		live, err := e.connectLive(ctx, rec, n, s)
 		if err != nil {
-			return err
+			return e.named(err)
 		}
 		if rec.State.Alive() {
 			s = live
@@ -326,7 +338,7 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string
 		return forbidden("container cannot be disconnected from host network - container was created in host network mode")
 	}
 	if _, on := rec.Networks[n.Name]; !on {
-		return forbidden("container %s is not connected to network %s", rec.ID, n.Name)
+		return forbidden("container %s is not connected to network %s", rec.Name, n.Name)
 	}
 	if err := e.disconnectLive(ctx, c, n); err != nil && !(force && errdefs.IsNotFound(err)) {
 		return err

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -89,6 +90,31 @@ func TestFromNone(t *testing.T) {
 	w.start("one")
 	if got := w.state("one").Status; got != apitypes.StateRunning {
 		t.Errorf("it is %s", got)
+	}
+}
+
+// TestNetworkCreateRefuses: what the Manager would take, or has no words for.
+func TestNetworkCreateRefuses(t *testing.T) {
+	w := newWorld(t)
+	for _, tt := range []struct {
+		req  networktypes.CreateRequest
+		text string
+	}{
+		{networktypes.CreateRequest{Name: strings.Repeat("n", 256)}, "invalid network name: it has 256 characters, at most 255 are allowed"},
+		{networktypes.CreateRequest{Name: "x", Driver: "macvlan"}, "could not find plugin macvlan in v1 plugin registry: plugin not found (hint: the drivers of this isled are bridge, host, null)"},
+	} {
+		if _, err := w.NetworkCreate(t.Context(), tt.req); err == nil || err.Error() != tt.text {
+			t.Errorf("%v, want %q", err, tt.text)
+		}
+	}
+	for _, req := range []networktypes.CreateRequest{{Name: strings.Repeat("n", 255)}, {Name: "x", Driver: "macvlan", ConfigOnly: true}} {
+		if _, err := w.NetworkCreate(t.Context(), req); !errdefs.IsNotImplemented(err) { // the fake's own answer
+			t.Errorf("%.9s: %v", req.Name, err)
+		}
+	}
+	w.create("one")
+	if err := w.NetworkDisconnect(t.Context(), "app", "one", false); err == nil || err.Error() != "container one is not connected to network app" {
+		t.Error(err)
 	}
 }
 

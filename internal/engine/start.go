@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -287,7 +288,7 @@ func (r *run) record(ctx context.Context, again bool) (container.Record, error) 
 // Their result has no error: the one who started it has been told, and docker's
 // "run" would print it twice.
 func (e *Engine) startFailed(ctx context.Context, c *entry, cause error) error {
-	cause = ownWords(cause)
+	cause = e.named(ownWords(cause))
 	code := exitCodeOf(cause)
 	err := e.update(ctx, c, func(rec *container.Record) error {
 		rec.State.Error, rec.State.ExitCode = cause.Error(), code
@@ -330,12 +331,25 @@ func ownWords(err error) error {
 	if err == nil || strings.Contains(err.Error(), ociFailed) {
 		return err
 	}
-	text := setUpPhrases.Replace(err.Error())
+	return reworded(err, setUpPhrases.Replace(err.Error()))
+}
+
+// named is err with the names of containers instead of their ids.
+func (e *Engine) named(err error) error {
+	if err == nil {
+		return nil
+	}
+	return reworded(err, longID.ReplaceAllStringFunc(err.Error(), e.nameOf))
+}
+
+func reworded(err error, text string) error {
 	if text == err.Error() {
 		return err
 	}
 	return &classed{text, err}
 }
+
+var longID = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
 
 const ociFailed = "OCI runtime"
 

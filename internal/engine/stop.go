@@ -48,7 +48,7 @@ func (e *Engine) stopLocked(ctx context.Context, c *entry, opts container.StopOp
 	}
 	over := c.over()
 	if over == nil {
-		return notModified("container %s is already stopped", rec.ID)
+		return notModified("container %s is already stopped", rec.Name)
 	}
 	c.byHand()
 	failpoint.Here(failpoint.StopBeforeSignal)
