@@ -10,6 +10,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/common"
+
+	"isle/internal/sentence"
 )
 
 // This file is the only place where classes of errors become statuses.
@@ -32,7 +34,7 @@ var classes = []struct {
 	{errdefs.ErrAborted, errdefs.IsAborted, http.StatusConflict, nil},
 	{errdefs.ErrNotModified, errdefs.IsNotModified, http.StatusNotModified, nil},
 	{errdefs.ErrUnauthenticated, errdefs.IsUnauthorized, http.StatusUnauthorized, []string{"unauthorized", "authenti", "password", "credential", "log in", "login", "denied"}},
-	{errdefs.ErrPermissionDenied, errdefs.IsPermissionDenied, http.StatusForbidden, []string{"denied", "permission", "permitted", "forbidden", "allowed"}},
+	{errdefs.ErrPermissionDenied, errdefs.IsPermissionDenied, http.StatusForbidden, []string{"denied", "permission", "permitted", "forbidden", "allowed", "overlaps"}},
 	{errdefs.ErrNotImplemented, errdefs.IsNotImplemented, http.StatusNotImplemented, []string{"not", "no ", "none", "only"}},
 	{errdefs.ErrUnavailable, errdefs.IsUnavailable, http.StatusServiceUnavailable, []string{"not", "gone", "no ", "un", "refused"}},
 	{errdefs.ErrResourceExhausted, errdefs.IsResourceExhausted, http.StatusInsufficientStorage, []string{"full", "no space", "no free", "too many", "exhausted", "left"}},
@@ -107,20 +109,27 @@ func children(err error) []error {
 }
 
 // message is what a person reads: the text of err without the names of
-// classes at its end. Clients match Docker's sentences, which have none; but
-// where the name is all that says what went wrong, it stays.
+// classes at its end or before its hint. Clients match Docker's sentences, which
+// have none; but where the name is all that says what went wrong, it stays.
 func message(err error) string {
-	text := err.Error()
-	for again := true; again; {
-		again = false
-		for _, c := range classes {
-			cut, ok := strings.CutSuffix(text, ": "+c.class.Error())
-			if ok && (c.said == nil || says(cut, c.said)) {
-				text, again = cut, true
-			}
+	text, hint := err.Error(), ""
+	if i := strings.LastIndex(text, " (hint: "); i >= 0 && strings.HasSuffix(text, ")") {
+		text, hint = text[:i], text[i:]
+	}
+	for cut, ok := withoutClass(text); ok; cut, ok = withoutClass(text) {
+		text = cut
+	}
+	return sentence.Of(text) + hint
+}
+
+func withoutClass(text string) (string, bool) {
+	for _, c := range classes {
+		cut, ok := strings.CutSuffix(text, ": "+c.class.Error())
+		if ok && (c.said == nil || says(cut, c.said)) {
+			return cut, true
 		}
 	}
-	return text
+	return text, false
 }
 
 func says(text string, words []string) bool {

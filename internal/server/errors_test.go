@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -12,6 +13,7 @@ import (
 )
 
 func TestStatusOf(t *testing.T) {
+	_, notANumber := strconv.Atoi("abc")
 	notFound := fmt.Errorf("network app not found: %w", errdefs.ErrNotFound)
 	for _, c := range []struct {
 		err  error
@@ -39,6 +41,9 @@ func TestStatusOf(t *testing.T) {
 		{fmt.Errorf("the disk is full: %w", errdefs.ErrResourceExhausted), 507, "the disk is full"},
 		{fmt.Errorf("x: %w", errdefs.ErrDataLoss), 500, "x"},
 		{fmt.Errorf("x: %w", errdefs.ErrInternal), 500, "x"},
+		{fmt.Errorf("subnet x overlaps with y of this host: %w (hint: choose another)", errdefs.ErrPermissionDenied), 403, "subnet x overlaps with y of this host (hint: choose another)"},
+		{fmt.Errorf("option x: %w: %w", strconv.ErrSyntax, errdefs.ErrInvalidArgument), 400, "option x: invalid syntax"},
+		{invalid("option mtu: %w", notANumber), 400, `option mtu: "abc" is not a number`},
 		// Where the class is all that says what went wrong, it stays.
 		{fmt.Errorf("failed to resolve reference: reg.test/x:1: %w", errdefs.ErrNotFound), 404, "failed to resolve reference: reg.test/x:1: not found"},
 		{fmt.Errorf("open /x: %w", errdefs.ErrPermissionDenied), 403, "open /x: permission denied"},
