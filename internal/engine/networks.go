@@ -32,7 +32,7 @@ func (e *Engine) NetworkCreate(ctx context.Context, req networktypes.CreateReque
 	if len(req.Name) > maxNetworkName {
 		return networktypes.CreateResponse{}, invalid("invalid network name: it has %d characters, at most %d are allowed", len(req.Name), maxNetworkName)
 	}
-	if d := or(req.Driver, "bridge"); !req.ConfigOnly && !slices.Contains(networkDrivers, d) {
+	if d := or(req.Driver, "default"); !req.ConfigOnly && d != "default" && !slices.Contains(networkDrivers, d) {
 		return networktypes.CreateResponse{}, notFound("could not find plugin %s in v1 plugin registry: plugin not found (hint: the drivers of this isled are %s)", d, strings.Join(networkDrivers, ", "))
 	}
 	n, err := e.Networks.Create(ctx, req)

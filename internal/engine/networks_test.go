@@ -107,7 +107,7 @@ func TestNetworkCreateRefuses(t *testing.T) {
 			t.Errorf("%v, want %q", err, tt.text)
 		}
 	}
-	for _, req := range []networktypes.CreateRequest{{Name: strings.Repeat("n", 255)}, {Name: "x", Driver: "macvlan", ConfigOnly: true}} {
+	for _, req := range []networktypes.CreateRequest{{Name: strings.Repeat("n", 255)}, {Name: "x", Driver: "macvlan", ConfigOnly: true}, {Name: "x", Driver: "default"}} {
 		if _, err := w.NetworkCreate(t.Context(), req); !errdefs.IsNotImplemented(err) { // the fake's own answer
 			t.Errorf("%.9s: %v", req.Name, err)
 		}
