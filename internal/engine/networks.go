@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -295,7 +296,15 @@ func mayConnect(rec container.Record, n network.Network, s *networktypes.Endpoin
 	if _, on := rec.Networks[n.Name]; on {
 		return forbidden("endpoint with name %s already exists in network %s", rec.Name, n.Name)
 	}
-	return checkEndpoint(n, s)
+	if err := checkEndpoint(n, s); err != nil || s == nil || s.IPAMConfig == nil {
+		return err
+	}
+	for _, a := range []netip.Addr{s.IPAMConfig.IPv4Address, s.IPAMConfig.IPv6Address} {
+		if a.IsValid() && !slices.ContainsFunc(n.Pools, func(p network.Pool) bool { return p.Subnet.Contains(a) }) {
+			return invalid("network %s: no configured subnet contains IP address %s", n.Name, a)
+		}
+	}
+	return nil
 }
 
 func (e *Engine) connectLive(ctx context.Context, rec container.Record, n network.Network, s *networktypes.EndpointSettings) (*networktypes.EndpointSettings, error) {

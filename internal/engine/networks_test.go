@@ -118,6 +118,25 @@ func TestNetworkCreateRefuses(t *testing.T) {
 	}
 }
 
+// TestConnectOutsideSubnet: also of a container that does not run, which could not
+// start any more.
+func TestConnectOutsideSubnet(t *testing.T) {
+	w := newWorld(t)
+	w.create("one")
+	app, _ := w.networks.Find(t.Context(), "app")
+	in, out := app.Pools[0].Subnet.Addr().Next().Next(), netip.MustParseAddr("9.9.9.9")
+	for a, want := range map[netip.Addr]bool{out: false, in: true} {
+		err := w.NetworkConnect(t.Context(), "app", networktypes.ConnectRequest{Container: "one",
+			EndpointConfig: &networktypes.EndpointSettings{IPAMConfig: &networktypes.EndpointIPAMConfig{IPv4Address: a}}})
+		if (err == nil) != want || err != nil && !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v", a, err)
+		}
+		if want {
+			w.disconnect("app", "one")
+		}
+	}
+}
+
 // TestNetworkIsGone: a container is taken off a network that was removed, by its
 // name or id, and starts then.
 func TestNetworkIsGone(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/common"
@@ -25,7 +26,7 @@ var classes = []struct {
 	status int
 	said   []string
 }{
-	{errdefs.ErrNotFound, errdefs.IsNotFound, http.StatusNotFound, []string{"no such", "not found", "not find", "not exist", "denied", "unknown", "there is no"}},
+	{errdefs.ErrNotFound, errdefs.IsNotFound, http.StatusNotFound, []string{"no such", "not found", "not find", "not exist", "denied", "unknown", "there is no", "does not ", "is not ", "not in ", "has no "}},
 	{errdefs.ErrInvalidArgument, errdefs.IsInvalidArgument, http.StatusBadRequest, nil},
 	{errdefs.ErrOutOfRange, errdefs.IsOutOfRange, http.StatusBadRequest, nil},
 	{errdefs.ErrConflict, errdefs.IsConflict, http.StatusConflict, nil},
@@ -118,6 +119,9 @@ func message(err error) string {
 	}
 	for cut, ok := withoutClass(text); ok; cut, ok = withoutClass(text) {
 		text = cut
+	}
+	if kernels := ": " + syscall.EINVAL.Error(); errors.Is(err, syscall.EINVAL) && strings.Contains(err.Error(), text+kernels) {
+		text += kernels // it reads as a class does, and is the reason
 	}
 	return sentence.Of(text) + hint
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -42,6 +43,9 @@ func TestStatusOf(t *testing.T) {
 		{fmt.Errorf("x: %w", errdefs.ErrDataLoss), 500, "x"},
 		{fmt.Errorf("x: %w", errdefs.ErrInternal), 500, "x"},
 		{fmt.Errorf("subnet x overlaps with y of this host: %w (hint: choose another)", errdefs.ErrPermissionDenied), 403, "subnet x overlaps with y of this host (hint: choose another)"},
+		{fmt.Errorf("write x: %w: %w", syscall.EINVAL, errdefs.ErrInvalidArgument), 400, "write x: invalid argument"},
+		{fmt.Errorf("write x: %w", syscall.EINVAL), 500, "write x: invalid argument"},
+		{fmt.Errorf("container web does not publish 80/tcp: %w", errdefs.ErrNotFound), 404, "container web does not publish 80/tcp"},
 		{fmt.Errorf("option x: %w: %w", strconv.ErrSyntax, errdefs.ErrInvalidArgument), 400, "option x: invalid syntax"},
 		{invalid("option mtu: %w", notANumber), 400, `option mtu: "abc" is not a number`},
 		// Where the class is all that says what went wrong, it stays.
