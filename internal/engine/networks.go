@@ -27,20 +27,26 @@ var networkDrivers = []string{"bridge", "host", "null"}
 
 // NetworkCreate makes a network.
 func (e *Engine) NetworkCreate(ctx context.Context, req networktypes.CreateRequest) (networktypes.CreateResponse, error) {
-	if network.Predefined(req.Name) || req.Name == "default" {
-		return networktypes.CreateResponse{}, forbidden("operation is not permitted on predefined %s network ", req.Name)
-	}
-	if len(req.Name) > maxNetworkName {
-		return networktypes.CreateResponse{}, invalid("invalid network name: it has %d characters, at most %d are allowed", len(req.Name), maxNetworkName)
-	}
-	if d := or(req.Driver, "default"); !req.ConfigOnly && d != "default" && !slices.Contains(networkDrivers, d) {
-		return networktypes.CreateResponse{}, notFound("could not find plugin %s in v1 plugin registry: plugin not found (hint: the drivers of this isled are %s)", d, strings.Join(networkDrivers, ", "))
+	if err := mayCreate(req); err != nil {
+		return networktypes.CreateResponse{}, err
 	}
 	n, err := e.Networks.Create(ctx, req)
 	if err != nil {
 		return networktypes.CreateResponse{}, err
 	}
 	return networktypes.CreateResponse{ID: n.ID}, nil
+}
+
+func mayCreate(req networktypes.CreateRequest) error {
+	switch d := or(req.Driver, "default"); {
+	case network.Predefined(req.Name) || req.Name == "default":
+		return forbidden("operation is not permitted on predefined %s network ", req.Name)
+	case len(req.Name) > maxNetworkName:
+		return invalid("invalid network name: it has %d characters, at most %d are allowed", len(req.Name), maxNetworkName)
+	case !req.ConfigOnly && d != "default" && !slices.Contains(networkDrivers, d):
+		return notFound("could not find plugin %s in v1 plugin registry: plugin not found (hint: the drivers of this isled are %s)", d, strings.Join(networkDrivers, ", "))
+	}
+	return nil
 }
 
 // NetworkList lists networks by name.
@@ -296,8 +302,16 @@ func mayConnect(rec container.Record, n network.Network, s *networktypes.Endpoin
 	if _, on := rec.Networks[n.Name]; on {
 		return forbidden("endpoint with name %s already exists in network %s", rec.Name, n.Name)
 	}
-	if err := checkEndpoint(n, s); err != nil || s == nil || s.IPAMConfig == nil {
+	if err := checkEndpoint(n, s); err != nil {
 		return err
+	}
+	return checkInside(n, s)
+}
+
+// checkInside refuses a static address of no subnet of n.
+func checkInside(n network.Network, s *networktypes.EndpointSettings) error {
+	if s == nil || s.IPAMConfig == nil {
+		return nil
 	}
 	for _, a := range []netip.Addr{s.IPAMConfig.IPv4Address, s.IPAMConfig.IPv6Address} {
 		if a.IsValid() && !slices.ContainsFunc(n.Pools, func(p network.Pool) bool { return p.Subnet.Contains(a) }) {

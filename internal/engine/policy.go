@@ -88,7 +88,6 @@ func (e *Engine) giveUp(ctx context.Context, c *entry) {
 	if err != nil {
 		e.Log.Error("a container that does not restart could not be recorded", "container", c.snapshot().ID, "error", err)
 	}
-	e.vacate(ctx, c)
 	rec := c.snapshot()
 	c.tell(container.WaitResult{ExitCode: rec.State.ExitCode})
 	if rec.Host.AutoRemove {

@@ -23,10 +23,9 @@ func (e *Engine) ContainerRestart(ctx context.Context, ref string, opts containe
 	}
 	c.op.Lock()
 	defer c.op.Unlock()
-	ctx = context.WithoutCancel(ctx)
-	defer e.vacate(ctx, c)
 	c.hold(true)
 	defer c.hold(false)
+	ctx = context.WithoutCancel(ctx)
 	if err := e.stopLocked(ctx, c, opts); err != nil && !errdefs.IsNotModified(err) {
 		return err
 	}

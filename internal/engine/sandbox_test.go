@@ -99,7 +99,11 @@ func TestOnlyCompanionRestarts(t *testing.T) {
 		t.Error("one is in another namespace than two")
 	}
 	w.stopNow("one")
-	w.runtime.startErr = errdefs.ErrInternal
+	c, err := w.find("two")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.inMemory(func(rec *container.Record) { rec.Runtime = "nosuch" }) // it fails before it is in any network
 	if err := w.ContainerRestart(t.Context(), "two", container.StopOptions{}); err == nil {
 		t.Fatal("it started")
 	}
@@ -138,6 +142,25 @@ func TestPlaceIsGivenBack(t *testing.T) {
 	}
 }
 
+// TestPlaceWithoutWay: who was in a namespace by way of a container that is gone
+// does not come back, and leaves it.
+func TestPlaceWithoutWay(t *testing.T) {
+	w := newWorld(t)
+	w.create("one")
+	w.create("two", in("container:one"))
+	three := w.create("three", in("container:two"), always)
+	for _, name := range []string{"one", "two", "three"} {
+		w.start(name)
+	}
+	w.stopNow("one")
+	if err := w.ContainerRemove(t.Context(), "two", container.RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.runtime.exit(runtimeProc(three), 1)
+	w.eventually("three gives up", func() bool { return w.state("three").Status == apitypes.StateExited })
+	w.eventually("the namespace goes", func() bool { return w.networks.left() == 0 })
+}
+
 // TestPolicyAwaitsOwner: after a boot who comes back by its policy waits for the
 // container whose network it is in.
 func TestPolicyAwaitsOwner(t *testing.T) {
@@ -156,6 +179,10 @@ func TestPolicyAwaitsOwner(t *testing.T) {
 		if s := w.state("two"); s.Status != apitypes.StateRestarting || s.Error != "" {
 			t.Errorf("without one: %+v", s)
 		}
+		w.connect("app", "one") // of what is not there nothing is changed
+		w.stop()
+		w.boot()
+		w.disconnect("app", "one")
 		w.start("one")
 		time.Sleep(time.Minute)
 		if !w.state("two").Running {

@@ -114,18 +114,8 @@ func checkEndpoint(n network.Network, s *networktypes.EndpointSettings) error {
 	if s == nil {
 		return nil
 	}
-	if ipam := s.IPAMConfig; ipam != nil {
-		if a := ipam.IPv4Address; a.IsValid() && (!a.Is4() || a.IsUnspecified()) {
-			return invalid("invalid config for network %s: invalid IPv4 address: %s", n.Name, a)
-		}
-		if a := ipam.IPv6Address; a.IsValid() && (!a.Is6() || a.IsUnspecified()) {
-			return invalid("invalid config for network %s: invalid IPv6 address: %s", n.Name, a)
-		}
-		for _, a := range ipam.LinkLocalIPs {
-			if !a.IsLinkLocalUnicast() {
-				return invalid("invalid config for network %s: invalid link-local IP address: %s", n.Name, a)
-			}
-		}
+	if err := checkAddresses(n, s.IPAMConfig); err != nil {
+		return err
 	}
 	if isHost(n) || isNone(n) {
 		return checkAddressless(n, s)
@@ -140,6 +130,24 @@ func checkEndpoint(n network.Network, s *networktypes.EndpointSettings) error {
 	}
 	if len(s.MacAddress) != 0 && len(s.MacAddress) != 6 {
 		return invalid("invalid MAC address: %s", s.MacAddress)
+	}
+	return nil
+}
+
+func checkAddresses(n network.Network, ipam *networktypes.EndpointIPAMConfig) error {
+	if ipam == nil {
+		return nil
+	}
+	if a := ipam.IPv4Address; a.IsValid() && (!a.Is4() || a.IsUnspecified()) {
+		return invalid("invalid config for network %s: invalid IPv4 address: %s", n.Name, a)
+	}
+	if a := ipam.IPv6Address; a.IsValid() && (!a.Is6() || a.IsUnspecified()) {
+		return invalid("invalid config for network %s: invalid IPv6 address: %s", n.Name, a)
+	}
+	for _, a := range ipam.LinkLocalIPs {
+		if !a.IsLinkLocalUnicast() {
+			return invalid("invalid config for network %s: invalid link-local IP address: %s", n.Name, a)
+		}
 	}
 	return nil
 }
