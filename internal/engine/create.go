@@ -24,7 +24,7 @@ import (
 // nothing is left.
 func (e *Engine) ContainerCreate(ctx context.Context, opts container.CreateOptions) (_ apitypes.CreateResponse, err error) {
 	var u undo.Stack
-	defer func() { u.Unwind(ctx, &err) }()
+	defer func() { u.Unwind(ctx, &err); err = ownWords(err) }()
 	opts, err = e.checked(opts)
 	if err != nil {
 		return apitypes.CreateResponse{}, err
@@ -181,6 +181,9 @@ func (e *Engine) warnings(rec container.Record, img image.Image) []string {
 	w := []string{}
 	if rec.Host.NetworkMode.IsHost() && (len(rec.Host.PortBindings) > 0 || rec.Host.PublishAllPorts || rec.Host.Annotations[AnnotationPublish] != "") {
 		w = append(w, "Published ports are discarded when using host network mode")
+	}
+	if rec.Host.NetworkMode.IsNone() && rec.Host.PublishAllPorts {
+		w = append(w, "Published ports are discarded when using the network mode none")
 	}
 	if want := platforms.DefaultSpec(); img.Platform.Architecture != "" && img.Platform.Architecture != want.Architecture {
 		w = append(w, fmt.Sprintf("The requested image's platform (%s) does not match the detected host platform (%s) and no specific platform was requested",

@@ -168,7 +168,8 @@ func parseBool(s string) (bool, error) {
 }
 
 // endpointSysctls reads "net.ipv4.conf.IFNAME.log_martians=1,…". Only settings
-// of the endpoint's own interface may be changed here.
+// of the endpoint's own interface may be changed here. The docker CLI makes IFNAME
+// lower-case.
 func endpointSysctls(v, ifname string) (map[string]string, error) {
 	out := map[string]string{}
 	for _, kv := range strings.Split(v, ",") {
@@ -177,7 +178,7 @@ func endpointSysctls(v, ifname string) (map[string]string, error) {
 		}
 		k, val, ok := strings.Cut(kv, "=")
 		part := strings.Split(k, ".")
-		if !ok || len(part) != 5 || part[0] != "net" || part[3] != "IFNAME" || strings.ContainsAny(k, "/") ||
+		if !ok || len(part) != 5 || part[0] != "net" || !strings.EqualFold(part[3], "IFNAME") || strings.ContainsAny(k, "/") ||
 			!slices.Contains([]string{"ipv4", "ipv6", "mpls"}, part[1]) || !slices.Contains([]string{"conf", "neigh"}, part[2]) || part[4] == "" {
 			return nil, fmt.Errorf("option %s: %q is not of the form net.ipv4.conf.IFNAME.setting=value: %w", optSysctls, kv, errdefs.ErrInvalidArgument)
 		}
