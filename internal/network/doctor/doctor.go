@@ -62,6 +62,9 @@ func Examine(h Host, networks []exposure.Network, containers []exposure.Containe
 	for _, n := range networks {
 		e.network(n)
 	}
+	for _, c := range containers {
+		e.damage(c)
+	}
 	e.ports(networks)
 	e.resolvers()
 	slices.SortStableFunc(e.found, func(a, b Finding) int {
@@ -167,6 +170,14 @@ func (e *examination) network(n exposure.Network) {
 			e.egress(subject, s)
 		}
 		e.within(subject, s)
+	}
+}
+
+// damage is what somebody did inside of a container's namespace.
+func (e *examination) damage(c exposure.Container) {
+	if words := c.Damage(); len(words) > 0 {
+		e.add(Error, "container "+c.Name, "it may reach nobody, and not be reached", "inside of it somebody changed the network: "+strings.Join(words, "; "),
+			"isled puts it right now; if it comes again, look for a program in the container that has NET_ADMIN")
 	}
 }
 
