@@ -500,6 +500,7 @@ func (p *policy) askPublished(f int, s string) {
 	p.frame("into an internal network, one segment, IPv"+s, "lan", &p.wires["c3-1"].ears, func(token []byte) []byte {
 		return eth(outsideMAC["lan"], nobodyMAC, etherOf(lanAt.addr(f)), segment(lanAt.addr(f), hostAt.addr(f), 8083, syn, token))
 	}, blocked, "internal nothing enters")
+	p.calls("host to itself, one address", call{from: "host", network: "tcp", to: hostAt.url(f, 8081)}, answer("c1-1", 80, hostAt[f]), "output ports"+s+" 8081")
 	p.calls("host to itself", call{from: "host", network: "tcp", to: hostAt.url(f, 8080)}, answer("c1-1", 80, hostAt[f]), "output")
 	p.calls("hairpin", call{from: "c1-2", network: "tcp", to: hostAt.url(f, 8080)}, answer("c1-1", 80, gateway(natNet)[f]), "hairpin segments"+s)
 	p.calls("hairpin without masquerading", call{from: "c4-2", network: "tcp", to: hostAt.url(f, 8084)}, answer("c4-1", 80, gateway(routedNet)[f]), "hairpin segments"+s+" isbr4")
