@@ -171,6 +171,19 @@ func (e *examination) network(n exposure.Network) {
 		}
 		e.within(subject, s)
 	}
+	e.ownPorts(subject, n)
+}
+
+// ownPorts are those that containers of a network publish: their neighbours do not
+// get to them where a frame is translated inside of the bridge, whose ports are
+// isolated from each other.
+func (e *examination) ownPorts(subject string, n exposure.Network) {
+	if !e.h.BridgeFilter || !slices.ContainsFunc(e.containers, func(c exposure.Container) bool { return isolated(c, n) }) {
+		return
+	}
+	e.add(Warning, subject, "its containers do not reach ports that are published by containers of the same network",
+		"enable_icc=false isolates them from each other, and because net.bridge.bridge-nf-call-iptables is 1 packets to a published port do not leave the bridge",
+		"sysctl -w net.bridge.bridge-nf-call-iptables=0 && sysctl -w net.bridge.bridge-nf-call-ip6tables=0")
 }
 
 // damage is what somebody did inside of a container's namespace.
@@ -179,6 +192,23 @@ func (e *examination) damage(c exposure.Container) {
 		e.add(Error, "container "+c.Name, "it may reach nobody, and not be reached", "inside of it somebody changed the network: "+strings.Join(words, "; "),
 			"isled puts it right now; if it comes again, look for a program in the container that has NET_ADMIN")
 	}
+}
+
+// isolated reports whether a container that publishes ports may not talk to the
+// others of a network.
+func isolated(c exposure.Container, n exposure.Network) bool {
+	apart, publishes := false, false
+	for _, o := range c.State {
+		switch o := o.(type) {
+		case netspec.Link:
+			_, on := n.State[netspec.Link{Name: o.Master}.Key()]
+			apart = apart || on && o.Isolated
+		case netspec.Publish:
+			_, on := n.State[netspec.Link{Name: o.Link}.Key()]
+			publishes = publishes || on
+		}
+	}
+	return apart && publishes
 }
 
 func segments(n exposure.Network) (out []netspec.Segment) {

@@ -2,12 +2,15 @@ package live_test
 
 import (
 	"fmt"
+	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	api "github.com/moby/moby/api/types/network"
 
+	"isle/internal/kernel/probe"
 	"isle/internal/network/exposure"
 )
 
@@ -57,4 +60,38 @@ func TestExposureAndDoctor(t *testing.T) {
 	run(t, "nft", "delete", "table", "inet", "mine")
 	check("healthy again", exposure.Reachable, "")
 	run(t, "nft", "delete", "table", "ip", "filter")
+}
+
+// TestOwnPortsWithoutICC: containers that may not talk to each other reach each
+// other's published ports by the host's address. Where br_netfilter translates
+// inside of the bridge they do not, since the bridge's ports stay isolated: the doctor
+// says it.
+func TestOwnPortsWithoutICC(t *testing.T) {
+	h := newHost(t, true)
+	m := h.start()
+	defer stop(m)
+	m.Surroundings = onlyOurs(h.kernel).Surroundings
+	lan(t)
+	if _, err := m.Create(t.Context(), api.CreateRequest{Name: "apart", Options: map[string]string{"com.docker.network.bridge.enable_icc": "false"}}); err != nil {
+		t.Fatal(err)
+	}
+	h.open(m, "web", api.PortMap{api.MustParsePort("80/tcp"): {{HostPort: "8080"}}}, "apart")
+	h.open(m, "c1", nil, "apart")
+	h.serve("web", "0.0.0.0:80")
+	const setting = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	was, err := os.ReadFile(setting)
+	if err != nil {
+		t.Skip(&probe.NotSupportedError{Feature: "br_netfilter", Err: err})
+	}
+	t.Cleanup(func() { _ = os.WriteFile(setting, was, 0o644) })
+	for filter, reached := range map[string]bool{"0": true, "1": false} {
+		if err := os.WriteFile(setting, []byte(filter), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		h.reach("c1", netip.MustParseAddrPort("192.0.2.1:8080"), reached, "bridge-nf-call-iptables="+filter)
+		found, err := m.Doctor(t.Context())
+		if err != nil || strings.Contains(fmt.Sprint(found), "of the same network") == reached {
+			t.Errorf("bridge-nf-call-iptables=%s: found %+v, %v", filter, found, err)
+		}
+	}
 }
