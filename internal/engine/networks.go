@@ -283,7 +283,10 @@ func mayConnect(rec container.Record, n network.Network, s *networktypes.Endpoin
 	if _, on := rec.Networks[n.Name]; on {
 		return forbidden("endpoint with name %s already exists in network %s", rec.Name, n.Name)
 	}
-	return checkEndpoint(n, s)
+	if err := checkEndpoint(n, s); err != nil || s == nil {
+		return err
+	}
+	return n.Takes(s.IPAMConfig)
 }
 
 func (e *Engine) connectLive(ctx context.Context, rec container.Record, n network.Network, s *networktypes.EndpointSettings) (*networktypes.EndpointSettings, error) {

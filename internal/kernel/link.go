@@ -120,7 +120,7 @@ func foreign(name string, err error) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("link %s exists and is not ours (hint: \"ip link delete %s\" if nothing needs it): %w", name, name, errdefs.ErrAlreadyExists)
+	return fmt.Errorf("link %s exists and is not ours (hint: take another name for the bridge: -o com.docker.network.bridge.name=…, or network.bridge in isled.toml): %w", name, errdefs.ErrAlreadyExists)
 }
 
 // setLink changes a link, and with a veth its far end too.

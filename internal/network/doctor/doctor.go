@@ -143,7 +143,7 @@ func (e *examination) network(n exposure.Network) {
 	subject := "network " + n.Name
 	for _, by := range e.h.Overlaps[n.Name] {
 		e.add(Warning, subject, "its containers do not reach some others who have the same addresses, or the host does not reach its containers",
-			"its subnet overlaps with "+by, fmt.Sprintf("remove the network and create it again with another --subnet: isle network rm %s", n.Name))
+			"its subnet overlaps with "+by, elsewhere(n.Name))
 	}
 	for _, o := range n.State {
 		if l, ok := o.(netspec.Link); ok && l.Kind == netspec.Bridge {
@@ -157,6 +157,14 @@ func (e *examination) network(n exposure.Network) {
 		e.within(subject, s)
 	}
 	e.ownPorts(subject, n)
+}
+
+// elsewhere is how a network gets another subnet.
+func elsewhere(name string) string {
+	if name == "bridge" {
+		return "set network.subnet in isled.toml to one that is free, stop the containers on the network, and start isled again"
+	}
+	return "remove the network and create it again with another --subnet: isle network rm " + name
 }
 
 // ownPorts are those that containers of a network publish: their neighbours do not

@@ -241,6 +241,10 @@ func TestSettings(t *testing.T) {
 		{"overlap", func(h *doctor.Host, _ []exposure.Network) {
 			h.Overlaps = map[string][]string{"app": {"route 10.0.0.0/8 on tun0"}}
 		}, doctor.Warning, "network app: its subnet overlaps with route 10.0.0.0/8 on tun0", "isle network rm app"},
+		{"overlap of the default network", func(h *doctor.Host, ns []exposure.Network) {
+			ns[0].Name = "bridge"
+			h.Overlaps = map[string][]string{"bridge": {"route 10.0.0.0/8 on tun0"}}
+		}, doctor.Warning, "network bridge: its subnet overlaps with route 10.0.0.0/8 on tun0", "network.subnet in isled.toml"},
 		{"strict filter on the second way", func(h *doctor.Host, _ []exposure.Network) {
 			h.Ways, h.Strict = []string{"eth0", "wwan0"}, []string{"eth0", "wwan0"}
 		}, doctor.Warning, "interface wwan0: packets from them are expected by eth0 only (net.ipv4.conf.wwan0.rp_filter is 1)", "rp_filter=2"},

@@ -139,3 +139,17 @@ func TestRelayedPortIsJudged(t *testing.T) {
 	check("INPUT drops", exposure.Blocked, "nft insert rule inet mine in tcp dport 9804 accept")
 	run(t, "nft", "delete", "table", "inet", "mine")
 }
+
+// TestUplinkIsNoBridge: who asks for a bridge with the name of an uplink is not told
+// to delete that.
+func TestUplinkIsNoBridge(t *testing.T) {
+	h := newHost(t, false)
+	m := h.start()
+	defer stop(m)
+	lan(t)
+	_, err := m.Create(t.Context(), api.CreateRequest{Name: "app", Options: map[string]string{"com.docker.network.bridge.name": "up0"}})
+	if err == nil || !strings.Contains(err.Error(), "link up0 exists and is not ours (hint: take another name") || strings.Contains(err.Error(), "delete") {
+		t.Errorf("%v", err)
+	}
+	run(t, "ip", "link", "show", "up0")
+}

@@ -29,6 +29,9 @@ func (Driver) Caps() network.Caps {
 // Validate implements network.Driver.
 func (Driver) Validate(n network.Network) error {
 	o, err := parse(n.Options)
+	if err == nil {
+		err = known(n.Options)
+	}
 	if err != nil {
 		return err
 	}
