@@ -14,6 +14,7 @@ import (
 
 	api "github.com/moby/moby/api/types/network"
 
+	"isle/internal/kernel"
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/kernel/netns"
 	"isle/internal/netspec"
@@ -357,5 +358,34 @@ func TestDamageInside(t *testing.T) {
 		if got := observe(t, h.kernel); !got.Equal(want) {
 			t.Errorf("%s: not put right: %v", tt.commands, reconcile.Diff(got, want))
 		}
+	}
+}
+
+// TestRenamedMeanwhile: a bridge that was renamed while isled was away is named
+// again by one that remembers nothing, and its containers stay in it.
+func TestRenamedMeanwhile(t *testing.T) {
+	h := newHost(t, false)
+	m := h.start()
+	web := h.open(m, "web", nil, "bridge")
+	h.serve("web", "0.0.0.0:80")
+	want := observe(t, h.kernel)
+	stop(m)
+	run(t, "ip", "link", "set", "isle0", "name", "foo0")
+	var err error
+	if h.kernel, err = kernel.New(h.config); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.kernel.Close() })
+	h.count = &counting{Kernel: h.kernel}
+	m = h.start()
+	defer stop(m)
+	if got := observe(t, h.kernel); !got.Equal(want) {
+		t.Errorf("%v", reconcile.Diff(got, want))
+	}
+	if out := run(t, "ip", "-o", "link"); strings.Contains(out, "foo0") {
+		t.Errorf("the other name is still there:\n%s", out)
+	}
+	if _, err := h.get("", netip.AddrPortFrom(web.Endpoints[0].Addr(true), 80).String(), 5*time.Second); err != nil {
+		t.Error(err)
 	}
 }
