@@ -128,7 +128,7 @@ func (e *Engine) draft(ctx context.Context, opts container.CreateOptions, img im
 	if cfg.Hostname == "" {
 		cfg.Hostname = e.defaultHostname(rec)
 	}
-	return rec, e.warnings(rec, img), nil
+	return rec, append(e.warnings(rec, img), e.portWarnings(rec)...), nil
 }
 
 // defaultHostname is what the container is called when nobody says.

@@ -27,6 +27,23 @@ type draft struct {
 	noIPv6 bool // the container has none
 }
 
+// foreseen is the place that d will be. Its addresses, which are not chosen yet, are
+// the subnets that they will be of.
+func (d draft) foreseen() place {
+	pl := d.place
+	pl.Addrs = nil
+	for _, p := range d.net.Pools {
+		on := d.net.IPv4 || d.want.IPv4Address.IsValid()
+		if p.Subnet.Addr().Is6() {
+			on = d.net.IPv6 && !d.noIPv6 || d.want.IPv6Address.IsValid()
+		}
+		if on && d.HostInterface != "" {
+			pl.Addrs = append(pl.Addrs, p.Subnet)
+		}
+	}
+	return pl
+}
+
 // Connect puts a sandbox that is open on one more network.
 func (m *Manager) Connect(ctx context.Context, sandboxID string, req ConnectRequest) (Endpoint, error) {
 	m.op.Lock()
@@ -88,13 +105,18 @@ func (m *Manager) Disconnect(ctx context.Context, sandboxID, networkID string) e
 // leave takes a sandbox off the network of its i-th place.
 func (m *Manager) leave(ctx context.Context, old *sandbox, i int) error {
 	sb := m.assemble(old.Sandbox, slices.Concat(old.places[:i], old.places[i+1:]))
+	ports := turning{m: m}
 	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
 		if err := m.release(tx, old.places[i]); err != nil {
+			return nil, err
+		}
+		if err := errors.Join(ports.to(sb), m.putHolds(tx, sb)); err != nil {
 			return nil, err
 		}
 		s, err := m.planner().sandbox(sb.Sandbox, sb.places)
 		return map[string]netspec.State{sandboxUnit(sb.ID): s}, err
 	})
+	ports.end(err)
 	if err != nil {
 		return err
 	}

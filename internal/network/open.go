@@ -115,6 +115,7 @@ func (m *Manager) Close(ctx context.Context, sandboxID string) error {
 func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts []draft) (*sandbox, error) {
 	var sb *sandbox
 	var units map[string]netspec.State
+	ports := turning{m: m}
 	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
 		places := have
 		units = map[string]netspec.State{}
@@ -132,6 +133,9 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 			places = append(places[:len(places):len(places)], pl)
 		}
 		sb = m.assemble(rec, places)
+		if err := ports.to(sb); err != nil {
+			return nil, err
+		}
 		if err := m.putSandbox(tx, sb); err != nil {
 			return nil, err
 		}
@@ -139,6 +143,7 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 		units[sandboxUnit(rec.ID)] = s
 		return units, err
 	})
+	ports.end(err)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +153,7 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 }
 
 func (m *Manager) putSandbox(tx store.Tx, sb *sandbox) error {
-	if err := putHolds(tx, sb.ID, sb.Publish); err != nil {
+	if err := m.putHolds(tx, sb); err != nil {
 		return err
 	}
 	return sandboxes.Put(tx, sb.ID, sb.Sandbox)
@@ -162,9 +167,7 @@ func (m *Manager) erase(ctx context.Context, sb *sandbox) error {
 				return nil, err
 			}
 		}
-		for _, p := range sb.Publish {
-			holds.Delete(tx, holdKey(p))
-		}
+		dropHolds(tx, sb)
 		sandboxes.Delete(tx, sb.ID)
 		return map[string]netspec.State{sandboxUnit(sb.ID): nil}, nil
 	})

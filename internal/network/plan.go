@@ -213,6 +213,17 @@ func (p planner) carrier(places []place, v4 bool) int {
 	return first
 }
 
+// direct reports whether ports of a family of the host are open at the container's
+// own address only, and whether any of places carries them.
+func (p planner) direct(places []place, v4 bool) (direct, carried bool) {
+	for _, v4 := range []bool{v4, !v4} {
+		if i := p.carrier(places, v4); i >= 0 {
+			return places[i].net.routed(v4), true
+		}
+	}
+	return false, false
+}
+
 func (e Endpoint) has(v4 bool) bool { return e.Addr(v4).IsValid() }
 
 // Addr is the endpoint's first address of a family.

@@ -70,6 +70,7 @@ func TestUpAndDown(t *testing.T) {
 func TestDownLeavesOthers(t *testing.T) {
 	overlay(t, "/usr", "/etc")
 	d := up(t)
+	d.Isle(t, "network", "ls") // it listens before it has made its bridge
 	d.Stop()
 	shell(t, "ip link set isle0 group 0 && ip link add isle9 type bridge") // as if somebody else had made them
 	t.Cleanup(func() { shell(t, "ip link del isle0; ip link del isle9") })

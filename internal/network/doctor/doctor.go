@@ -46,6 +46,16 @@ type Host struct {
 	Resolvers      []netip.AddrPort
 	Overlaps       map[string][]string // by network: what else uses its subnets
 	NeedForwarding bool                // there are networks
+	Unheld         []Unheld
+}
+
+// Unheld is a published port, or several in a row, that isled does not hold against
+// other programs.
+type Unheld struct {
+	Container   string
+	Proto       string
+	Port, Count uint16
+	Err         error // why not
 }
 
 // Way is how packets leave.
@@ -91,6 +101,7 @@ const thisHost = "this host"
 func (e *examination) host() {
 	e.conntrack()
 	e.strict()
+	e.unheld()
 }
 
 // forwarding of a family matters as soon as a network has it.
@@ -104,6 +115,14 @@ func (e *examination) forwarding(networks []exposure.Network) {
 	}
 	if !e.h.Forward6 && slices.ContainsFunc(networks, v6) {
 		e.add(Error, thisHost, problem+", by IPv6", "somebody has switched off net.ipv6.conf.all.forwarding", "sysctl -w net.ipv6.conf.all.forwarding=1")
+	}
+}
+
+func (e *examination) unheld() {
+	for _, u := range e.h.Unheld {
+		e.add(Warning, fmt.Sprintf("port %s/%s of container %s", rowWords(u.Port, u.Count), u.Proto, u.Container),
+			"who asks for it may get an answer of another program", "isled could not take it when it started: "+u.Err.Error(),
+			fmt.Sprintf("look who has it, and stop that: ss -anpH 'sport >= :%d and sport <= :%d'; isled goes on trying", u.Port, u.Port+max(u.Count, 1)-1))
 	}
 }
 

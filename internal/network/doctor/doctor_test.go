@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -235,6 +236,9 @@ func TestSettings(t *testing.T) {
 			ns[0].State.Add(netspec.Segment{Link: "isle-app", Subnet: pfx("fd00::/64")})
 		}, doctor.Error, "this host: somebody has switched off net.ipv6.conf.all.forwarding", "sysctl -w net.ipv6.conf.all.forwarding=1"},
 		{"table nearly full", func(h *doctor.Host, _ []exposure.Network) { h.Flows = 950 }, doctor.Warning, "this host: the table of connections holds 950 of at most 1000", "nf_conntrack_max=2000"},
+		{"a port not held", func(h *doctor.Host, _ []exposure.Network) {
+			h.Unheld = []doctor.Unheld{{Container: "web", Proto: "udp", Port: 8000, Count: 10, Err: errors.New("another program of this host has it")}}
+		}, doctor.Warning, "port 8000-8009/udp of container web: isled could not take it when it started: another program of this host has it", "ss -anpH 'sport >= :8000 and sport <= :8009'"},
 		{"table full", func(h *doctor.Host, _ []exposure.Network) { h.Flows = 1000 }, doctor.Error, "this host: the table of connections holds 1000 of at most 1000", "nf_conntrack_max=2000"},
 		{"MTU", func(h *doctor.Host, _ []exposure.Network) { h.Way4.MTU = 1380 }, doctor.Warning, "network app: its MTU is 1500, and that of the way out over eth0 is 1380", "with -o com.docker.network.driver.mtu=1380,"},
 		{"MTU too small for IPv6", func(h *doctor.Host, _ []exposure.Network) { h.Way4.MTU = 1200 }, doctor.Warning, "network app: its MTU is 1500, and that of the way out over eth0 is 1200", "with --ipv6=false -o com.docker.network.driver.mtu=1200,"},

@@ -82,11 +82,11 @@ func TestPictures(t *testing.T) {
 	n := newHost(t).named()
 	for picture, want := range map[string]bool{
 		"[forward] \"a published port\" @same": true,
-		"[ingress] \"in by its own bridge…\"":   true,
-		"[forwards]":                            false,
-		"@linked":                               false,
-		"\"a published\"":                       false,
-		"\"another's address…":                  true, // no quotation
+		"[ingress] \"in by its own bridge…\"":  true,
+		"[forwards]":                           false,
+		"@linked":                              false,
+		"\"a published\"":                      false,
+		"\"another's address…":                 true, // no quotation
 	} {
 		if got := n.unknown(picture); (len(got) == 0) != want {
 			t.Errorf("%s: unknown are %q", picture, got)
