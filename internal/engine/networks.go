@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -302,23 +301,10 @@ func mayConnect(rec container.Record, n network.Network, s *networktypes.Endpoin
 	if _, on := rec.Networks[n.Name]; on {
 		return forbidden("endpoint with name %s already exists in network %s", rec.Name, n.Name)
 	}
-	if err := checkEndpoint(n, s); err != nil {
+	if err := checkEndpoint(n, s); err != nil || s == nil {
 		return err
 	}
-	return checkInside(n, s)
-}
-
-// checkInside refuses a static address of no subnet of n.
-func checkInside(n network.Network, s *networktypes.EndpointSettings) error {
-	if s == nil || s.IPAMConfig == nil {
-		return nil
-	}
-	for _, a := range []netip.Addr{s.IPAMConfig.IPv4Address, s.IPAMConfig.IPv6Address} {
-		if a.IsValid() && !slices.ContainsFunc(n.Pools, func(p network.Pool) bool { return p.Subnet.Contains(a) }) {
-			return invalid("network %s: no configured subnet contains IP address %s", n.Name, a)
-		}
-	}
-	return nil
+	return n.Takes(s.IPAMConfig)
 }
 
 func (e *Engine) connectLive(ctx context.Context, rec container.Record, n network.Network, s *networktypes.EndpointSettings) (*networktypes.EndpointSettings, error) {

@@ -227,3 +227,26 @@ func TestReports(t *testing.T) {
 		t.Errorf("asked for %v, %v", got, err)
 	}
 }
+
+// TestAddressOutsideIsRefusedAtOnce: that a network cannot have an address is said
+// when it is asked for, and not when the container starts.
+func TestAddressOutsideIsRefusedAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.create("one")
+	n, err := w.NetworkInspect(t.Context(), "app", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, outside := n.IPAM.Config[0].Subnet.Addr().Next().Next(), netip.MustParseAddr("203.0.113.9")
+	for a, refused := range map[netip.Addr]bool{in: false, outside: true} {
+		err := w.NetworkConnect(t.Context(), "app", networktypes.ConnectRequest{
+			Container: "one", EndpointConfig: &networktypes.EndpointSettings{IPAMConfig: &networktypes.EndpointIPAMConfig{IPv4Address: a}},
+		})
+		if refused != errdefs.IsInvalidArgument(err) || refused == (err == nil) {
+			t.Errorf("%s: %v", a, err)
+		}
+		if err == nil {
+			w.disconnect("app", "one")
+		}
+	}
+}

@@ -16,6 +16,7 @@ import (
 
 	"isle/internal/ids"
 	"isle/internal/netspec"
+	"isle/internal/network/ipam"
 	"isle/internal/store"
 )
 
@@ -174,8 +175,10 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 	if d.LinkLocal, err = linkLocal(n, d.want.LinkLocalIPs); err != nil {
 		return d, err
 	}
-	d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress)
-	return d, err
+	if d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress); err != nil {
+		return d, err
+	}
+	return d, m.x.soleMAC(d.place)
 }
 
 func linkLocal(n *Network, want []netip.Addr) (out []netip.Prefix, err error) {
@@ -315,11 +318,14 @@ func (m *Manager) reserveFamily(tx store.Tx, d draft, v6 bool, want netip.Addr) 
 			full = err
 			continue
 		}
+		if errors.Is(err, ipam.ErrInUse) {
+			err = fmt.Errorf("%w: %s", err, m.x.holder(d.net, want))
+		}
 		return netip.PrefixFrom(a, p.Subnet.Bits()), err
 	}
 	switch {
 	case want.IsValid():
-		return netip.Prefix{}, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("no configured subnet contains IP address %s", want))
+		return netip.Prefix{}, d.net.outside(want)
 	case full != nil:
 		family := map[bool]string{false: "IPv4", true: "IPv6"}[v6]
 		return netip.Prefix{}, errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("no available %s addresses on this network's address pools: %s (%s)", family, d.net.Name, ids.Short(d.net.ID)))

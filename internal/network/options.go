@@ -33,7 +33,10 @@ var ifname = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.@-]{0,14}$`)
 
 // CheckInterface reports whether a network device can have that name.
 func CheckInterface(name string) error {
-	if name == "lo" || !ifname.MatchString(name) {
+	if name == "lo" {
+		return fmt.Errorf("invalid interface name \"lo\": it is the loopback interface's: %w", errdefs.ErrInvalidArgument)
+	}
+	if !ifname.MatchString(name) {
 		return fmt.Errorf("invalid interface name %q: 1 to 15 letters, digits, '_', '-', '.', beginning with a letter or digit: %w", name, errdefs.ErrInvalidArgument)
 	}
 	return nil

@@ -173,7 +173,7 @@ func sorted(places []place) []place {
 func (p planner) assign(ports []Publish, places []place) []place {
 	places = slices.Clone(places)
 	for i := range places {
-		places[i].Publish = nil
+		places[i].Publish, places[i].Open = nil, nil
 	}
 	v4, v6 := p.carrier(places, true), p.carrier(places, false)
 	for _, m := range ports {
@@ -184,8 +184,13 @@ func (p planner) assign(ports []Publish, places []place) []place {
 		if i < 0 { // the container lacks the family: the socket that holds the port forwards
 			i = other
 		}
-		if i >= 0 {
-			places[i].Publish = append(places[i].Publish, m)
+		for k := range places {
+			switch {
+			case k == i:
+				places[k].Publish = append(places[k].Publish, m)
+			case places[k].net.routed(m.HostIP.Is4()):
+				places[k].Open = append(places[k].Open, m)
+			}
 		}
 	}
 	return places
