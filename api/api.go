@@ -24,6 +24,8 @@ type PortsResponse struct {
 	Added    []Port
 	Removed  []Port
 	Warnings []string
+	// AtNextStart: the container does not run, so that only its record was changed.
+	AtNextStart bool `json:",omitempty"`
 }
 
 // Port is one published port, or Count of them in a row.

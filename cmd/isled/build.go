@@ -157,6 +157,9 @@ func poolSources(n config.Network) ([]ipam.Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: network.pool-v6: %w", err)
 	}
+	if v6.IsValid() && (!v6.Addr().Is6() || v6.Bits() > 64) {
+		return nil, fmt.Errorf("configuration: network.pool-v6 is %s, and must be an IPv6 prefix of at most 64 bits, such as fd00:5::/48", v6)
+	}
 	if !v6.IsValid() {
 		v6 = ipam.ULA(machineID())
 	}

@@ -69,8 +69,11 @@ func configCommand(f *flags) *cobra.Command {
 		Use: "config", Short: "Print the effective configuration", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.load()
+			if err != nil {
+				return err
+			}
 			fmt.Fprint(cmd.OutOrStdout(), c)
-			return err
+			return nil
 		},
 	}
 }
@@ -101,7 +104,7 @@ func (f *flags) load() (config.Config, error) {
 	if len(c.Hosts) == 0 {
 		c.Hosts = []string{"unix://" + c.Socket()}
 	}
-	return c, c.Check()
+	return c, config.Located(c.Check(), f.file)
 }
 
 func logger(level string) *slog.Logger {

@@ -22,9 +22,9 @@ var layers = map[string]string{
 	"docs/gen":         "cli",
 
 	// the way of a request, from above
-	"cli":               "api",
+	"cli":               "api sentence",
 	"api":               "",
-	"server":            "api container image",
+	"server":            "api container image sentence",
 	"server/servertest": "api server container image",
 	"engine":            "api network/ipam network/publish container image rootfs runtime runtime/cgroup runtime/jsonlog runtime/spec network store volume",
 	"container":         "",
@@ -70,6 +70,7 @@ var layers = map[string]string{
 	"filters":                   "",
 	"ids":                       "",
 	"undo":                      "",
+	"sentence":                  "",
 	"version":                   "",
 	"archtest":                  "",
 	"toolbox":                   "",

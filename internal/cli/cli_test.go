@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -266,6 +267,15 @@ func TestNoPluginIsRun(t *testing.T) {
 		if _, err := os.Stat(mark); err == nil {
 			t.Fatalf("isle %q ran a plugin", args)
 		}
+	}
+}
+
+// TestGoSpeaks: the library hands on what Go's parsers say of an argument.
+func TestGoSpeaks(t *testing.T) {
+	t.Parallel()
+	_, err := netip.ParsePrefix("banana")
+	if got, want := explain(err), `"banana" is not a prefix (hint: write it like 192.0.2.0/24 or 2001:db8::/64)`; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

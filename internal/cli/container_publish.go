@@ -50,7 +50,7 @@ func newPublishCommand(dockerCLI command.Cli) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&o.from, "from", nil, "Let only these addresses and prefixes connect")
-	f.BoolVar(&o.replace, "replace", false, "Take the ports over from the container that has them")
+	f.BoolVar(&o.replace, "replace", false, "Take the ports over from the container that has them, with their allow-list unless --from is given")
 	f.StringVar(&o.format, "format", "", `Format the output: "table" or "json"`)
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", formatJSON}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("from", cobra.NoFileCompletions)
@@ -89,7 +89,11 @@ func runPublish(ctx context.Context, dockerCLI command.Cli, ref string, ports []
 	if err := call(ctx, dockerCLI, http.MethodPost, "/containers/"+url.PathEscape(ref)+"/publish", req, &resp); err != nil {
 		return err
 	}
-	return printPorts(dockerCLI, o.format, resp, resp.Added)
+	if err := printPorts(dockerCLI, o.format, resp, resp.Added); err != nil || o.format == formatJSON {
+		return err
+	}
+	printTaken(dockerCLI.Out(), resp)
+	return nil
 }
 
 func runUnpublish(ctx context.Context, dockerCLI command.Cli, ref string, ports []string, format string) error {
@@ -132,13 +136,26 @@ func printPorts(dockerCLI command.Cli, format string, resp api.PortsResponse, po
 		return printJSON(dockerCLI.Out(), resp)
 	}
 	for _, p := range ports {
-		printPort(dockerCLI.Out(), p)
+		fmt.Fprint(dockerCLI.Out(), portLine(p))
+		if resp.AtNextStart {
+			fmt.Fprint(dockerCLI.Out(), " at its next start")
+		}
+		fmt.Fprintln(dockerCLI.Out())
 	}
 	return nil
 }
 
-// printPort is a line as "isle port" has it, the other way round.
-func printPort(w io.Writer, p api.Port) {
+// printTaken says whose the ports were that have been taken over.
+func printTaken(w io.Writer, resp api.PortsResponse) {
+	for _, p := range resp.Removed {
+		if len(resp.Added) > 0 && p.Container != resp.Added[0].Container {
+			fmt.Fprintf(w, "taken from %s: %s\n", p.Container, portLine(p))
+		}
+	}
+}
+
+// portLine is a line as "isle port" has it, the other way round.
+func portLine(p api.Port) string {
 	side := net.JoinHostPort(p.Address, hostPorts(p))
 	switch {
 	case p.Interface != "":
@@ -149,11 +166,11 @@ func printPort(w io.Writer, p api.Port) {
 	case p.Address == "":
 		side = hostPorts(p)
 	}
-	fmt.Fprintf(w, "%s -> %s/%s", side, row(p.ContainerPort, p.Count), p.Proto)
+	line := fmt.Sprintf("%s -> %s/%s", side, row(p.ContainerPort, p.Count), p.Proto)
 	if p.From != "" {
-		fmt.Fprintf(w, " from %s", p.From)
+		line += " from " + p.From
 	}
-	fmt.Fprintln(w)
+	return line
 }
 
 func hostPorts(p api.Port) string {

@@ -3,6 +3,8 @@ package cli
 import (
 	"regexp"
 	"strings"
+
+	"isle/internal/sentence"
 )
 
 // The library's two texts for a daemon that is not there or does not let us in.
@@ -24,7 +26,7 @@ func explain(err error) string {
 		return "cannot connect to isled at " + m + ": permission denied\n" +
 			"hint: use sudo, or join the group: sudo usermod -aG isle $USER (then log in again)"
 	}
-	return text
+	return sentence.Of(text)
 }
 
 // connection is the daemon's address in text, if pattern says that it has one.

@@ -77,7 +77,7 @@ const formatJSON = "json"
 
 func checkFormat(format string) error {
 	if format != "" && format != "table" && format != formatJSON {
-		return cli.StatusError{StatusCode: 125, Status: "--format " + format + ": it must be table or json"}
+		return cli.StatusError{StatusCode: 1, Status: "--format " + format + ": it must be table or json"}
 	}
 	return nil
 }

@@ -53,7 +53,8 @@ func TestPublish(t *testing.T) {
 		want   string
 	}{
 		{"publish web", 1, "requires at least 2 arguments"},
-		{"publish --format yaml web 80", 125, "it must be table or json"},
+		{"publish --format yaml web 80", 1, "it must be table or json"},
+		{"unpublish --format yaml web 80", 1, "it must be table or json"},
 		{"publish --from= web 80", 125, "--from names no address"},
 		{"publish --from=, web 80", 125, "--from names no address"},
 		{"run --from= -p 80 image", 125, "--from names no address"},
@@ -64,6 +65,23 @@ func TestPublish(t *testing.T) {
 	} {
 		if got := isleWith(t, env, strings.Fields(c.args)...); got.status != c.status || !strings.Contains(got.err, c.want) {
 			t.Errorf("isle %s: %+v", c.args, got)
+		}
+	}
+}
+
+// TestPublishSaysMore: from whom a port was taken, and that a container which does
+// not run has none yet.
+func TestPublishSaysMore(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]string{
+		`{"Added":[{"Container":"green","Proto":"tcp","Address":"0.0.0.0","HostPort":80,"Count":1,"ContainerPort":81,"From":"10.0.0.0/8"}],
+			"Removed":[{"Container":"blue","Proto":"tcp","Address":"0.0.0.0","HostPort":80,"Count":1,"ContainerPort":80,"From":"10.0.0.0/8"},
+			{"Container":"green","Proto":"tcp","Address":"0.0.0.0","HostPort":81,"Count":1,"ContainerPort":82}]}`: "0.0.0.0:80 -> 81/tcp from 10.0.0.0/8\ntaken from blue: 0.0.0.0:80 -> 80/tcp from 10.0.0.0/8\n",
+		`{"Added":[{"Container":"web","Proto":"tcp","HostPort":80,"Count":1,"ContainerPort":81}],"AtNextStart":true}`: "80 -> 81/tcp at its next start\n",
+	} {
+		host, _ := asked(t, "/publish", answer)
+		if got := isleWith(t, []string{"ISLE_HOST=" + host}, "publish", "--replace", "green", "80:81"); got.out != want {
+			t.Errorf("%+v, want %q", got, want)
 		}
 	}
 }

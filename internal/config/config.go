@@ -11,9 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 
-	"github.com/containerd/errdefs"
 	"github.com/pelletier/go-toml/v2"
 )
 
@@ -125,34 +123,13 @@ func Load(path string) (Config, error) {
 		if errors.As(err, &strict) {
 			return c, fmt.Errorf("configuration %s: unknown keys:\n%s", path, strict.String())
 		}
+		if wrong, ok := errors.AsType[*toml.DecodeError](err); ok {
+			row, _ := wrong.Position()
+			return c, fmt.Errorf("configuration %s:%d: %w", path, row, err)
+		}
 		return c, fmt.Errorf("configuration %s: %w", path, err)
 	}
 	return c, nil
-}
-
-var linkPrefix = regexp.MustCompile(`^[a-z][a-z0-9]{0,4}$`)
-
-// Check reports what in c cannot work.
-func (c Config) Check() error {
-	invalid := func(format string, args ...any) error {
-		return fmt.Errorf("configuration: "+format+": %w", append(args, errdefs.ErrInvalidArgument)...)
-	}
-	switch {
-	case !filepath.IsAbs(c.DataDir), !filepath.IsAbs(c.RunDir):
-		return invalid("data-dir %q and run-dir %q must be absolute paths", c.DataDir, c.RunDir)
-	case !linkPrefix.MatchString(c.Network.LinkPrefix):
-		return invalid("link-prefix %q is not 1 to 5 lower-case letters and digits", c.Network.LinkPrefix)
-	case c.CgroupDriver != "" && c.CgroupDriver != "cgroupfs" && c.CgroupDriver != "systemd":
-		return invalid("cgroup-driver %q is neither cgroupfs nor systemd", c.CgroupDriver)
-	case len(c.Network.Pools) == 0:
-		return invalid("network.pools is empty")
-	}
-	for _, p := range c.Network.Pools {
-		if !p.Base.IsValid() || p.Size < p.Base.Bits() || p.Size > p.Base.Addr().BitLen()-2 {
-			return invalid("pool %s cannot be cut into subnets of /%d", p.Base, p.Size)
-		}
-	}
-	return nil
 }
 
 // Socket is the unix socket that the programs on this machine use.

@@ -145,11 +145,11 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, opts container
 func mayAttach(rec container.Record) error {
 	switch rec.State.Status {
 	case apitypes.StatePaused:
-		return conflict("container %s is paused, unpause the container before attach", rec.ID)
+		return conflict("container %s is paused, unpause the container before attach", rec.Name)
 	case apitypes.StateRestarting:
-		return conflict("container %s is restarting, wait until the container is running", rec.ID)
+		return conflict("container %s is restarting, wait until the container is running", rec.Name)
 	case apitypes.StateRemoving, apitypes.StateDead:
-		return conflict("container %s is marked for removal and cannot be attached to", rec.ID)
+		return conflict("container %s is marked for removal and cannot be attached to", rec.Name)
 	}
 	return nil
 }

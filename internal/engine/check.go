@@ -124,6 +124,9 @@ func checkShared(c apitypes.Config, h apitypes.HostConfig) error {
 	case len(c.ExposedPorts) > 0:
 		return invalid("conflicting options: port exposing and the container type network mode")
 	}
+	for k := range netSysctls(h.Sysctls) {
+		return invalid("conflicting options: sysctl %s and the container type network mode. Hint: set it on the container whose network it is", k)
+	}
 	return nil
 }
 

@@ -17,7 +17,6 @@ import (
 	"isle/internal/failpoint"
 	"isle/internal/ids"
 	"isle/internal/image"
-	"isle/internal/network"
 	"isle/internal/undo"
 )
 
@@ -25,7 +24,7 @@ import (
 // nothing is left.
 func (e *Engine) ContainerCreate(ctx context.Context, opts container.CreateOptions) (_ apitypes.CreateResponse, err error) {
 	var u undo.Stack
-	defer func() { u.Unwind(ctx, &err) }()
+	defer func() { u.Unwind(ctx, &err); err = ownWords(err) }()
 	opts, err = e.checked(opts)
 	if err != nil {
 		return apitypes.CreateResponse{}, err
@@ -129,7 +128,7 @@ func (e *Engine) draft(ctx context.Context, opts container.CreateOptions, img im
 	if cfg.Hostname == "" {
 		cfg.Hostname = e.defaultHostname(rec)
 	}
-	return rec, append(e.warnings(rec, img), e.unpublished(ctx, rec)...), nil
+	return rec, append(e.warnings(rec, img), e.portWarnings(rec)...), nil
 }
 
 // defaultHostname is what the container is called when nobody says.
@@ -181,27 +180,14 @@ func publishes(rec container.Record) bool {
 	return len(rec.Host.PortBindings) > 0 || rec.Host.PublishAllPorts || rec.Host.Annotations[AnnotationPublish] != ""
 }
 
-// unpublished warns of ports that a container on networks of the LAN only is to publish.
-func (e *Engine) unpublished(ctx context.Context, rec container.Record) []string {
-	name := ""
-	for _, s := range rec.Networks {
-		n, err := e.Networks.Find(ctx, s.NetworkID)
-		if err != nil || !n.OnLAN() {
-			return nil
-		}
-		name = n.Name
-	}
-	if name == "" || !publishes(rec) {
-		return nil
-	}
-	return []string{network.IgnoredPorts(name)}
-}
-
 // warnings are what a person should know that is no error.
 func (e *Engine) warnings(rec container.Record, img image.Image) []string {
 	w := []string{}
 	if rec.Host.NetworkMode.IsHost() && publishes(rec) {
 		w = append(w, "Published ports are discarded when using host network mode")
+	}
+	if rec.Host.NetworkMode.IsNone() && rec.Host.PublishAllPorts {
+		w = append(w, "Published ports are discarded when using the network mode none")
 	}
 	if want := platforms.DefaultSpec(); img.Platform.Architecture != "" && img.Platform.Architecture != want.Architecture {
 		w = append(w, fmt.Sprintf("The requested image's platform (%s) does not match the detected host platform (%s) and no specific platform was requested",

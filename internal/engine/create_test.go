@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -69,7 +71,16 @@ func TestCVE_2026_94603(t *testing.T) {
 	}
 }
 
+// wishing is a container on one network with wishes.
+func wishing(mode string, s networktypes.EndpointSettings) func(*container.CreateOptions) {
+	return func(o *container.CreateOptions) {
+		o.Host.NetworkMode = apitypes.NetworkMode(mode)
+		o.Networking = &networktypes.NetworkingConfig{EndpointsConfig: map[string]*networktypes.EndpointSettings{mode: &s}}
+	}
+}
+
 func TestCreateRefuses(t *testing.T) {
+	mac, ip := networktypes.HardwareAddr{2, 0, 0, 0, 0, 1}, &networktypes.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.9.0.2")}
 	w := newWorld(t)
 	w.create("taken")
 	for _, tt := range []struct {
@@ -87,6 +98,20 @@ func TestCreateRefuses(t *testing.T) {
 			o.Host.NetworkMode = "container:taken"
 			o.Host.PortBindings = networktypes.PortMap{networktypes.MustParsePort("80/tcp"): nil}
 		}, "conflicting options: port publishing and the container type network mode"},
+		{func(o *container.CreateOptions) {
+			o.Host.NetworkMode, o.Host.Sysctls = "container:taken", map[string]string{"net.ipv4.ip_forward": "1"}
+		}, "conflicting options: sysctl net.ipv4.ip_forward and the container type network mode"},
+		{wishing("container:taken", networktypes.EndpointSettings{MacAddress: mac}), "conflicting options: mac-address and the network mode"},
+		{wishing("container:taken", networktypes.EndpointSettings{IPAMConfig: ip}), "conflicting options: IP address and the container type network mode"},
+		{wishing("container:taken", networktypes.EndpointSettings{}), "conflicting options: cannot attach both user-defined and non-user-defined network-modes"},
+		{wishing("none", networktypes.EndpointSettings{MacAddress: mac}), "conflicting options: mac-address and the network mode"},
+		{wishing("host", networktypes.EndpointSettings{MacAddress: mac}), "conflicting options: mac-address and the network mode"},
+		{wishing("none", networktypes.EndpointSettings{IPAMConfig: ip}), "invalid config for network none: user specified IP address is supported on user defined networks only"},
+		{wishing("host", networktypes.EndpointSettings{IPAMConfig: ip}), "invalid config for network host: user specified IP address is supported on user defined networks only"},
+		{wishing("host", networktypes.EndpointSettings{Aliases: []string{"a"}}), "invalid config for network host: network-scoped aliases are only supported"},
+		{wishing("app", networktypes.EndpointSettings{Aliases: []string{"good", "bad alias!"}}), `invalid config for network app: invalid alias "bad alias!"`},
+		{wishing("app", networktypes.EndpointSettings{Aliases: []string{strings.Repeat("a", 64)}}), "invalid config for network app: invalid alias"},
+		{wishing("app", networktypes.EndpointSettings{Aliases: []string{strings.Repeat("a.", 127) + "a"}}), "invalid config for network app: invalid alias"},
 		{func(o *container.CreateOptions) { o.Host.Memory = 1 << 20 }, "Minimum memory limit allowed is 6MB"},
 		{func(o *container.CreateOptions) { o.Host.LogConfig.Type = "syslog" }, "logger: no log driver named 'syslog' is registered"},
 		{func(o *container.CreateOptions) { o.Host.AutoRemove, o.Host.RestartPolicy.Name = true, "always" }, "can't create 'AutoRemove' container with restart policy"},
@@ -100,6 +125,17 @@ func TestCreateRefuses(t *testing.T) {
 		r, err := w.ContainerCreate(t.Context(), o)
 		if err == nil || !strings.HasPrefix(err.Error(), tt.text) {
 			t.Errorf("got %v (%s), want %q", err, r.ID, tt.text)
+		}
+	}
+}
+
+// TestNothingToPublishFrom: --publish-all without a network is no error, and said.
+func TestNothingToPublishFrom(t *testing.T) {
+	w := newWorld(t)
+	for mode, want := range map[string]string{"none": "Published ports are discarded when using the network mode none", "app": ""} {
+		o := container.CreateOptions{Config: &apitypes.Config{Image: "toolbox"}, Host: &apitypes.HostConfig{NetworkMode: apitypes.NetworkMode(mode), PublishAllPorts: true}}
+		if r, err := w.ContainerCreate(t.Context(), o); err != nil || strings.Join(r.Warnings, " ") != want {
+			t.Errorf("%s: %q, %v", mode, r.Warnings, err)
 		}
 	}
 }
@@ -261,12 +297,29 @@ func TestTop(t *testing.T) {
 	}
 }
 
+// TestResolvConf: a name is asked for as it is, unless the user says another ndots.
 func TestResolvConf(t *testing.T) {
 	r := parseResolvConf([]byte("# c\nnameserver 1.1.1.1\nsearch a.example b.example\noptions edns0 ndots:5\n"))
-	r.servers, r.options = []string{"127.0.0.11"}, append(withoutNdots(r.options), "ndots:0")
+	r.servers, r.options = []string{"127.0.0.11"}, namesFirst(withoutNdots(r.options))
 	got := string(r.bytes())
 	if want := "nameserver 127.0.0.11\nsearch a.example b.example\noptions edns0 ndots:0\n"; !strings.HasSuffix(got, want) {
 		t.Errorf("got %q", got)
+	}
+	for _, tt := range []struct{ mode, user, config, want string }{
+		{"app", "timeout:1", "", "timeout:1 ndots:0"},
+		{"app", "", "timeout:2 rotate", "timeout:2 rotate ndots:0"},
+		{"app", "timeout:1", "ndots:2", "timeout:1 ndots:0"},
+		{"app", "", "ndots:2", "ndots:2"},
+		{"app", "ndots:3 timeout:1", "", "ndots:3 timeout:1"},
+		{"app", "ndots:many", "", "ndots:0"},
+		{"host", "timeout:1", "", "timeout:1"},
+	} {
+		e := &Engine{Log: slog.New(slog.DiscardHandler)}
+		e.Config.Network.DNSOptions = strings.Fields(tt.config)
+		rec := container.Record{Host: &apitypes.HostConfig{NetworkMode: apitypes.NetworkMode(tt.mode), DNSOptions: strings.Fields(tt.user)}}
+		if got := parseResolvConf(e.resolvConf(rec)).options; strings.Join(got, " ") != tt.want {
+			t.Errorf("%+v: options %q", tt, got)
+		}
 	}
 }
 

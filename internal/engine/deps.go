@@ -148,6 +148,8 @@ type Networks interface {
 	// Published are a sandbox's ports, and how "inspect" shows those that lead
 	// somewhere. Class NotFound when it is not open.
 	Published(sandboxID string) ([]network.Publish, networktypes.PortMap, error)
+	// PortWarnings are for who publishes ports of a container that is to be on networks.
+	PortWarnings(networks []string) []string
 	// Rename changes a container's names in DNS.
 	Rename(ctx context.Context, sandboxID, from, to string) error
 	// Path is where the namespace of an open sandbox is; "" for the host's.

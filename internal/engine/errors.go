@@ -41,7 +41,7 @@ func notModified(format string, args ...any) error {
 }
 
 func notRunning(rec container.Record) error {
-	return conflict("container %s is not running", rec.ID)
+	return conflict("container %s is not running", rec.Name)
 }
 
 // about says which container err is about, and keeps its class.

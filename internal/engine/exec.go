@@ -85,9 +85,9 @@ func mayExec(rec container.Record) error {
 	case apitypes.StateRunning:
 		return nil
 	case apitypes.StatePaused:
-		return conflict("container %s is paused, unpause the container before exec", rec.ID)
+		return conflict("container %s is paused, unpause the container before exec", rec.Name)
 	case apitypes.StateRestarting:
-		return conflict("container %s is restarting, wait until the container is running", rec.ID)
+		return conflict("container %s is restarting, wait until the container is running", rec.Name)
 	}
 	return notRunning(rec)
 }

@@ -152,13 +152,16 @@ func (c *entry) afterLocked(rec *container.Record, x runtime.Exit) what {
 func (e *Engine) teardown(ctx context.Context, c *entry, rec container.Record) {
 	e.endWatch(c)
 	e.endExecs(c)
-	err := e.closeNetworks(ctx, rec)
+	c.mu.Lock()
+	kept := keepsPlace(rec, c.held)
+	c.mu.Unlock()
+	err := e.closeNetworks(ctx, rec, kept)
 	failpoint.Here(failpoint.ExitAfterNetwork)
 	err = errors.Join(err, e.unmountVolumes(ctx, rec), e.removeBundle(rec.ID))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dirty = e.leftBehind(rec, err)
-	c.rec = clearedNetworks(c.rec)
+	c.rec = c.atRestLocked(c.rec)
 }
 
 // letGo makes the shim and the runtime forget a run, which takes a program and

@@ -369,7 +369,7 @@ func (n *fakeNetworks) Open(_ context.Context, req network.OpenRequest) (network
 		out.Endpoints = append(out.Endpoints, n.endpoint(req.ID, fmt.Sprint("eth", i), c))
 	}
 	n.ports[req.ID] = settlePorts(req.Ports)
-	out.Ports = publish.Show(mappingsOf(n.ports[req.ID]))
+	out.Ports = publish.Show(mappingsOf(n.ports[req.ID]), noneDirect)
 	return out, nil
 }
 
@@ -507,6 +507,10 @@ func (n *fakeNetworks) SetPorts(ctx context.Context, id string, want network.Por
 	})
 }
 
+func (n *fakeNetworks) PortWarnings(networks []string) []string {
+	return []string{"ports on " + strings.Join(networks, ", ")}
+}
+
 func (n *fakeNetworks) Published(id string) ([]network.Publish, networktypes.PortMap, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -517,7 +521,7 @@ func (n *fakeNetworks) Published(id string) ([]network.Publish, networktypes.Por
 	if len(req.Networks) == 0 { // nothing leads to them
 		return n.ports[id], nil, nil
 	}
-	return n.ports[id], publish.Show(mappingsOf(n.ports[id])), nil
+	return n.ports[id], publish.Show(mappingsOf(n.ports[id]), noneDirect), nil
 }
 
 func (n *fakeNetworks) Rename(_ context.Context, id, from, to string) error {
@@ -783,3 +787,5 @@ func (w *world) names() map[string]string {
 	defer w.mu.RUnlock()
 	return maps.Clone(w.byName)
 }
+
+func noneDirect(publish.Mapping) bool { return false }

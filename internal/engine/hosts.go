@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 
 	apitypes "github.com/moby/moby/api/types/container"
@@ -184,11 +185,12 @@ func (e *Engine) resolvConf(rec container.Record) []byte {
 		}
 	} else {
 		r.servers = []string{network.ResolverAddr.String()}
-		r.options = append(withoutNdots(r.options), "ndots:0")
+		r.options = withoutNdots(r.options)
 	}
 	r.search = firstOf(own.DNSSearch, e.Config.Network.DNSSearch, r.search)
-	if opts := firstOf(own.DNSOptions, e.Config.Network.DNSOptions); len(opts) > 0 {
-		r.options = opts
+	r.options = firstOf(own.DNSOptions, e.Config.Network.DNSOptions, r.options)
+	if !noResolver(own.NetworkMode) {
+		r.options = namesFirst(r.options)
 	}
 	return r.bytes()
 }
@@ -225,6 +227,18 @@ func (r resolvConf) bytes() []byte {
 		b = fmt.Appendf(b, "options %s\n", strings.Join(r.options, " "))
 	}
 	return b
+}
+
+// namesFirst adds ndots:0 unless the user said another: a container's name is
+// asked for as it is, and does not go outside with a search domain.
+func namesFirst(opts []string) []string {
+	for _, o := range opts {
+		n, is := strings.CutPrefix(o, "ndots:")
+		if _, err := strconv.ParseUint(n, 10, 8); is && err == nil {
+			return opts
+		}
+	}
+	return append(withoutNdots(opts), "ndots:0")
 }
 
 func withoutNdots(opts []string) []string {

@@ -57,7 +57,7 @@ func (e *Engine) signalOnly(ctx context.Context, rec container.Record, sig sysca
 // killRestarting ends a container that is between two runs.
 func (e *Engine) killRestarting(ctx context.Context, c *entry, rec container.Record) error {
 	if rec.State.Status != apitypes.StateRestarting {
-		return conflict("cannot kill container: %s: container %s is not running", rec.Name, rec.ID)
+		return conflict("cannot kill container: %s: container %s is not running", rec.Name, rec.Name)
 	}
 	c.op.Lock()
 	defer c.op.Unlock()

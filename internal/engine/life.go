@@ -117,7 +117,7 @@ func (c *entry) mayStart() error {
 	case apitypes.StatePaused:
 		return conflict("cannot start a paused container, try unpause instead")
 	case apitypes.StateRunning:
-		return notModified("container %s is already running", rec.ID)
+		return notModified("container %s is already running", rec.Name)
 	case apitypes.StateRemoving, apitypes.StateDead:
 		return conflict("container is marked for removal and cannot be started")
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,7 +98,7 @@ func TestStartFailure(t *testing.T) {
 			if err == nil || !strings.Contains(phrases.Replace(err.Error()), tt.text) {
 				t.Errorf("err = %v, want %q in it", err, tt.text)
 			}
-			if r := w.get(next); r.ExitCode != tt.code || r.Err == nil {
+			if r := w.get(next); r.ExitCode != tt.code || r.Err != nil {
 				t.Errorf("the waiter got %+v, want code %d", r, tt.code)
 			}
 			if s := w.state("one"); s.ExitCode != tt.code || s.Error == "" || s.Status != apitypes.StateCreated {
@@ -413,5 +414,32 @@ func TestRename(t *testing.T) {
 	}
 	if !slices.Equal(w.networks.renamed, []string{"bb cc"}) {
 		t.Errorf("dns: %v", w.networks.renamed)
+	}
+}
+
+// TestSetUpFails: docker's CLI exits with 127 or 126 where it finds certain words,
+// which are for the command that cannot be run. Of our own failures it says 125.
+func TestSetUpFails(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	w.create("gone", in("ns:"+dir+"/nosuch"))
+	w.create("net")
+	for name, cause := range map[string]error{
+		"gone": nil,
+		"net":  fmt.Errorf("add sysctl x in %s: %w", w.names()["net"], syscall.EACCES),
+	} {
+		w.networks.openErr = cause
+		err := w.ContainerStart(t.Context(), name)
+		if err == nil || contains(err.Error(), notFoundPhrases...) || contains(err.Error(), notRunnablePhrases...) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if cause != nil && (!errors.Is(err, cause) || !strings.Contains(err.Error(), "add sysctl x in net: ")) {
+			t.Errorf("%s: %v has lost its class, or says an id", name, err)
+		}
+	}
+	w.store.fail = syscall.ENOENT
+	_, err := w.ContainerCreate(t.Context(), container.CreateOptions{Config: &apitypes.Config{Image: "toolbox"}})
+	if err == nil || contains(err.Error(), notFoundPhrases...) {
+		t.Errorf("create: %v", err)
 	}
 }

@@ -78,7 +78,7 @@ func (e *Engine) enterOther(rec *container.Record) (string, error) {
 		if _, err := e.sharer("network", rec.Host.NetworkMode.ConnectedContainer()); err != nil {
 			return "", err
 		}
-		return "", conflict("cannot join network namespace of a non running container: %s", owner.snapshot().ID)
+		return "", conflict("cannot join network namespace of a non running container: %s", owner.snapshot().Name)
 	}
 	path, err := e.Networks.Path(owner.snapshot().ID)
 	if err != nil {
@@ -87,6 +87,24 @@ func (e *Engine) enterOther(rec *container.Record) (string, error) {
 	owner.useLocked(rec.ID)
 	rec.NetOwner = owner.snapshot().ID
 	return path, nil
+}
+
+// awaitsOwner: the namespace that rec is to be in is not there, and may come.
+func (e *Engine) awaitsOwner(rec container.Record) bool {
+	target, err := e.find(rec.Host.NetworkMode.ConnectedContainer())
+	if !rec.Host.NetworkMode.IsContainer() || err != nil {
+		return false
+	}
+	if owner := e.ownerOf(target.snapshot()); owner != nil {
+		return !e.isOpen(owner.snapshot())
+	}
+	return !target.snapshot().State.Alive()
+}
+
+// isShared: the namespace that rec is in is Isle's, and there. After a boot none is.
+func (e *Engine) isShared(rec container.Record) bool {
+	owner := e.ownerOf(rec)
+	return owner != nil && e.isOpen(owner.snapshot())
 }
 
 // leave takes rec from the users of its namespace. The last one closes it.
@@ -106,27 +124,58 @@ func (e *Engine) leave(ctx context.Context, rec container.Record) error {
 	return nil
 }
 
-// closeNetworks is the end of a run, as far as networks are concerned.
-func (e *Engine) closeNetworks(ctx context.Context, rec container.Record) error {
-	if err := e.leave(ctx, rec); err != nil {
-		return err
+// closeNetworks is the end of a run, as far as networks are concerned. kept: the
+// next run is to be in the same namespace of another container.
+func (e *Engine) closeNetworks(ctx context.Context, rec container.Record, kept bool) error {
+	if !kept || !e.isShared(rec) {
+		if err := e.leave(ctx, rec); err != nil {
+			return err
+		}
 	}
 	e.announceNetworks(ctx, rec, events.ActionDisconnect)
 	return nil
 }
 
-// countUsers finds out who is in which namespace, at a start of isled.
+// keepsPlace reports whether rec stays among the users of another container's
+// namespace: it is between two runs, and it may be all that keeps it alive. held:
+// "restart" is at work.
+func keepsPlace(rec container.Record, held bool) bool {
+	return rec.Host.NetworkMode.IsContainer() && (held || rec.State.Status == apitypes.StateRestarting)
+}
+
+// atRestLocked is rec without what its run made of it, but for where its next
+// run is to be.
+func (c *entry) atRestLocked(rec container.Record) container.Record {
+	out := clearedNetworks(rec)
+	if keepsPlace(rec, c.held) {
+		out.NetOwner = rec.NetOwner
+	}
+	return out
+}
+
+// vacate lets go of a place that was kept for a run that does not come.
+func (e *Engine) vacate(ctx context.Context, c *entry) {
+	rec := c.snapshot()
+	if rec.State.Alive() || rec.State.Status == apitypes.StateRestarting || !rec.Host.NetworkMode.IsContainer() {
+		return
+	}
+	if err := e.leave(ctx, rec); err != nil {
+		e.Log.Warn("a network namespace is left open", "container", rec.ID, "error", err)
+	}
+	c.inMemory(func(rec *container.Record) { rec.NetOwner = "" })
+}
+
+// countUsers finds out who is in which namespace, at a start of isled, or has a
+// place kept in one that is there.
 func (e *Engine) countUsers() {
 	for _, c := range e.all() {
-		rec := c.snapshot()
-		if !rec.State.Alive() {
+		rec, owner := c.snapshot(), e.ownerOf(c.snapshot())
+		if owner == nil || !rec.State.Alive() && !(keepsPlace(rec, false) && e.isShared(rec)) {
 			continue
 		}
-		if owner := e.ownerOf(rec); owner != nil {
-			owner.net.Lock()
-			owner.useLocked(rec.ID)
-			owner.net.Unlock()
-		}
+		owner.net.Lock()
+		owner.useLocked(rec.ID)
+		owner.net.Unlock()
 	}
 }
 

@@ -18,16 +18,34 @@ import (
 	"isle/internal/network"
 )
 
+// maxNetworkName is as long as a file's name may be.
+const maxNetworkName = 255
+
+// networkDrivers are those that are built in.
+var networkDrivers = []string{"bridge", "host", "null"}
+
 // NetworkCreate makes a network.
 func (e *Engine) NetworkCreate(ctx context.Context, req networktypes.CreateRequest) (networktypes.CreateResponse, error) {
-	if network.Predefined(req.Name) || req.Name == "default" {
-		return networktypes.CreateResponse{}, forbidden("operation is not permitted on predefined %s network ", req.Name)
+	if err := mayCreate(req); err != nil {
+		return networktypes.CreateResponse{}, err
 	}
 	n, err := e.Networks.Create(ctx, req)
 	if err != nil {
 		return networktypes.CreateResponse{}, err
 	}
 	return networktypes.CreateResponse{ID: n.ID}, nil
+}
+
+func mayCreate(req networktypes.CreateRequest) error {
+	switch d := or(req.Driver, "default"); {
+	case network.Predefined(req.Name) || req.Name == "default":
+		return forbidden("operation is not permitted on predefined %s network ", req.Name)
+	case len(req.Name) > maxNetworkName:
+		return invalid("invalid network name: it has %d characters, at most %d are allowed", len(req.Name), maxNetworkName)
+	case !req.ConfigOnly && d != "default" && !slices.Contains(networkDrivers, d):
+		return notFound("could not find plugin %s in v1 plugin registry: plugin not found (hint: the drivers of this isled are %s)", d, strings.Join(networkDrivers, ", "))
+	}
+	return nil
 }
 
 // NetworkList lists networks by name.
@@ -246,7 +264,7 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref string, req networktype
 	if e.hasNetwork(c) {
 		live, err := e.connectLive(ctx, rec, n, s)
 		if err != nil {
-			return err
+			return e.named(err)
 		}
 		if rec.State.Alive() {
 			s = live
@@ -297,7 +315,10 @@ func mayConnect(rec container.Record, n network.Network, s *networktypes.Endpoin
 	if _, on := rec.Networks[n.Name]; on {
 		return forbidden("endpoint with name %s already exists in network %s", rec.Name, n.Name)
 	}
-	return checkEndpoint(n, s)
+	if err := checkEndpoint(n, s); err != nil || s == nil {
+		return err
+	}
+	return n.Takes(s.IPAMConfig)
 }
 
 func (e *Engine) connectLive(ctx context.Context, rec container.Record, n network.Network, s *networktypes.EndpointSettings) (*networktypes.EndpointSettings, error) {
@@ -317,14 +338,17 @@ func (e *Engine) disconnectLive(ctx context.Context, c *entry, n network.Network
 	return e.Networks.Disconnect(ctx, c.snapshot().ID, n.ID)
 }
 
-// NetworkDisconnect takes a container off a network. With force also one that
-// is not known any more, or a network that has gone.
+// NetworkDisconnect takes a container off a network, also off one that has gone.
+// With force also a container that is not known any more.
 func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string, force bool) error {
 	n, c, err := e.networkAndContainer(ctx, ref, containerRef)
-	if err != nil {
-		if force && errdefs.IsNotFound(err) && n.ID != "" {
-			return e.disconnectLost(ctx, n, containerRef)
-		}
+	switch {
+	case err == nil:
+	case errdefs.IsNotFound(err) && n.ID == "":
+		return e.disconnectGone(ctx, ref, containerRef, err)
+	case errdefs.IsNotFound(err) && force:
+		return e.disconnectLost(ctx, n, containerRef)
+	default:
 		return err
 	}
 	c.op.Lock()
@@ -337,22 +361,44 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string
 		return forbidden("container cannot be disconnected from host network - container was created in host network mode")
 	}
 	if _, on := rec.Networks[n.Name]; !on {
-		return forbidden("container %s is not connected to network %s", rec.ID, n.Name)
+		return forbidden("container %s is not connected to network %s", rec.Name, n.Name)
 	}
 	if err := e.disconnectLive(ctx, c, n); err != nil && !(force && errdefs.IsNotFound(err)) {
 		return err
 	}
-	err = e.update(ctx, c, func(rec *container.Record) error {
-		rec.Networks, rec.MACs = maps.Clone(rec.Networks), maps.Clone(rec.MACs)
-		delete(rec.Networks, n.Name)
-		delete(rec.MACs, n.Name)
-		e.showPorts(rec)
-		return nil
-	})
+	err = e.offNetwork(ctx, c, n.Name)
 	if err == nil && isNone(n) { // of others the Manager tells
 		e.emitNetwork(n, events.ActionDisconnect, rec.ID)
 	}
 	return err
+}
+
+// offNetwork records that c is on network name no more.
+func (e *Engine) offNetwork(ctx context.Context, c *entry, name string) error {
+	return e.update(ctx, c, func(rec *container.Record) error {
+		rec.Networks, rec.MACs = maps.Clone(rec.Networks), maps.Clone(rec.MACs)
+		delete(rec.Networks, name)
+		delete(rec.MACs, name)
+		e.showPorts(rec)
+		return nil
+	})
+}
+
+// disconnectGone takes a container off a network that was removed, which it would
+// otherwise look for at every start. absent is the error without such a one.
+func (e *Engine) disconnectGone(ctx context.Context, ref, containerRef string, absent error) error {
+	c, err := e.find(containerRef)
+	if err != nil {
+		return absent
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	for name, s := range c.snapshot().Networks {
+		if name == ref || ref != "" && s != nil && strings.HasPrefix(s.NetworkID, ref) {
+			return e.offNetwork(ctx, c, name)
+		}
+	}
+	return absent
 }
 
 // disconnectLost removes an endpoint whose container we do not know.

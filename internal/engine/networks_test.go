@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -92,6 +93,79 @@ func TestFromNone(t *testing.T) {
 	}
 }
 
+// TestNetworkCreateRefuses: what the Manager would take, or has no words for.
+func TestNetworkCreateRefuses(t *testing.T) {
+	w := newWorld(t)
+	for _, tt := range []struct {
+		req  networktypes.CreateRequest
+		text string
+	}{
+		{networktypes.CreateRequest{Name: strings.Repeat("n", 256)}, "invalid network name: it has 256 characters, at most 255 are allowed"},
+		{networktypes.CreateRequest{Name: "x", Driver: "macvlan"}, "could not find plugin macvlan in v1 plugin registry: plugin not found (hint: the drivers of this isled are bridge, host, null)"},
+	} {
+		if _, err := w.NetworkCreate(t.Context(), tt.req); err == nil || err.Error() != tt.text {
+			t.Errorf("%v, want %q", err, tt.text)
+		}
+	}
+	for _, req := range []networktypes.CreateRequest{{Name: strings.Repeat("n", 255)}, {Name: "x", Driver: "macvlan", ConfigOnly: true}, {Name: "x", Driver: "default"}} {
+		if _, err := w.NetworkCreate(t.Context(), req); !errdefs.IsNotImplemented(err) { // the fake's own answer
+			t.Errorf("%.9s: %v", req.Name, err)
+		}
+	}
+	w.create("one")
+	if err := w.NetworkDisconnect(t.Context(), "app", "one", false); err == nil || err.Error() != "container one is not connected to network app" {
+		t.Error(err)
+	}
+}
+
+// TestConnectOutsideSubnet: also of a container that does not run, which could not
+// start any more.
+func TestConnectOutsideSubnet(t *testing.T) {
+	w := newWorld(t)
+	w.create("one")
+	app, _ := w.networks.Find(t.Context(), "app")
+	in, out := app.Pools[0].Subnet.Addr().Next().Next(), netip.MustParseAddr("9.9.9.9")
+	for a, want := range map[netip.Addr]bool{out: false, in: true} {
+		err := w.NetworkConnect(t.Context(), "app", networktypes.ConnectRequest{Container: "one",
+			EndpointConfig: &networktypes.EndpointSettings{IPAMConfig: &networktypes.EndpointIPAMConfig{IPv4Address: a}}})
+		if (err == nil) != want || err != nil && !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v", a, err)
+		}
+		if want {
+			w.disconnect("app", "one")
+		}
+	}
+}
+
+// TestNetworkIsGone: a container is taken off a network that was removed, by its
+// name or id, and starts then.
+func TestNetworkIsGone(t *testing.T) {
+	w := newWorld(t)
+	app, _ := w.networks.Find(t.Context(), "app")
+	all := w.networks.nets
+	for _, ref := range []string{"app", app.ID, app.ID[:12]} {
+		w.create("one", in("app"))
+		w.networks.nets = slices.DeleteFunc(slices.Clone(all), func(n network.Network) bool { return n.ID == app.ID })
+		if err := w.ContainerStart(t.Context(), "one"); !errdefs.IsNotFound(err) {
+			t.Errorf("start without its network: %v", err)
+		}
+		for _, c := range []string{"one", "nosuch"} {
+			if err := w.NetworkDisconnect(t.Context(), "nosuch", c, true); !errdefs.IsNotFound(err) {
+				t.Errorf("%s off nosuch: %v", c, err)
+			}
+		}
+		if err := w.NetworkDisconnect(t.Context(), ref, "one", true); err != nil {
+			t.Errorf("%s: %v", ref, err)
+		}
+		w.connect("bridge", "one")
+		w.start("one")
+		if err := w.ContainerRemove(t.Context(), "one", container.RemoveOptions{Force: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.networks.nets = all
+	}
+}
+
 // TestUpdateGoesThrough: a client that goes leaves no half of a change.
 func TestUpdateGoesThrough(t *testing.T) {
 	w := newWorld(t)
@@ -165,5 +239,28 @@ func TestReports(t *testing.T) {
 	w.Reports.Names = func(_ context.Context, id string) ([]api.DNSRecord, error) { return []api.DNSRecord{{Name: id}}, nil }
 	if got, err := w.NetworkNames(t.Context(), "app"); err != nil || len(got) != 1 || got[0].Name != app.ID {
 		t.Errorf("asked for %v, %v", got, err)
+	}
+}
+
+// TestAddressOutsideIsRefusedAtOnce: that a network cannot have an address is said
+// when it is asked for, and not when the container starts.
+func TestAddressOutsideIsRefusedAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.create("one")
+	n, err := w.NetworkInspect(t.Context(), "app", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, outside := n.IPAM.Config[0].Subnet.Addr().Next().Next(), netip.MustParseAddr("203.0.113.9")
+	for a, refused := range map[netip.Addr]bool{in: false, outside: true} {
+		err := w.NetworkConnect(t.Context(), "app", networktypes.ConnectRequest{
+			Container: "one", EndpointConfig: &networktypes.EndpointSettings{IPAMConfig: &networktypes.EndpointIPAMConfig{IPv4Address: a}},
+		})
+		if refused != errdefs.IsInvalidArgument(err) || refused == (err == nil) {
+			t.Errorf("%s: %v", a, err)
+		}
+		if err == nil {
+			w.disconnect("app", "one")
+		}
 	}
 }

@@ -20,9 +20,9 @@ func (e *Engine) ContainerPause(ctx context.Context, ref string) error {
 	rec := c.snapshot()
 	switch rec.State.Status {
 	case apitypes.StatePaused:
-		return conflict("Container %s is already paused", rec.ID)
+		return conflict("Container %s is already paused", rec.Name)
 	case apitypes.StateRestarting:
-		return conflict("Container %s is restarting, wait until the container is running", rec.ID)
+		return conflict("Container %s is restarting, wait until the container is running", rec.Name)
 	case apitypes.StateRunning:
 	default:
 		return notRunning(rec)
@@ -43,7 +43,7 @@ func (e *Engine) ContainerUnpause(ctx context.Context, ref string) error {
 	defer c.op.Unlock()
 	rec := c.snapshot()
 	if rec.State.Status != apitypes.StatePaused {
-		return conflict("Container %s is not paused", rec.ID)
+		return conflict("Container %s is not paused", rec.Name)
 	}
 	if err := e.Runtime.Resume(ctx, rec.ID); err != nil {
 		return about(rec, "unpause", err)

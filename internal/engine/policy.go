@@ -13,6 +13,7 @@ import (
 const (
 	firstDelay = 100 * time.Millisecond
 	lastDelay  = time.Minute
+	ownerDelay = time.Second      // until it is looked again whether the owner of its network runs
 	goodRun    = 10 * time.Second // a run this long starts the back-off anew
 )
 
@@ -62,6 +63,10 @@ func (e *Engine) restartByPolicy(ctx context.Context, c *entry, r *retry) {
 	c.op.Lock()
 	defer c.op.Unlock()
 	if !c.takeRetry(r) {
+		return
+	}
+	if e.awaitsOwner(c.snapshot()) {
+		e.planRestart(c, ownerDelay)
 		return
 	}
 	ctx = context.WithoutCancel(ctx)

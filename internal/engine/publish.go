@@ -140,12 +140,12 @@ func (e *Engine) editPorts(ctx context.Context, c *entry, edit portEdit) (api.Po
 	before := asked(rec)
 	after, missing := before.Edit(edit.add, edit.remove)
 	if len(missing) > 0 {
-		return api.PortsResponse{}, notFound("container %s does not publish %s", rec.Name, missing[0])
+		return api.PortsResponse{}, missing[0].Missing(rec.Name, before.Fixed())
 	}
 	if err := after.Check(rec.Name); err != nil { // it could never start again
 		return api.PortsResponse{}, err
 	}
-	out := api.PortsResponse{Added: []api.Port{}, Removed: []api.Port{}, Warnings: []string{}}
+	out := api.PortsResponse{Added: []api.Port{}, Removed: []api.Port{}, Warnings: []string{}, AtNextStart: true}
 	for _, s := range edit.add {
 		out.Added = append(out.Added, apiPort(rec.Name, publish.Mapping(s)))
 	}
@@ -307,6 +307,15 @@ func checkPublish(_ apitypes.Config, h apitypes.HostConfig) error {
 		return invalid("conflicting options: port publishing and the network mode none: there is nothing to publish from. Hint: choose another --network")
 	}
 	return nil
+}
+
+// portWarnings say of a container that is made what "publish" says of one that runs.
+func (e *Engine) portWarnings(rec container.Record) []string {
+	a := asked(rec)
+	if len(a.Bindings)+len(a.Specs) == 0 || len(rec.Networks) == 0 || mayPublish(rec) != nil {
+		return nil
+	}
+	return e.Networks.PortWarnings(slices.Sorted(maps.Keys(rec.Networks)))
 }
 
 func (e *Engine) portsResponse(rec container.Record, ports network.Ports) api.PortsResponse {

@@ -69,7 +69,7 @@ func TestPublish(t *testing.T) {
 			w.start("web")
 		}
 		got, err := w.publish("web", "8443:443", "if=eth0:81:81", "90:90;from=10.0.0.0/8")
-		if err != nil || len(got.Added) != 3 {
+		if err != nil || len(got.Added) != 3 || got.AtNextStart == running {
 			t.Fatalf("%+v, %v", got, err)
 		}
 		is := w.kept("web")
@@ -99,6 +99,29 @@ func TestPublish(t *testing.T) {
 		}
 		if err := w.unpublish("web", "8080"); !errdefs.IsNotFound(err) {
 			t.Errorf("running %t: what is not published: %v", running, err)
+		}
+	}
+}
+
+// TestPortWarnings: who makes a container with ports is told what keeps them from
+// being reached.
+func TestPortWarnings(t *testing.T) {
+	w := newWorld(t)
+	for ref, c := range map[string]struct {
+		with []func(*container.CreateOptions)
+		want string
+	}{
+		"plain":  {[]func(*container.CreateOptions){in("app")}, "[]"},
+		"ports":  {[]func(*container.CreateOptions){in("app"), publishing("80:80")}, "[ports on app]"},
+		"hostly": {[]func(*container.CreateOptions){in("host"), publishing("80:80")}, "[Published ports are discarded when using host network mode]"},
+	} {
+		o := container.CreateOptions{Name: ref, Config: &apitypes.Config{Image: "toolbox"}, Host: &apitypes.HostConfig{}}
+		for _, f := range c.with {
+			f(&o)
+		}
+		got, err := w.ContainerCreate(t.Context(), o)
+		if err != nil || fmt.Sprint(got.Warnings) != c.want {
+			t.Errorf("%s: %q, %v; want %s", ref, got.Warnings, err, c.want)
 		}
 	}
 }

@@ -123,6 +123,7 @@ func (e *Engine) dismantle(ctx context.Context, c *entry, volumes bool) error {
 	if err := e.clearedUp(ctx, c); err != nil {
 		return err
 	}
+	e.vacate(ctx, c)
 	if err := e.cutOff(ctx, c); err != nil {
 		return err
 	}

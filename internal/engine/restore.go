@@ -140,7 +140,7 @@ func (e *Engine) restoreOne(ctx context.Context, c *entry, m found) error {
 		e.restoreAlive(ctx, c, m)
 		return nil
 	}
-	c.inMemory(func(rec *container.Record) { *rec = clearedNetworks(*rec) })
+	c.inMemory(func(rec *container.Record) { *rec = c.atRestLocked(*rec) })
 	if err := e.clearBroken(ctx, c, m); err != nil {
 		return about(rec, "clear what is left of", err)
 	}

@@ -221,9 +221,9 @@ func (e *Engine) sharer(kind, ref string) (container.Record, error) {
 	rec := c.snapshot()
 	switch {
 	case rec.State.Status == apitypes.StateRestarting:
-		return rec, conflict("Container %s is restarting, wait until the container is running", rec.ID)
+		return rec, conflict("Container %s is restarting, wait until the container is running", rec.Name)
 	case !rec.State.Alive():
-		return rec, conflict("cannot join %s namespace of a non running container: %s", kind, rec.ID)
+		return rec, conflict("cannot join %s namespace of a non running container: %s", kind, rec.Name)
 	}
 	return rec, nil
 }

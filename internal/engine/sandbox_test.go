@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -73,6 +74,121 @@ func TestNamespaceOutlivesItsOwner(t *testing.T) {
 	if w.networks.left() != 0 || w.networks.reopened != 20 {
 		t.Error("of one container alone nothing is kept")
 	}
+}
+
+func always(o *container.CreateOptions) { o.Host.RestartPolicy.Name = apitypes.RestartPolicyAlways }
+
+// TestOnlyCompanionRestarts: by hand and by its policy, while the owner is
+// stopped; between the two runs it keeps the namespace, which its owner comes back
+// into. Nothing is kept for a run that does not come.
+func TestOnlyCompanionRestarts(t *testing.T) {
+	w := newWorld(t)
+	w.create("one")
+	two := w.create("two", in("container:one"), always)
+	w.start("one")
+	w.start("two")
+	w.stopNow("one")
+	if err := w.ContainerRestart(t.Context(), "two", container.StopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	started := w.state("two").StartedAt
+	w.runtime.exit(runtimeProc(two), 1)
+	w.eventually("its policy restarts it", func() bool { s := w.state("two"); return s.Running && s.StartedAt != started })
+	w.start("one")
+	if w.networks.reopened != 1 {
+		t.Error("one is in another namespace than two")
+	}
+	w.stopNow("one")
+	c, err := w.find("two")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.inMemory(func(rec *container.Record) { rec.Runtime = "nosuch" }) // it fails before it is in any network
+	if err := w.ContainerRestart(t.Context(), "two", container.StopOptions{}); err == nil {
+		t.Fatal("it started")
+	}
+	if w.networks.left() != 0 {
+		t.Error("nobody is in it, and it is still there")
+	}
+}
+
+// TestPlaceIsGivenBack: who is stopped or removed between two runs keeps nothing;
+// isled's own restart in between takes nothing.
+func TestPlaceIsGivenBack(t *testing.T) {
+	for what, end := range map[string]func(w *world) error{
+		"stop": func(w *world) error { return w.ContainerStop(t.Context(), "two", container.StopOptions{}) },
+		"rm": func(w *world) error {
+			return w.ContainerRemove(t.Context(), "two", container.RemoveOptions{Force: true})
+		},
+	} {
+		w := newWorld(t)
+		w.create("one")
+		two := w.create("two", in("container:one"), always)
+		w.start("one")
+		w.start("two")
+		w.stopNow("one")
+		w.stop()
+		w.edit(two, func(rec *container.Record) {
+			rec.State.Status, rec.State.Pid, rec.RestartCount = apitypes.StateRestarting, 0, 1
+		})
+		delete(w.runtime.procs, runtimeProc(two))
+		w.boot()
+		if w.networks.left() != 1 {
+			t.Errorf("%s: the place was lost with isled", what)
+		}
+		if err := end(w); err != nil || w.networks.left() != 0 {
+			t.Errorf("%s: %v, %d namespaces left", what, err, w.networks.left())
+		}
+	}
+}
+
+// TestPlaceWithoutWay: who was in a namespace by way of a container that is gone
+// does not come back, and leaves it.
+func TestPlaceWithoutWay(t *testing.T) {
+	w := newWorld(t)
+	w.create("one")
+	w.create("two", in("container:one"))
+	three := w.create("three", in("container:two"), always)
+	for _, name := range []string{"one", "two", "three"} {
+		w.start(name)
+	}
+	w.stopNow("one")
+	if err := w.ContainerRemove(t.Context(), "two", container.RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.runtime.exit(runtimeProc(three), 1)
+	w.eventually("three gives up", func() bool { return w.state("three").Status == apitypes.StateExited })
+	w.eventually("the namespace goes", func() bool { return w.networks.left() == 0 })
+}
+
+// TestPolicyAwaitsOwner: after a boot who comes back by its policy waits for the
+// container whose network it is in.
+func TestPolicyAwaitsOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		one := w.create("one")
+		two := w.create("two", in("container:one"), always)
+		w.start("one")
+		w.start("two")
+		w.stop()
+		forget(w, one)
+		delete(w.runtime.procs, runtimeProc(two))
+		w.boot()
+		time.Sleep(time.Minute)
+		if s := w.state("two"); s.Status != apitypes.StateRestarting || s.Error != "" {
+			t.Errorf("without one: %+v", s)
+		}
+		w.connect("app", "one") // of what is not there nothing is changed
+		w.stop()
+		w.boot()
+		w.disconnect("app", "one")
+		w.start("one")
+		time.Sleep(time.Minute)
+		if !w.state("two").Running {
+			t.Errorf("one is there: %+v", w.state("two"))
+		}
+	})
 }
 
 // TestNamespaceOutlivesIsled: also when isled dies while the owner is stopped,

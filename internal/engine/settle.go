@@ -4,6 +4,8 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
+	"unicode"
 
 	apitypes "github.com/moby/moby/api/types/container"
 	networktypes "github.com/moby/moby/api/types/network"
@@ -21,10 +23,7 @@ func (e *Engine) settleNetworks(ctx context.Context, rec *container.Record, give
 	}
 	mode := rec.Host.NetworkMode
 	if mode.IsContainer() {
-		if given != nil && len(given.EndpointsConfig) > 0 {
-			return invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
-		}
-		return nil
+		return sharedAlone(given)
 	}
 	if isPath(mode) {
 		return pathAlone(*rec, given)
@@ -44,6 +43,26 @@ func (e *Engine) settleNetworks(ctx context.Context, rec *container.Record, give
 		}
 	}
 	return alone(*rec)
+}
+
+// sharedAlone: of another container's network nothing can be chosen.
+func sharedAlone(given *networktypes.NetworkingConfig) error {
+	if given == nil || len(given.EndpointsConfig) == 0 {
+		return nil
+	}
+	for _, s := range given.EndpointsConfig {
+		switch {
+		case s != nil && len(s.MacAddress) > 0:
+			return invalid("conflicting options: mac-address and the network mode")
+		case s != nil && hasAddress(s):
+			return invalid("conflicting options: IP address and the container type network mode")
+		}
+	}
+	return invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+}
+
+func hasAddress(s *networktypes.EndpointSettings) bool {
+	return s.IPAMConfig != nil && (s.IPAMConfig.IPv4Address.IsValid() || s.IPAMConfig.IPv6Address.IsValid())
 }
 
 // settleNetwork adds one network. Two references to one network are one.
@@ -95,17 +114,15 @@ func checkEndpoint(n network.Network, s *networktypes.EndpointSettings) error {
 	if s == nil {
 		return nil
 	}
-	if ipam := s.IPAMConfig; ipam != nil {
-		if a := ipam.IPv4Address; a.IsValid() && (!a.Is4() || a.IsUnspecified()) {
-			return invalid("invalid config for network %s: invalid IPv4 address: %s", n.Name, a)
-		}
-		if a := ipam.IPv6Address; a.IsValid() && (!a.Is6() || a.IsUnspecified()) {
-			return invalid("invalid config for network %s: invalid IPv6 address: %s", n.Name, a)
-		}
-		for _, a := range ipam.LinkLocalIPs {
-			if !a.IsLinkLocalUnicast() {
-				return invalid("invalid config for network %s: invalid link-local IP address: %s", n.Name, a)
-			}
+	if err := checkAddresses(n, s.IPAMConfig); err != nil {
+		return err
+	}
+	if isHost(n) || isNone(n) {
+		return checkAddressless(n, s)
+	}
+	for _, a := range s.Aliases {
+		if !askable(a) {
+			return invalid("invalid config for network %s: invalid alias %q: nobody can ask for it (hint: letters, digits, '-', '_' and '.', at most 63 between dots)", n.Name, a)
 		}
 	}
 	if isDefault(n) && len(s.Aliases) > 0 {
@@ -115,6 +132,47 @@ func checkEndpoint(n network.Network, s *networktypes.EndpointSettings) error {
 		return invalid("invalid MAC address: %s", s.MacAddress)
 	}
 	return nil
+}
+
+func checkAddresses(n network.Network, ipam *networktypes.EndpointIPAMConfig) error {
+	if ipam == nil {
+		return nil
+	}
+	if a := ipam.IPv4Address; a.IsValid() && (!a.Is4() || a.IsUnspecified()) {
+		return invalid("invalid config for network %s: invalid IPv4 address: %s", n.Name, a)
+	}
+	if a := ipam.IPv6Address; a.IsValid() && (!a.Is6() || a.IsUnspecified()) {
+		return invalid("invalid config for network %s: invalid IPv6 address: %s", n.Name, a)
+	}
+	for _, a := range ipam.LinkLocalIPs {
+		if !a.IsLinkLocalUnicast() {
+			return invalid("invalid config for network %s: invalid link-local IP address: %s", n.Name, a)
+		}
+	}
+	return nil
+}
+
+// checkAddressless is about the networks "host" and "none".
+func checkAddressless(n network.Network, s *networktypes.EndpointSettings) error {
+	switch {
+	case hasAddress(s):
+		return invalid("invalid config for network %s: user specified IP address is supported on user defined networks only", n.Name)
+	case len(s.MacAddress) > 0:
+		return invalid("conflicting options: mac-address and the network mode")
+	case len(s.Aliases) > 0:
+		return invalid("invalid config for network %s: network-scoped aliases are only supported for user-defined networks", n.Name)
+	}
+	return nil
+}
+
+// askable: a question of the DNS has room for the name, and a program can say it.
+func askable(name string) bool {
+	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
+		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsNumber(r) && r != '-' && r != '_' }) {
+			return false
+		}
+	}
+	return len(name) <= 253
 }
 
 func isDefault(n network.Network) bool { return n.Name == network.NameBridge }

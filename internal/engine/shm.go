@@ -31,7 +31,7 @@ func (e *Engine) shm(rec container.Record) (string, error) {
 			return "/dev/shm", nil
 		}
 		if !donor.Host.IpcMode.IsShareable() {
-			return "", invalid("can't join IPC of container %s: non-shareable IPC (hint: use IpcMode:%s for the donor container)", donor.ID, apitypes.IPCModeShareable)
+			return "", invalid("can't join IPC of container %s: non-shareable IPC (hint: use IpcMode:%s for the donor container)", donor.Name, apitypes.IPCModeShareable)
 		}
 		return e.shmPath(donor.ID), nil
 	}

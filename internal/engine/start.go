@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -283,7 +284,11 @@ func (r *run) record(ctx context.Context, again bool) (container.Record, error) 
 
 // startFailed writes down why a container did not start and lets go of those
 // who wait for its end.
+//
+// Their result has no error: the one who started it has been told, and docker's
+// "run" would print it twice.
 func (e *Engine) startFailed(ctx context.Context, c *entry, cause error) error {
+	cause = e.named(ownWords(cause))
 	code := exitCodeOf(cause)
 	err := e.update(ctx, c, func(rec *container.Record) error {
 		rec.State.Error, rec.State.ExitCode = cause.Error(), code
@@ -295,10 +300,11 @@ func (e *Engine) startFailed(ctx context.Context, c *entry, cause error) error {
 	if err != nil {
 		e.Log.Error("a failed start could not be recorded", "error", err)
 	}
+	e.vacate(ctx, c)
 	rec := c.snapshot()
 	e.emit(rec, events.ActionDie, "exitCode", fmt.Sprint(code), "execDuration", "0")
 	c.disappoint(cause)
-	c.tell(container.WaitResult{ExitCode: code, Err: cause})
+	c.tell(container.WaitResult{ExitCode: code})
 	if rec.Host.AutoRemove {
 		e.spawn(func(ctx context.Context) { e.autoRemove(context.WithoutCancel(ctx), c) })
 	}
@@ -319,11 +325,39 @@ func startError(doing string, err error) error {
 	return &classed{text, err}
 }
 
+// ownWords is err in words from which no client takes a failure of ours for one
+// of the command: they look for Go's texts, and exit with 126 and 127.
+func ownWords(err error) error {
+	if err == nil || strings.Contains(err.Error(), ociFailed) {
+		return err
+	}
+	return reworded(err, setUpPhrases.Replace(err.Error()))
+}
+
+// named is err with the names of containers instead of their ids.
+func (e *Engine) named(err error) error {
+	if err == nil {
+		return nil
+	}
+	return reworded(err, longID.ReplaceAllStringFunc(err.Error(), e.nameOf))
+}
+
+func reworded(err error, text string) error {
+	if text == err.Error() {
+		return err
+	}
+	return &classed{text, err}
+}
+
+var longID = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
+
 const ociFailed = "OCI runtime"
 
 var (
 	phrases = strings.NewReplacer("No such file or directory", "no such file or directory", "Permission denied", "permission denied",
 		"Is a directory", "is a directory", "Not a directory", "not a directory")
+	setUpPhrases = strings.NewReplacer("no such file or directory", "no such file", "executable file not found", "no such program",
+		"permission denied", "access denied", "is a directory", "not a file")
 	notFoundPhrases    = []string{"executable file not found", "no such file or directory"}
 	notRunnablePhrases = []string{"permission denied", "is a directory", "not a directory", "exec format error"}
 )

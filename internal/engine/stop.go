@@ -48,7 +48,7 @@ func (e *Engine) stopLocked(ctx context.Context, c *entry, opts container.StopOp
 	}
 	over := c.over()
 	if over == nil {
-		return notModified("container %s is already stopped", rec.ID)
+		return notModified("container %s is already stopped", rec.Name)
 	}
 	c.byHand()
 	failpoint.Here(failpoint.StopBeforeSignal)
@@ -68,6 +68,7 @@ func (e *Engine) stopRestarting(ctx context.Context, c *entry) error {
 	if err != nil {
 		return err
 	}
+	e.vacate(ctx, c)
 	rec := c.snapshot()
 	c.tell(container.WaitResult{ExitCode: rec.State.ExitCode})
 	e.emit(rec, events.ActionStop)

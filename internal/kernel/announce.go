@@ -64,11 +64,16 @@ func (k *Kernel) announce(in, later []reconcile.Change) {
 	}
 }
 
+// movedTimes is how often it is told that a wire is back: a switch takes a second or
+// more until it passes on what a port sends.
+const movedTimes = 4
+
 // announceOn tells of all addresses of the links that are on an interface of the host:
 // its wire is at another place of the LAN, perhaps.
 func (k *Kernel) announceOn(parent int32) {
 	for _, link := range k.memory.onParent(parent) {
 		if w, ok := k.memory.announcement(netspec.Announce{NS: link.NS, Link: link.ID}.Key()); ok {
+			w.Times, w.Every = max(w.Times, movedTimes), max(w.Every, 1000)
 			k.announcer.wg.Go(func() { k.tellAll(w) })
 		}
 	}

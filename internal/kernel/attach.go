@@ -108,7 +108,7 @@ type visit struct {
 type visitOp struct {
 	index int // in ends and in
 	del   bool
-	rule  bool   // the kernel does not replace these
+	keeps bool   // what is there already is as good
 	v6    string // the link that gets an IPv6 address
 	msg   nlmsg.Message
 }
@@ -192,7 +192,7 @@ func quiet(link string, ipv6 bool) error {
 
 // change turns one change into messages.
 func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
-	if o := c.Old; o != nil && o != c.New {
+	if o := c.Old; o != nil && o != c.New && !mends(c) {
 		m, ok, err := v.remove(o)
 		if err != nil {
 			return nil, err
@@ -208,6 +208,9 @@ func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
 			return nil, err
 		}
 		op := visitOp{index: i, msg: rtnl.AddAddr(index, o.Prefix)}
+		if mends(c) {
+			op = visitOp{index: i, keeps: true, msg: rtnl.AddConnected(index, o.Prefix)}
+		}
 		if o.Prefix.Addr().Is6() {
 			op.v6 = o.Link
 		}
@@ -218,7 +221,7 @@ func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
 		}
 		ops = append(ops, visitOp{index: i, msg: rtnl.AddNeigh(index, o)})
 	case netspec.Rule:
-		ops = append(ops, visitOp{index: i, rule: true, msg: rtnl.AddRule(o)})
+		ops = append(ops, visitOp{index: i, keeps: true, msg: rtnl.AddRule(o)})
 	case netspec.Route:
 		if o.Dev != "" {
 			if index, err = v.conn.Index(o.Dev); err != nil {
@@ -235,6 +238,13 @@ func replaces(c reconcile.Change) bool {
 	old, ok1 := c.Old.(netspec.Route)
 	now, ok2 := c.New.(netspec.Route)
 	return ok1 && ok2 && old.Metric == now.Metric
+}
+
+// mends reports whether an address is there and lacks its route alone.
+func mends(c reconcile.Change) bool {
+	old, ok1 := c.Old.(netspec.Addr)
+	_, ok2 := c.New.(netspec.Addr)
+	return ok1 && ok2 && old.Cut
 }
 
 // remove is the message that deletes o; there is none when its link is gone.
@@ -270,7 +280,7 @@ func (v *visit) send(again bool) (done int, err error) {
 		if o.del {
 			errs[i] = rtnl.Gone(errs[i])
 		}
-		if o.rule && errors.Is(errs[i], unix.EEXIST) {
+		if o.keeps && errors.Is(errs[i], unix.EEXIST) {
 			errs[i] = nil
 		}
 		if again && o.v6 != "" && errs[i] != nil {

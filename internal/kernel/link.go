@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -45,6 +46,9 @@ func (k *Kernel) link(c reconcile.Change, later []reconcile.Change) error {
 }
 
 func (k *Kernel) makeBridge(l netspec.Link, ipv6 bool) error {
+	if err := k.nameAgain(l); err != nil {
+		return fmt.Errorf("make link %s: %w", l.Name, err)
+	}
 	err := k.rt.Do(rtnl.NewLink(beforeMTU(l), k.mark, 0, -1))
 	made := err == nil
 	switch {
@@ -67,6 +71,29 @@ func (k *Kernel) makeBridge(l netspec.Link, ipv6 bool) error {
 	if made {
 		err = errors.Join(err, k.deleteLinks([]netspec.Link{l}))
 	}
+	return err
+}
+
+// nameAgain gives a bridge that somebody renamed its name back: it has our group and
+// the MAC address that is this bridge's alone, and its ports are in it.
+func (k *Kernel) nameAgain(l netspec.Link) error {
+	bridges, err := k.rt.LinksOf(netspec.Bridge)
+	if err != nil || l.MAC == (netspec.MAC{}) || slices.ContainsFunc(bridges, func(b rtnl.Info) bool { return b.Name == l.Name }) {
+		return err
+	}
+	i := slices.IndexFunc(bridges, func(b rtnl.Info) bool { return b.Kind == l.Kind && b.Group == k.mark.Group && b.MAC == l.MAC })
+	if i < 0 {
+		return nil
+	}
+	k.rt.Forget()
+	err = k.rt.Do(rtnl.Rename(bridges[i].Index, l.Name))
+	if errors.Is(err, unix.EBUSY) { // before Linux 6.2 it must be down
+		err = errors.Join(k.rt.Do(rtnl.DownLink(bridges[i].Index)), k.rt.Do(rtnl.Rename(bridges[i].Index, l.Name)))
+	}
+	if errors.Is(err, unix.EEXIST) { // somebody else has it
+		return nil
+	}
+	k.log.Warn("a bridge of ours had been renamed: it has its name again", "bridge", l.Name, "was", bridges[i].Name, "err", err)
 	return err
 }
 
@@ -93,7 +120,7 @@ func foreign(name string, err error) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("link %s exists and is not ours (hint: \"ip link delete %s\" if nothing needs it): %w", name, name, errdefs.ErrAlreadyExists)
+	return fmt.Errorf("link %s exists and is not ours (hint: take another name for the bridge: -o com.docker.network.bridge.name=…, or network.bridge in isled.toml): %w", name, errdefs.ErrAlreadyExists)
 }
 
 // setLink changes a link, and with a veth its far end too.

@@ -91,8 +91,10 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) 
 			s.Add(l.Parent(names[l.Peer]))
 			continue
 		}
-		o := v.Object(l, "", peers)
+		o, up := v.Object(l, "", peers)
 		switch {
+		case !up:
+			continue
 		case o.Peer != "":
 			k.memory.saw(l.Index, o)
 		case !all && o.Kind == netspec.Veth && l.PeerNS >= 0:

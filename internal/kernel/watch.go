@@ -352,7 +352,7 @@ func (w *watcher) concerns(a nlmsg.Answer) (s reconcile.Scope, suspect int32) {
 		s.Host = a.Type == unix.RTM_DELADDR && rtnl.OurAddr(a.Data)
 		s.Facts = !s.Host && !w.ours(rtnl.LinkOf(a.Data))
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		s.Host = a.Type == unix.RTM_DELROUTE && rtnl.OurRoute(a.Data)
+		s.Host = a.Type == unix.RTM_DELROUTE && (rtnl.OurRoute(a.Data) || w.connected(a.Data))
 		link, matters := rtnl.RouteLink(a.Data)
 		s.Facts = !s.Host && matters && !w.ours(link)
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
@@ -366,6 +366,13 @@ func (w *watcher) concerns(a nlmsg.Answer) (s reconcile.Scope, suspect int32) {
 }
 
 func (w *watcher) ours(index int32) bool { return w.k.ours(w.links[index]) }
+
+// connected reports whether a route is one that the kernel made with an address of
+// a link of ours.
+func (w *watcher) connected(b []byte) bool {
+	index, ok := rtnl.ConnectedTo(b)
+	return ok && w.ours(index)
+}
 
 // link is what a message about a link means: ours has to be looked at, and what was
 // ours and is not any more has to be made again. Of a foreign one the MTU matters, and
@@ -385,6 +392,7 @@ func (w *watcher) link(b []byte) (s reconcile.Scope, suspect int32) {
 		w.k.announceOn(now.Index)
 	}
 	if w.k.ours(now) {
+		s.Host = seen && w.k.ours(was) && was.Name != now.Name
 		return s, now.Index
 	}
 	s.Host = seen && w.k.ours(was)

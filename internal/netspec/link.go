@@ -47,6 +47,7 @@ type Addr struct {
 	NS     NS
 	Link   string
 	Prefix netip.Prefix
+	Cut    bool // somebody took away the kernel's route to its subnet; nobody plans that
 }
 
 func (a Addr) Key() Key { return Key{RankAddr, a.NS, a.Link + " " + a.Prefix.String()} }

@@ -16,6 +16,7 @@ import (
 
 	"isle/internal/ids"
 	"isle/internal/netspec"
+	"isle/internal/network/ipam"
 	"isle/internal/store"
 )
 
@@ -24,6 +25,23 @@ type draft struct {
 	place
 	want   network.EndpointIPAMConfig
 	noIPv6 bool // the container has none
+}
+
+// foreseen is the place that d will be. Its addresses, which are not chosen yet, are
+// the subnets that they will be of.
+func (d draft) foreseen() place {
+	pl := d.place
+	pl.Addrs = nil
+	for _, p := range d.net.Pools {
+		on := d.net.IPv4 || d.want.IPv4Address.IsValid()
+		if p.Subnet.Addr().Is6() {
+			on = d.net.IPv6 && !d.noIPv6 || d.want.IPv6Address.IsValid()
+		}
+		if on && d.HostInterface != "" {
+			pl.Addrs = append(pl.Addrs, p.Subnet)
+		}
+	}
+	return pl
 }
 
 // Connect puts a sandbox that is open on one more network.
@@ -87,13 +105,18 @@ func (m *Manager) Disconnect(ctx context.Context, sandboxID, networkID string) e
 // leave takes a sandbox off the network of its i-th place.
 func (m *Manager) leave(ctx context.Context, old *sandbox, i int) error {
 	sb := m.assemble(old.Sandbox, slices.Concat(old.places[:i], old.places[i+1:]))
+	ports := turning{m: m}
 	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
 		if err := m.release(tx, old.places[i]); err != nil {
+			return nil, err
+		}
+		if err := errors.Join(ports.to(sb), m.putHolds(tx, sb)); err != nil {
 			return nil, err
 		}
 		s, err := m.planner().sandbox(sb.Sandbox, sb.places)
 		return map[string]netspec.State{sandboxUnit(sb.ID): s}, err
 	})
+	ports.end(err)
 	if err != nil {
 		return err
 	}
@@ -156,8 +179,10 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 	if drv.Caps().OneMAC {
 		return d, noMAC(n, req.Settings.MacAddress)
 	}
-	d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress)
-	return d, err
+	if d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress); err != nil {
+		return d, err
+	}
+	return d, m.x.soleMAC(d.place)
 }
 
 func linkLocal(n *Network, want []netip.Addr) (out []netip.Prefix, err error) {
@@ -306,11 +331,14 @@ func (m *Manager) reserveFamily(tx store.Tx, d draft, v6 bool, want netip.Addr) 
 			full = err
 			continue
 		}
+		if errors.Is(err, ipam.ErrInUse) {
+			err = fmt.Errorf("%w: %s", err, m.x.holder(d.net, want))
+		}
 		return netip.PrefixFrom(a, p.Subnet.Bits()), err
 	}
 	switch {
 	case want.IsValid():
-		return netip.Prefix{}, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("no configured subnet contains IP address %s", want))
+		return netip.Prefix{}, d.net.outside(want)
 	case full != nil:
 		family := map[bool]string{false: "IPv4", true: "IPv6"}[v6]
 		return netip.Prefix{}, errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("no available %s addresses on this network's address pools: %s (%s)", family, d.net.Name, ids.Short(d.net.ID)))

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -279,6 +280,9 @@ func (m *Manager) settlePool(c network.IPAMConfig, v6 bool, foreign []ipam.Forei
 	default:
 		err = m.IPAM.Check(p.Subnet, foreign)
 	}
+	if errors.Is(err, ipam.ErrOverlap) {
+		err = m.x.overlap(p.Subnet)
+	}
 	if err != nil {
 		return p, err
 	}
@@ -336,7 +340,10 @@ func (p *Pool) complete() error {
 	}
 	taken := map[netip.Addr]bool{}
 	for name, a := range p.Aux {
-		if !p.Subnet.Contains(a) || (a == p.Gateway && a.IsValid()) {
+		if a == p.Gateway && a.IsValid() {
+			return fmt.Errorf("aux-address %s=%s is the gateway of %s: %w", name, a, p.Subnet, errdefs.ErrInvalidArgument)
+		}
+		if !p.Subnet.Contains(a) {
 			return bad("aux-address", name+"="+a.String())
 		}
 		if taken[a] {
@@ -381,6 +388,9 @@ func (m *Manager) foreign(ctx context.Context) ([]ipam.Foreign, error) {
 
 // predefine makes the networks that are always there. op is held.
 func (m *Manager) predefine(ctx context.Context) error {
+	if err := m.moveDefault(ctx); err != nil {
+		return fmt.Errorf("give the default network another subnet: %w", err)
+	}
 	for _, name := range []string{NameBridge, NameHost, NameNone} {
 		if _, ok := m.x.names[name]; ok {
 			continue

@@ -101,20 +101,6 @@ func (x *index) dropNetwork(n *Network, s netspec.State) {
 	}
 }
 
-// clash reports whether another network than the one with that id has one of the
-// objects of s.
-func (x *index) clash(s netspec.State, of string) error {
-	for k, o := range s {
-		if shared(o) {
-			continue
-		}
-		if id, ok := x.devices[k]; ok && id != of {
-			return fmt.Errorf("%v belongs to network %s already: %w", k, x.networks[id].Name, errdefs.ErrConflict)
-		}
-	}
-	return nil
-}
-
 // setSandbox replaces what is known of a sandbox; nil: it is gone.
 func (x *index) setSandbox(id string, sb *sandbox) {
 	if old := x.sandboxes[id]; old != nil {

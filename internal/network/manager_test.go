@@ -92,20 +92,24 @@ func TestCreateRefused(t *testing.T) {
 		"bad name":         {api.CreateRequest{Name: "a b"}, errdefs.IsInvalidArgument, "invalid network name"},
 		"unknown driver":   {api.CreateRequest{Name: "x", Driver: "weave"}, errdefs.IsNotFound, "plugin not found"},
 		"second host":      {api.CreateRequest{Name: "x", Driver: "host"}, errdefs.IsPermissionDenied, `only one instance of "host" network is allowed`},
-		"overlap":          {api.CreateRequest{Name: "x", IPAM: config("10.1.0.0/16")}, errdefs.IsPermissionDenied, "Pool overlaps with other one on this address space"},
-		"overlap, route":   {api.CreateRequest{Name: "x", IPAM: config("10.8.3.0/24")}, errdefs.IsPermissionDenied, "route 10.8.0.0/16 on tun0"},
+		"overlap":          {api.CreateRequest{Name: "x", IPAM: config("10.1.0.0/16")}, errdefs.IsPermissionDenied, "Pool overlaps with other one on this address space: 10.1.0.0/16 overlaps with 10.1.0.0/24 of network app"},
+		"overlap, route":   {api.CreateRequest{Name: "x", IPAM: config("10.8.3.0/24")}, errdefs.IsPermissionDenied, "subnet 10.8.3.0/24 overlaps with route 10.8.0.0/16 on tun0 of this host (hint: choose another --subnet, or none)"},
 		"overlap, itself":  {api.CreateRequest{Name: "x", IPAM: config("10.2.0.0/24", "10.2.0.0/25")}, errdefs.IsPermissionDenied, "subnet of the same network"},
 		"host bits":        {api.CreateRequest{Name: "x", IPAM: config("10.3.0.1/24")}, errdefs.IsInvalidArgument, "it should be 10.3.0.0/24"},
 		"tiny":             {api.CreateRequest{Name: "x", IPAM: config("10.3.0.1/32")}, errdefs.IsInvalidArgument, "no room"},
 		"gateway outside":  {api.CreateRequest{Name: "x", IPAM: &api.IPAM{Config: []api.IPAMConfig{{Subnet: prefix("10.3.0.0/24"), Gateway: addr("10.4.0.1")}}}}, errdefs.IsInvalidArgument, "no matching subnet for gateway 10.4.0.1"},
 		"range outside":    {api.CreateRequest{Name: "x", IPAM: &api.IPAM{Config: []api.IPAMConfig{{Subnet: prefix("10.3.0.0/24"), IPRange: prefix("10.4.0.0/25")}}}}, errdefs.IsInvalidArgument, "no matching subnet for range"},
 		"aux outside":      {api.CreateRequest{Name: "x", IPAM: &api.IPAM{Config: []api.IPAMConfig{{Subnet: prefix("10.3.0.0/24"), AuxAddress: map[string]netip.Addr{"r": addr("10.4.0.1")}}}}}, errdefs.IsInvalidArgument, "no matching subnet for aux-address"},
+		"aux the gateway":  {api.CreateRequest{Name: "x", IPAM: &api.IPAM{Config: []api.IPAMConfig{{Subnet: prefix("10.3.0.0/24"), Gateway: addr("10.3.0.1"), AuxAddress: map[string]netip.Addr{"r": addr("10.3.0.1")}}}}}, errdefs.IsInvalidArgument, "aux-address r=10.3.0.1 is the gateway of 10.3.0.0/24"},
+		"not ours":         {api.CreateRequest{Name: "x", Options: map[string]string{"isle.bridge.source_gard": "false"}}, errdefs.IsInvalidArgument, "did you mean isle.bridge.source_guard?"},
+		"of an endpoint":   {api.CreateRequest{Name: "x", Options: map[string]string{"isle.endpoint.mtu": "1400"}}, errdefs.IsInvalidArgument, "driver-opt=isle.endpoint.mtu=1400"},
+		"loopback":         {api.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.bridge.name": "lo"}}, errdefs.IsInvalidArgument, "it is the loopback interface's"},
 		"no family":        {api.CreateRequest{Name: "x", EnableIPv4: &off}, errdefs.IsInvalidArgument, "IPv4 or IPv6 must be enabled"},
 		"IPv6 not enabled": {api.CreateRequest{Name: "x", IPAM: config("fd00::/64")}, errdefs.IsInvalidArgument, "not enabled"},
 		"IPAM driver":      {api.CreateRequest{Name: "x", IPAM: &api.IPAM{Driver: "dhcp"}}, errdefs.IsNotFound, "dhcp"},
 		"swarm":            {api.CreateRequest{Name: "x", Scope: "swarm"}, errdefs.IsInvalidArgument, "local"},
 		"option":           {api.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": "isolated"}}, errdefs.IsInvalidArgument, "gateway_mode_ipv4"},
-		"device taken":     {api.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.bridge.name": "isle0"}}, errdefs.IsConflict, "belongs to network bridge"},
+		"device taken":     {api.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.bridge.name": "isle0"}}, errdefs.IsConflict, "link isle0 belongs to network bridge already (hint: take another name"},
 		"config missing":   {api.CreateRequest{Name: "x", ConfigFrom: &api.ConfigReference{Network: "nope"}}, errdefs.IsNotFound, "network nope not found"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -229,11 +233,11 @@ func TestAddresses(t *testing.T) {
 		_, err := m.Open(t.Context(), req)
 		return err
 	}
-	refused(t, static("c9", "10.0.0.130"), errdefs.IsPermissionDenied, "Address already in use")
-	refused(t, static("c9", "10.0.0.254"), errdefs.IsPermissionDenied, "Address already in use")
-	refused(t, static("c9", "10.0.0.129"), errdefs.IsPermissionDenied, "Address already in use")
-	refused(t, static("c9", "10.0.0.255"), errdefs.IsInvalidArgument, "out of range")
-	refused(t, static("c9", "10.7.0.1"), errdefs.IsInvalidArgument, "no configured subnet")
+	refused(t, static("c9", "10.0.0.130"), errdefs.IsPermissionDenied, "Address already in use: container c1 has 10.0.0.130")
+	refused(t, static("c9", "10.0.0.254"), errdefs.IsPermissionDenied, "Address already in use: 10.0.0.254 is the gateway")
+	refused(t, static("c9", "10.0.0.129"), errdefs.IsPermissionDenied, "Address already in use: 10.0.0.129 is the aux-address ")
+	refused(t, static("c9", "10.0.0.255"), errdefs.IsInvalidArgument, "out of range: 10.0.0.255 is the network's own or the broadcast address of 10.0.0.0/24")
+	refused(t, static("c9", "10.7.0.1"), errdefs.IsInvalidArgument, "no configured subnet contains IP address 10.7.0.1 (it has 10.0.0.0/24, 10.0.1.0/30)")
 	if err := static("c9", "10.0.0.7"); err != nil {
 		t.Error(err)
 	}
@@ -646,5 +650,74 @@ func TestReplyTables(t *testing.T) {
 	}
 	if got := tables(); len(got) > 0 {
 		t.Errorf("with one way out again: %v", got)
+	}
+}
+
+// TestTakes: whether a network has an address at all is known before a container is
+// started.
+func TestTakes(t *testing.T) {
+	m := newWorld().start(t)
+	n := create(t, m, api.CreateRequest{Name: "app", IPAM: config("10.1.0.0/24")})
+	if err := n.Takes(&api.EndpointIPAMConfig{IPv4Address: addr("10.1.0.9")}); err != nil {
+		t.Error(err)
+	}
+	refused(t, n.Takes(&api.EndpointIPAMConfig{IPv4Address: addr("10.2.0.9")}), errdefs.IsInvalidArgument, "network app: no configured subnet contains IP address 10.2.0.9 (it has 10.1.0.0/24)")
+}
+
+// TestOneMACForOne: a bridge knows one place for a MAC address.
+func TestOneMACForOne(t *testing.T) {
+	m := newWorld().start(t)
+	create(t, m, api.CreateRequest{Name: "app"})
+	create(t, m, api.CreateRequest{Name: "other"})
+	with := func(id, network string) error {
+		req := request(id, nil, network)
+		req.Networks[0].Settings.MacAddress = api.HardwareAddr{2, 0, 0, 0, 0, 9}
+		_, err := m.Open(t.Context(), req)
+		return err
+	}
+	if err := with("c1", "app"); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, with("c2", "app"), errdefs.IsConflict, "MAC address 02:00:00:00:00:09 is in use on network app: container c1 has it")
+	if err := with("c3", "other"); err != nil {
+		t.Error(err)
+	}
+	if err := m.Close(t.Context(), "c1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := with("c2", "app"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDefaultSubnetIsFollowed: another network.subnet is followed at a start at which
+// no container is on the default network.
+func TestDefaultSubnetIsFollowed(t *testing.T) {
+	w := newWorld()
+	open(t, w.start(t), "c1", "bridge")
+	start := func() (*network.Manager, netip.Prefix) {
+		m := w.manager()
+		m.Config.Subnet = prefix("10.99.0.0/24")
+		if err := m.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n, err := m.Find(t.Context(), "bridge")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m, n.Pools[0].Subnet
+	}
+	m, got := start()
+	if got == prefix("10.99.0.0/24") {
+		t.Error("the default network was taken away from a container")
+	}
+	if err := m.Close(t.Context(), "c1"); err != nil {
+		t.Fatal(err)
+	}
+	if m, got = start(); got != prefix("10.99.0.0/24") {
+		t.Errorf("the default network has %s", got)
+	}
+	if out := open(t, m, "c1", "bridge"); !prefix("10.99.0.0/24").Contains(out.Endpoints[0].Addrs[0].Addr()) {
+		t.Errorf("%v", out.Endpoints[0].Addrs)
 	}
 }

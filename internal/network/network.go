@@ -76,7 +76,10 @@ type Endpoint struct {
 	// Publish is the part of the sandbox's ports that this endpoint carries. It
 	// follows from the sandbox's other endpoints and is not in the record.
 	Publish []Publish `json:"-"`
-	Router  bool      `json:"-"` // the sandbox's
+	// Open are those that others carry: on a routed network they are open at the
+	// endpoint's own address all the same.
+	Open   []Publish `json:"-"`
+	Router bool      `json:"-"` // the sandbox's
 }
 
 // NS is the namespace that the endpoint's interface is in.

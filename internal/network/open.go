@@ -120,6 +120,7 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 	}
 	var sb *sandbox
 	var units map[string]netspec.State
+	ports := turning{m: m}
 	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
 		places := have
 		units = map[string]netspec.State{}
@@ -137,6 +138,9 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 			places = append(places[:len(places):len(places)], pl)
 		}
 		sb = m.assemble(rec, places)
+		if err := ports.to(sb); err != nil {
+			return nil, err
+		}
 		if err := m.putSandbox(tx, sb); err != nil {
 			return nil, err
 		}
@@ -144,6 +148,7 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 		units[sandboxUnit(rec.ID)] = s
 		return units, err
 	})
+	ports.end(err)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +158,7 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 }
 
 func (m *Manager) putSandbox(tx store.Tx, sb *sandbox) error {
-	if err := putHolds(tx, sb.ID, sb.Publish); err != nil {
+	if err := m.putHolds(tx, sb); err != nil {
 		return err
 	}
 	return sandboxes.Put(tx, sb.ID, sb.Sandbox)
@@ -167,9 +172,7 @@ func (m *Manager) erase(ctx context.Context, sb *sandbox) error {
 				return nil, err
 			}
 		}
-		for _, p := range sb.Publish {
-			holds.Delete(tx, holdKey(p))
-		}
+		dropHolds(tx, sb)
 		sandboxes.Delete(tx, sb.ID)
 		return map[string]netspec.State{sandboxUnit(sb.ID): nil}, nil
 	})

@@ -44,7 +44,10 @@ var ifname = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.@-]{0,14}$`)
 
 // CheckInterface reports whether a network device can have that name.
 func CheckInterface(name string) error {
-	if name == "lo" || !ifname.MatchString(name) {
+	if name == "lo" {
+		return fmt.Errorf("invalid interface name \"lo\": it is the loopback interface's: %w", errdefs.ErrInvalidArgument)
+	}
+	if !ifname.MatchString(name) {
 		return fmt.Errorf("invalid interface name %q: 1 to 15 letters, digits, '_', '-', '.', beginning with a letter or digit: %w", name, errdefs.ErrInvalidArgument)
 	}
 	return nil
@@ -91,7 +94,8 @@ func (e Endpoint) HasIPv6() bool {
 
 // InterfaceSysctls reads the option of the endpoint for them, such as
 // "net.ipv4.conf.IFNAME.log_martians=1,…". Only those of its own interface may be
-// changed here. Names are with slashes, below "net/".
+// changed here. Names are with slashes, below "net/". The docker CLI makes IFNAME
+// lower-case.
 func (e Endpoint) InterfaceSysctls() (map[string]string, error) {
 	out := map[string]string{}
 	for _, kv := range strings.Split(e.Options[OptSysctls], ",") {
@@ -100,7 +104,7 @@ func (e Endpoint) InterfaceSysctls() (map[string]string, error) {
 		}
 		k, val, ok := strings.Cut(kv, "=")
 		part := strings.Split(k, ".")
-		if !ok || len(part) != 5 || part[0] != "net" || part[3] != "IFNAME" || strings.ContainsAny(k, "/") ||
+		if !ok || len(part) != 5 || part[0] != "net" || !strings.EqualFold(part[3], "IFNAME") || strings.ContainsAny(k, "/") ||
 			!slices.Contains([]string{"ipv4", "ipv6", "mpls"}, part[1]) || !slices.Contains([]string{"conf", "neigh"}, part[2]) || part[4] == "" {
 			return nil, fmt.Errorf("option %s: %q is not of the form net.ipv4.conf.IFNAME.setting=value: %w", OptSysctls, kv, errdefs.ErrInvalidArgument)
 		}

@@ -72,7 +72,7 @@ func (m *Manager) warnOverlaps(ctx context.Context) error {
 			key := id + " " + f.String()
 			if now[key] = true; !m.overlapping[key] {
 				m.Log.Warn("a network's subnet is used by something else on this host", "network", m.networkName(id), "by", f.String(),
-					"hint", "remove the network and create it again: another subnet is chosen")
+					"hint", "isle network doctor says how it gets another subnet")
 			}
 		}
 	}

@@ -176,7 +176,7 @@ func sorted(places []place) []place {
 func (p planner) assign(ports []Publish, places []place) []place {
 	places = slices.Clone(places)
 	for i := range places {
-		places[i].Publish = nil
+		places[i].Publish, places[i].Open = nil, nil
 	}
 	v4, v6 := p.carrier(places, true), p.carrier(places, false)
 	for _, m := range ports {
@@ -187,8 +187,13 @@ func (p planner) assign(ports []Publish, places []place) []place {
 		if i < 0 { // the container lacks the family: the socket that holds the port forwards
 			i = other
 		}
-		if i >= 0 {
-			places[i].Publish = append(places[i].Publish, m)
+		for k := range places {
+			switch {
+			case k == i:
+				places[k].Publish = append(places[k].Publish, m)
+			case places[k].net.routed(m.HostIP.Is4()):
+				places[k].Open = append(places[k].Open, m)
+			}
 		}
 	}
 	return places
@@ -209,6 +214,17 @@ func (p planner) carrier(places []place, v4 bool) int {
 		}
 	}
 	return first
+}
+
+// direct reports whether ports of a family of the host are open at the container's
+// own address only, and whether any of places carries them.
+func (p planner) direct(places []place, v4 bool) (direct, carried bool) {
+	for _, v4 := range []bool{v4, !v4} {
+		if i := p.carrier(places, v4); i >= 0 {
+			return places[i].net.routed(v4), true
+		}
+	}
+	return false, false
 }
 
 func (e Endpoint) has(v4 bool) bool { return e.Addr(v4).IsValid() }

@@ -30,6 +30,7 @@ type walk struct {
 	crashes, failures, refused, done int
 	trunks, rules                    int // seen in the kernel
 	lans, vlans, ways                int
+	direct                           int // ports that were open without one of the host
 }
 
 // TestKernelFollowsRecords: whatever is done, and wherever the kernel refuses
@@ -37,16 +38,16 @@ type walk struct {
 // to an endpoint and every held port to a sandbox.
 func TestKernelFollowsRecords(t *testing.T) {
 	var sum walk
-	for seed := range uint64(600) {
+	for seed := range uint64(1200) {
 		w := live(t, seed, 25)
 		sum.crashes, sum.failures = sum.crashes+w.crashes, sum.failures+w.failures
 		sum.refused, sum.done = sum.refused+w.refused, sum.done+w.done
-		sum.trunks, sum.rules = sum.trunks+w.trunks, sum.rules+w.rules
+		sum.trunks, sum.rules, sum.direct = sum.trunks+w.trunks, sum.rules+w.rules, sum.direct+w.direct
 		sum.lans, sum.vlans, sum.ways = sum.lans+w.lans, sum.vlans+w.vlans, sum.ways+w.ways
 	}
-	t.Logf("%d done, %d refused, %d failed in the kernel, %d crashes; seen: %d trunks, %d rules, %d links of a LAN, %d VLANs, %d neighbours",
-		sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.lans, sum.vlans, sum.ways)
-	if min(sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.lans, sum.vlans, sum.ways) < 100 {
+	t.Logf("%d done, %d refused, %d failed in the kernel, %d crashes; seen: %d trunks, %d rules, %d direct ports, %d links of a LAN, %d VLANs, %d neighbours",
+		sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.direct, sum.lans, sum.vlans, sum.ways)
+	if min(sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.direct, sum.lans, sum.vlans, sum.ways) < 100 {
 		t.Error("the walks do not go everywhere")
 	}
 }
@@ -130,7 +131,13 @@ func (w *walk) step() (string, error) {
 	switch w.r.IntN(17) {
 	case 0:
 		v6 := w.r.IntN(2) == 0
-		_, err := w.m.Create(ctx, api.CreateRequest{Name: n, EnableIPv6: &v6, Internal: w.r.IntN(4) == 0})
+		req := api.CreateRequest{Name: n, EnableIPv6: &v6, Internal: w.r.IntN(4) == 0, Options: map[string]string{}}
+		for _, o := range []string{network.OptGatewayMode4, network.OptGatewayMode6} {
+			if w.r.IntN(4) == 0 {
+				req.Options[o] = "routed"
+			}
+		}
+		_, err := w.m.Create(ctx, req)
 		return "create " + n, err
 	case 1:
 		_, err := w.m.Remove(ctx, n)
@@ -161,7 +168,7 @@ func (w *walk) step() (string, error) {
 		_, err = w.m.Unpublish(ctx, c, []publish.Selector{s})
 		return "unpublish on " + c, err
 	case 9:
-		l := fmt.Sprint("l", w.r.IntN(3))
+		l := fmt.Sprint("l", w.r.IntN(2))
 		_, err := w.m.Create(ctx, w.lan(l))
 		return "create " + l, err
 	case 10:
@@ -184,7 +191,7 @@ func (w *walk) step() (string, error) {
 }
 
 func (w *walk) network() string {
-	return []string{"bridge", "none", "host", "n0", "n1", "n2", "l0", "l1", "l2"}[w.r.IntN(9)]
+	return []string{"bridge", "none", "host", "n0", "n1", "n2", "n0", "n1", "l0", "l1"}[w.r.IntN(10)]
 }
 
 // replug takes the parent away, as the kernel does it with all that is on it, or has it
@@ -283,7 +290,12 @@ func (w *walk) check(t *testing.T, at string) {
 		t.Errorf("%s\n%d addresses of endpoints are without a lease", at, addrs)
 	}
 	for _, k := range w.keys("sandbox/") {
-		held += len(w.published(strings.TrimPrefix(k, "sandbox/")))
+		taken, direct := w.taken(strings.TrimPrefix(k, "sandbox/"))
+		held += len(taken)
+		w.direct += len(direct)
+	}
+	for _, k := range w.keys("sandbox/") {
+		w.checkShown(t, at, strings.TrimPrefix(k, "sandbox/"))
 	}
 	if n := len(w.keys("publish/")); n != held {
 		t.Errorf("%s\n%d ports are held, %d published", at, n, held)
@@ -291,14 +303,49 @@ func (w *walk) check(t *testing.T, at string) {
 	w.checkTable(t, at)
 }
 
+// taken are a sandbox's ports for which one of the host is taken, and those for
+// which none is.
+func (w *walk) taken(id string) (taken, direct []publish.Mapping) {
+	for _, p := range w.published(id) {
+		if m := publish.Mapping(p); w.m.Ports.Direct(id, m) {
+			direct = append(direct, m)
+		} else {
+			taken = append(taken, m)
+		}
+	}
+	return taken, direct
+}
+
+// checkShown: a port of the host is shown where one is taken, and only there.
+func (w *walk) checkShown(t *testing.T, at, id string) {
+	t.Helper()
+	_, shown, err := w.m.Published(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, direct := w.taken(id)
+	for port, bs := range shown {
+		for _, b := range bs {
+			among, number := taken, b.HostPort
+			if number == "" {
+				among = direct
+			}
+			if !slices.ContainsFunc(slices.Collect(publish.Each(among)), func(m publish.Mapping) bool {
+				return m.HostIP == b.HostIP && m.ContainerPort == port.Num() && (number == "" || number == fmt.Sprint(m.HostPort))
+			}) {
+				t.Errorf("%s\n%s shows %v for %v; taken %v, without one of the host %v", at, id, b, port, taken, direct)
+			}
+		}
+	}
+}
+
 // checkTable: whoever asks is told of exactly the ports that are in the records.
 func (w *walk) checkTable(t *testing.T, at string) {
 	t.Helper()
 	var all []publish.Mapping
 	for _, k := range w.keys("sandbox/") {
-		for _, p := range w.published(strings.TrimPrefix(k, "sandbox/")) {
-			all = append(all, publish.Mapping(p))
-		}
+		taken, _ := w.taken(strings.TrimPrefix(k, "sandbox/"))
+		all = append(all, taken...)
 	}
 	for port := uint16(8000); port < 8010; port++ {
 		for _, ip := range []string{"0.0.0.0", "::"} {

@@ -45,10 +45,10 @@ func (m *Manager) Publish(ctx context.Context, sandboxID string, want PortReques
 
 // Replace is Publish, but takes ports over from whichever sandbox has them at
 // the very same address, this one included, in one change: no connection finds
-// nobody there.
+// nobody there. A port keeps its allow-list unless want has another.
 func (m *Manager) Replace(ctx context.Context, sandboxID string, want PortRequest) (Ports, error) {
 	return m.changePorts(ctx, sandboxID, func(sb *sandbox, reqs []publish.Request) (portChange, error) {
-		return portChange{reqs: publish.Missing(reqs, mappings(sb.Publish)), take: true}, nil
+		return portChange{reqs: publish.Missing(m.Ports.KeepSources(sb.ID, m.direct(reqs, sb.Sandbox, sb.places)), mappings(sb.Publish)), take: true}, nil
 	}, want)
 }
 
@@ -59,7 +59,7 @@ func (m *Manager) Unpublish(ctx context.Context, sandboxID string, which []publi
 		for _, s := range which {
 			hit := s.Select(mappings(sb.Publish))
 			if len(hit) == 0 {
-				return c, fmt.Errorf("container %s does not publish %s: %w", sb.Name, s, errdefs.ErrNotFound)
+				return c, s.Missing(sb.Name, mappings(sb.Publish))
 			}
 			c.drop = append(c.drop, hit...)
 		}
@@ -90,10 +90,17 @@ func (m *Manager) Published(sandboxID string) ([]Publish, network.PortMap, error
 // could carry them.
 func (sb *sandbox) shown() network.PortMap {
 	var all []publish.Mapping
+	direct := map[publish.Mapping]bool{}
 	for _, pl := range sb.places {
-		all = append(all, mappings(pl.Publish)...)
+		for p := range publish.Each(mappings(pl.Publish)) {
+			to := publish.Target{V4: pl.Addr(true), V6: pl.Addr(false)}.Any(p.HostIP)
+			if direct[p] = pl.net.routed(to.Is4()); direct[p] && to.Is4() != p.HostIP.Is4() {
+				continue // nothing can pass it on
+			}
+			all = append(all, p)
+		}
 	}
-	return publish.Show(publish.Join(all))
+	return publish.Show(publish.Join(all), func(p publish.Mapping) bool { return direct[p] })
 }
 
 // portChange is what is to become of a sandbox's ports.
@@ -131,7 +138,7 @@ func (m *Manager) settlePorts(ctx context.Context, sb *sandbox, c portChange, ou
 	if len(c.drop)+len(c.reqs) == 0 {
 		return nil
 	}
-	s, err := m.Ports.Change(sb.ID, c.drop, c.reqs, c.take, m.x.containerName)
+	s, err := m.Ports.Change(sb.ID, c.drop, m.direct(c.reqs, sb.Sandbox, sb.places), c.take, m.x.containerName)
 	if err != nil {
 		m.forward(sb) // some of its sockets may be new ones
 		return err
@@ -182,9 +189,7 @@ func (m *Manager) withPorts(sb *sandbox, ms []publish.Mapping) *sandbox {
 func (m *Manager) commitPorts(ctx context.Context, old, now []*sandbox) error {
 	return m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
 		for _, sb := range old {
-			for _, p := range sb.Publish {
-				holds.Delete(tx, holdKey(p))
-			}
+			dropHolds(tx, sb)
 		}
 		units := map[string]netspec.State{}
 		for _, sb := range now {
@@ -201,8 +206,22 @@ func (m *Manager) commitPorts(ctx context.Context, old, now []*sandbox) error {
 	})
 }
 
-func putHolds(tx store.Tx, id string, ports []Publish) error {
-	for _, p := range ports {
+func dropHolds(tx store.Tx, sb *sandbox) {
+	for _, p := range sb.Publish {
+		if holder, err := holds.Get(tx, holdKey(p)); err == nil && holder == sb.ID { // of direct ports it may be another's
+			holds.Delete(tx, holdKey(p))
+		}
+	}
+}
+
+// putHolds records which ports of the host are taken.
+func (m *Manager) putHolds(tx store.Tx, sb *sandbox) error {
+	dropHolds(tx, sb)
+	id := sb.ID
+	for _, p := range sb.Publish {
+		if m.Ports.Direct(id, publish.Mapping(p)) {
+			continue
+		}
 		if holder, err := holds.Get(tx, holdKey(p)); err == nil {
 			if holder == id {
 				continue
@@ -257,17 +276,25 @@ func (m *Manager) tellPort(a events.Action, sb *sandbox, p Publish) {
 	if p.From != "" {
 		attrs["from"] = p.From
 	}
-	m.Events.Publish(events.Message{Type: events.NetworkEventType, Action: a, Actor: events.Actor{ID: m.carrierOf(sb, p), Attributes: attrs}})
+	kind, id := events.NetworkEventType, sb.carrierOf(p)
+	if id == "" {
+		kind, id = events.ContainerEventType, sb.ID
+	}
+	m.Events.Publish(events.Message{Type: kind, Action: a, Actor: events.Actor{ID: id, Attributes: attrs}})
 }
 
-// carrierOf is the network that p's row leads through; "": none.
-func (m *Manager) carrierOf(sb *sandbox, p Publish) string {
+// carrierOf is the network that p's row leads through, or else the first that
+// the sandbox is on; "": none.
+func (sb *sandbox) carrierOf(p Publish) string {
 	for _, pl := range sb.places {
 		for _, q := range pl.Publish {
 			if q.Proto == p.Proto && q.HostIP == p.HostIP && q.Iface == p.Iface && q.HostPort <= p.HostPort && p.HostPort-q.HostPort < q.Count {
 				return pl.net.ID
 			}
 		}
+	}
+	if len(sb.places) > 0 {
+		return sb.places[0].net.ID
 	}
 	return ""
 }
@@ -276,7 +303,7 @@ func (m *Manager) carrierOf(sb *sandbox, p Publish) string {
 func (m *Manager) claim(rec *Sandbox, drafts []draft, want PortRequest) (warnings []string, err error) {
 	var places []place
 	for _, dr := range drafts {
-		places = append(places, dr.place)
+		places = append(places, dr.foreseen())
 	}
 	reqs, warnings, err := m.portRequests(*rec, sorted(places), want)
 	if err != nil || len(reqs) == 0 {
@@ -285,7 +312,7 @@ func (m *Manager) claim(rec *Sandbox, drafts []draft, want PortRequest) (warning
 	if rec.NS == "" {
 		return []string{"Published ports are discarded when using host network mode"}, nil
 	}
-	got, err := m.Ports.Claim(rec.ID, reqs, m.x.containerName)
+	got, err := m.Ports.Claim(rec.ID, m.direct(reqs, *rec, sorted(places)), m.x.containerName)
 	rec.Publish = publishes(got)
 	return warnings, err
 }
@@ -293,16 +320,13 @@ func (m *Manager) claim(rec *Sandbox, drafts []draft, want PortRequest) (warning
 // portRequests reads what is wanted of a sandbox with these places, in order.
 func (m *Manager) portRequests(rec Sandbox, places []place, want PortRequest) (reqs []publish.Request, warnings []string, err error) {
 	d := publish.Defaults{HostIP: m.Config.HostBinding, IPv6: m.host.IPv6}
-	able, isolated, lan := false, len(places) > 0, ""
+	able, isolated := false, len(places) > 0
 	for _, pl := range places {
 		drv, err := m.planner().driver(*pl.net)
 		if err != nil {
 			return nil, nil, err
 		}
 		isolated = isolated && !drv.Caps().IPAM
-		if pl.net.OnLAN() && lan == "" {
-			lan = pl.net.Name
-		}
 		if drv.Caps().Publish && !pl.net.Internal && !able {
 			if able = true; pl.net.Options[OptHostBinding] != "" {
 				if d.HostIP, err = hostBinding(*pl.net, d.HostIP); err != nil {
@@ -314,18 +338,124 @@ func (m *Manager) portRequests(rec Sandbox, places []place, want PortRequest) (r
 	if reqs, err = publish.Parse(want.Bindings, want.Specs, d); err != nil || len(reqs) == 0 || rec.NS == "" {
 		return reqs, nil, err
 	}
-	switch {
-	case isolated:
+	if isolated {
 		return nil, nil, fmt.Errorf("ports cannot be published: network %s has no addresses (hint: leave out --network %s, or -p): %w",
 			places[0].net.Name, places[0].net.Name, errdefs.ErrInvalidArgument)
-	case !able && lan != "": // nothing to hold: the host has no part in it
-		return nil, []string{IgnoredPorts(lan)}, nil
-	case !able && len(places) == 0:
-		warnings = append(warnings, "Published ports cannot be reached while the container is on no network")
-	case !able:
-		warnings = append(warnings, "Published ports cannot be reached while the container is on internal networks only")
 	}
-	return reqs, warnings, nil
+	if ignoring(places) != "" { // nothing to hold: the host has no part in it
+		reqs = nil
+	}
+	return reqs, m.portWarnings(places), nil
+}
+
+// portWarnings are what a person should know who publishes ports in these places.
+func (m *Manager) portWarnings(places []place) []string {
+	p := m.planner()
+	v4, carried := p.direct(places, true)
+	v6, _ := p.direct(places, false)
+	switch {
+	case ignoring(places) != "":
+		return []string{IgnoredPorts(ignoring(places))}
+	case len(places) == 0:
+		return []string{"Published ports cannot be reached while the container is on no network"}
+	case !carried:
+		return []string{"Published ports cannot be reached while the container is on internal networks only"}
+	case v4 && v6:
+		return []string{"Published ports are open at the container's own addresses only: its network has no NAT (gateway mode routed), and no port of the host is taken"}
+	case v4 || v6:
+		family := map[bool]string{true: "IPv4", false: "IPv6"}[v4]
+		return []string{"Published ports are open at the container's own address only for " + family + ": its network has no NAT there (gateway mode routed), and no port of the host is taken"}
+	}
+	return nil
+}
+
+// PortWarnings are those of a container that is to be on networks, which are
+// named or known by their ids.
+func (m *Manager) PortWarnings(networks []string) []string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var places []place
+	for _, ref := range networks {
+		n, err := m.x.find(ref)
+		if err != nil {
+			return nil // whoever starts it will be told
+		}
+		places = append(places, draft{place: place{Endpoint{HostInterface: "any"}, n}}.foreseen())
+	}
+	return m.portWarnings(sorted(places))
+}
+
+// direct says of requests for rec which families of them are direct.
+func (m *Manager) direct(reqs []publish.Request, rec Sandbox, places []place) []publish.Request {
+	v4, v6 := m.isDirect(rec, places, true), m.isDirect(rec, places, false)
+	for i := range reqs {
+		reqs[i].Direct4, reqs[i].Direct6 = v4, v6
+	}
+	return reqs
+}
+
+// isDirect reports whether ports of a family are. All of one sandbox are alike: when
+// nothing carries them they stay as they were.
+func (m *Manager) isDirect(rec Sandbox, places []place, v4 bool) bool {
+	if direct, carried := m.planner().direct(places, v4); carried {
+		return direct
+	}
+	return slices.ContainsFunc(rec.Publish, func(p Publish) bool { return p.HostIP.Is4() == v4 && m.Ports.Direct(rec.ID, publish.Mapping(p)) })
+}
+
+// turning takes the ports of the host that a sandbox needs in its new places and did
+// not in the old ones, and lets go those that it does not need any more. It goes
+// with a transaction, which may run more than once.
+type turning struct {
+	m *Manager
+	s *publish.Settlement
+}
+
+func (t *turning) to(sb *sandbox) (err error) {
+	m := t.m
+	if t.s != nil {
+		t.s.Undo()
+	}
+	direct := map[bool]bool{true: m.isDirect(sb.Sandbox, sb.places, true), false: m.isDirect(sb.Sandbox, sb.places, false)}
+	t.s, err = m.Ports.Turn(sb.ID, mappings(sb.Publish), func(p publish.Mapping) bool { return direct[p.HostIP.Is4()] }, m.x.containerName)
+	return err
+}
+
+func (t *turning) end(err error) {
+	switch {
+	case t.s == nil:
+	case err != nil:
+		t.s.Undo()
+	default:
+		t.s.Commit()
+	}
+}
+
+// restorePorts claims the ports of a sandbox as the records say that they are.
+func (m *Manager) restorePorts(ctx context.Context, sb *sandbox) error {
+	taken := map[publish.Mapping]bool{}
+	err := m.Store.View(ctx, func(tx store.Tx) error {
+		for _, p := range sb.Publish {
+			holder, err := holds.Get(tx, holdKey(p))
+			taken[publish.Mapping(p)] = err == nil && holder == sb.ID
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.Ports.Restore(sb.ID, mappings(sb.Publish), func(p publish.Mapping) bool { return !taken[p] })
+}
+
+// ignoring is a network of the LAN, when there are only such; "" else.
+func ignoring(places []place) (name string) {
+	for _, pl := range places {
+		if !pl.net.OnLAN() {
+			return ""
+		}
+		name = pl.net.Name
+	}
+	return name
 }
 
 // IgnoredPorts says why nothing is published of a container that is on networks like

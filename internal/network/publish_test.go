@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,10 +11,12 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
+	api "github.com/moby/moby/api/types/network"
 
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/netspec"
 	"isle/internal/network"
+	"isle/internal/network/doctor"
 	"isle/internal/network/publish"
 	"isle/internal/reconcile"
 )
@@ -183,6 +186,28 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// TestReplaceKeepsTheList: a port that changes hands is not opened to others,
+// unless that is asked for.
+func TestReplaceKeepsTheList(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "blue", "bridge")
+	open(t, m, "green", "bridge")
+	if _, err := m.Publish(t.Context(), "blue", wish(t, "9301:80;from=10.77.0.0/16")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ who, want, kernel string }{
+		{"green", "9301:80", "0.0.0.0:9301+1>80 9301 from 10.77.0.0/16"},
+		{"green", "9301:81", "0.0.0.0:9301+1>81 9301 from 10.77.0.0/16"},
+		{"blue", "9301:80;from=10.88.0.0/16", "0.0.0.0:9301+1>80 9301 from 10.88.0.0/16"},
+		{"blue", "9301:80;from=0.0.0.0/0,::/0", "0.0.0.0:9301+1>80 9301 from 0.0.0.0/0"},
+	} {
+		if _, err := m.Replace(t.Context(), c.who, wish(t, c.want)); err != nil || w.tcp4() != c.kernel {
+			t.Errorf("%s to %s: %s, %v; want %s", c.want, c.who, w.tcp4(), err, c.kernel)
+		}
+	}
+}
+
 // TestReplaceCrash: wherever the process dies, the port is one container's.
 func TestReplaceCrash(t *testing.T) {
 	for n := 1; n < 8; n++ {
@@ -267,6 +292,168 @@ func TestPortsOffTheNetwork(t *testing.T) {
 	}
 }
 
+// TestPortEventsHaveAnActor: the network that carries the port, or one that the
+// sandbox is on, or the container.
+func TestPortEventsHaveAnActor(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	inner := create(t, m, api.CreateRequest{Name: "inner", Internal: true})
+	bridge, err := m.Find(t.Context(), "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open(t, m, "on", "bridge")
+	open(t, m, "in", "inner")
+	open(t, m, "off")
+	for who, want := range map[string]string{"on": "network " + bridge.ID, "in": "network " + inner.ID, "off": "container off"} {
+		_, live, cancel := w.events.Subscribe(time.Time{})
+		if _, err := m.Publish(t.Context(), who, wish(t, "80")); err != nil {
+			t.Error(err)
+		}
+		if e := <-live; fmt.Sprint(e.Type, " ", e.Actor.ID) != want {
+			t.Errorf("%s: %+v, want %s", who, e, want)
+		}
+		cancel()
+	}
+}
+
+// TestRoutedTakesNoPort: without NAT a port is open at the container's own address,
+// and none of the host is taken: as many containers as like can have it. It is taken
+// when the container comes to where it is needed, unless another has it.
+func TestRoutedTakesNoPort(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	all := doors{}
+	m.Ports.Holder = all
+	no := false
+	rt := create(t, m, api.CreateRequest{Name: "rt", EnableIPv6: &no, Options: map[string]string{network.OptGatewayMode4: "routed"}})
+	bridge, err := m.Find(t.Context(), "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := func(id string) (out string) {
+		t.Helper()
+		_, ports, err := m.Published(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range ports[api.MustParsePort("80/tcp")] {
+			out += b.HostIP.String() + "=" + b.HostPort + " "
+		}
+		return out
+	}
+	is := func(when, a, b, c string, sockets int) {
+		t.Helper()
+		if is := []string{shown("a"), shown("b"), shown("c")}; is[0] != a || is[1] != b || is[2] != c || len(all) != sockets {
+			t.Errorf("%s: shown %q, %d sockets", when, is, len(all))
+		}
+	}
+	for id, net := range map[string]string{"a": "rt", "b": "rt", "c": "bridge"} {
+		req := request(id, nil, net)
+		req.Ports = wish(t, "8080:80")
+		if _, err := m.Open(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is("at first", "0.0.0.0= ", "0.0.0.0= ", "0.0.0.0=8080 ::=8080 ", 2)
+	if _, err := m.Publish(t.Context(), "a", wish(t, "8080:81")); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "itself") {
+		t.Errorf("one port twice: %v", err)
+	}
+	if got, err := m.Replace(t.Context(), "b", wish(t, "8080:80")); err != nil || len(got.Lost) != 0 {
+		t.Errorf("there is nothing to take over: %+v, %v", got, err)
+	}
+	again := func() {
+		t.Helper()
+		m = w.manager()
+		clear(all)
+		m.Ports.Holder = all
+		if err := m.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again()
+	is("after a start", "0.0.0.0= ", "0.0.0.0= ", "0.0.0.0=8080 ::=8080 ", 2)
+	join := func(id string, n network.Network) error {
+		_, err := m.Connect(t.Context(), id, network.ConnectRequest{Network: n.ID, ContainerName: id})
+		return err
+	}
+	before := w.kernel.State
+	if err := join("a", bridge); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "container c has 0.0.0.0:8080/tcp") || !w.kernel.State.Equal(before) {
+		t.Errorf("to where the port is another's: %v", err)
+	}
+	if _, err := m.Unpublish(t.Context(), "c", selectors(t, "8080")); err != nil {
+		t.Fatal(err)
+	}
+	w.kernel.N, w.kernel.FailAt = 0, 1
+	if err := join("a", bridge); err == nil {
+		t.Error("the kernel refused, and nobody said so")
+	}
+	w.kernel.FailAt = 0
+	is("after the kernel refused", "0.0.0.0= ", "0.0.0.0= ", "", 0)
+	if err := join("a", bridge); err != nil {
+		t.Fatal(err)
+	}
+	is("on both networks", "0.0.0.0=8080 ::=8080 ", "0.0.0.0= ", "", 2)
+	again()
+	is("on both networks, after a start", "0.0.0.0=8080 ::=8080 ", "0.0.0.0= ", "", 2)
+	if err := join("b", bridge); !errdefs.IsConflict(err) {
+		t.Errorf("the second: %v", err)
+	}
+	if err := m.Disconnect(t.Context(), "a", bridge.ID); err != nil {
+		t.Fatal(err)
+	}
+	is("back", "0.0.0.0= ", "0.0.0.0= ", "", 0)
+	for _, id := range []string{"a", "b"} {
+		if err := m.Disconnect(t.Context(), id, rt.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is("off all networks", "", "", "", 0)
+	if keys := w.keys("publish/"); len(keys) != 0 {
+		t.Errorf("taken: %v", keys)
+	}
+	if err := join("b", bridge); err != nil {
+		t.Fatal(err)
+	}
+	is("the second", "", "0.0.0.0=8080 ::=8080 ", "", 2)
+	for _, id := range []string{"a", "b", "c"} {
+		if err := m.Close(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if keys := w.keys("publish/"); len(keys) != 0 || len(all) != 0 {
+		t.Errorf("left: %v, %v", keys, all)
+	}
+}
+
+// TestPortWarnings: the same for a container that is to be and for one that runs.
+func TestPortWarnings(t *testing.T) {
+	m := newWorld().start(t)
+	create(t, m, api.CreateRequest{Name: "inner", Internal: true})
+	yes := true
+	create(t, m, api.CreateRequest{Name: "six", EnableIPv6: &yes, Options: map[string]string{network.OptGatewayMode6: "routed"}})
+	create(t, m, api.CreateRequest{Name: "routed", EnableIPv6: &yes, Options: map[string]string{network.OptGatewayMode4: "routed", network.OptGatewayMode6: "routed"}})
+	for _, c := range []struct {
+		networks []string
+		want     string
+	}{
+		{nil, "on no network"}, {[]string{"inner"}, "internal networks only"}, {[]string{"bridge"}, ""}, {[]string{"inner", "bridge"}, ""},
+		{[]string{"six"}, "only for IPv6"}, {[]string{"routed"}, "own addresses only"}, {[]string{"bridge", "routed"}, "only for IPv6"},
+	} {
+		id := "on-" + strings.Join(c.networks, "-")
+		open(t, m, id, c.networks...)
+		live, err := m.Publish(t.Context(), id, wish(t, "80"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, got := range map[string][]string{"to be": m.PortWarnings(c.networks), "runs": live.Warnings} {
+			if is := strings.Join(got, "\n"); !strings.Contains(is, c.want) || (is == "") != (c.want == "") {
+				t.Errorf("%s on %v: %q, want %q", what, c.networks, is, c.want)
+			}
+		}
+	}
+}
+
 // doors are sockets in memory: at which port, and where it leads.
 type doors map[netip.AddrPort]*door
 
@@ -294,6 +481,44 @@ func (d doors) leadsTo(at string) netip.AddrPort {
 		return d.way.To
 	}
 	return netip.AddrPort{}
+}
+
+// TestHeldAtLast: a port that another program has when isled starts is told of, and
+// is held and leads to the container when the other is gone.
+func TestHeldAtLast(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	open(t, m, "web", "bridge")
+	if _, err := m.Publish(t.Context(), "web", wish(t, "127.0.0.1:8080:80")); err != nil {
+		t.Fatal(err)
+	}
+	all := doors{}
+	other, err := all.Hold("tcp", netip.MustParseAddrPort("127.0.0.1:8080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = w.manager()
+	m.Ports.Holder, m.Surroundings = all, func(context.Context) (doctor.Host, error) { return doctor.Host{}, nil }
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	told := func() bool {
+		found, err := m.Doctor(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(found, func(f doctor.Finding) bool { return f.Subject == "port 8080/tcp of container web" })
+	}
+	if !told() {
+		t.Error("the doctor is silent")
+	}
+	other.Close()
+	if err := m.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if is := all.leadsTo("127.0.0.1:8080"); is.Port() != 80 || told() {
+		t.Errorf("leads to %v, told of: %t", is, told())
+	}
 }
 
 // TestSocketsComeBack: a port that was to move to another address, and did not,

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
@@ -22,17 +23,37 @@ func (m *Manager) Remove(ctx context.Context, ref string) (Network, error) {
 	if err := m.removable(n); err != nil {
 		return *n, err
 	}
-	err = m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
+	return *n, m.drop(ctx, n)
+}
+
+// drop takes away a network that nobody is on. op is held.
+func (m *Manager) drop(ctx context.Context, n *Network) error {
+	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
 		networks.Delete(tx, n.ID)
 		v6 := m.x.ipv6 > 1 || (m.x.ipv6 == 1 && !n.IPv6)
 		return map[string]netspec.State{networkUnit(n.ID): nil, machineUnit: m.planner().machine(v6)}, nil
 	})
 	if err != nil {
-		return *n, fmt.Errorf("error while removing network: %w", err)
+		return fmt.Errorf("error while removing network: %w", err)
 	}
 	m.forget(n)
 	m.tell(events.ActionDestroy, *n, "")
-	return *n, nil
+	return nil
+}
+
+// moveDefault takes the default network away when the configuration gives it another
+// subnet by now, so that it is made again. op is held.
+func (m *Manager) moveDefault(ctx context.Context) error {
+	n, ok := m.x.networks[m.x.names[NameBridge]]
+	want := m.Config.Subnet
+	if !ok || !want.IsValid() || slices.ContainsFunc(n.Pools, func(p Pool) bool { return p.Subnet == want.Masked() }) {
+		return nil
+	}
+	if users := m.x.active(n.ID); users != "" {
+		m.Log.Warn("network.subnet is followed at the next start without containers on the default network", "subnet", want, "containers", users)
+		return nil
+	}
+	return m.drop(ctx, n)
 }
 
 func (m *Manager) removable(n *Network) error {

@@ -13,6 +13,7 @@ import (
 	"isle/internal/network/doctor"
 	"isle/internal/network/exposure"
 	"isle/internal/network/publish"
+	"isle/internal/reconcile"
 )
 
 // Exposure lists what of the containers can be reached from outside of the host,
@@ -23,6 +24,9 @@ func (m *Manager) Exposure(ctx context.Context) ([]exposure.Exposed, error) {
 		return nil, err
 	}
 	networks, containers := m.plans()
+	if err := m.lost(ctx, containers); err != nil {
+		return nil, err
+	}
 	return exposure.List(h.Host, networks, containers), nil
 }
 
@@ -44,10 +48,50 @@ func (m *Manager) Doctor(ctx context.Context) ([]doctor.Finding, error) {
 			h.Overlaps[m.networkName(id)] = append(h.Overlaps[m.networkName(id)], f.String())
 		}
 	}
+	for _, u := range m.Ports.Unheld() {
+		h.Unheld = append(h.Unheld, doctor.Unheld{Container: m.x.containerName(u.Owner), Proto: u.Proto, Port: u.HostPort, Count: u.Count, Err: u.Err})
+	}
 	m.mu.RUnlock()
 	networks, containers := m.plans()
+	if err := m.lost(ctx, containers); err != nil {
+		return nil, err
+	}
 	h.NeedForwarding = len(networks) > 0
 	return doctor.Examine(h, networks, containers), nil
+}
+
+// lost notes what of the containers' own namespaces is not as it was made. Nobody
+// watches those: what is found is put right soon.
+func (m *Manager) lost(ctx context.Context, containers []exposure.Container) error {
+	m.op.Lock()
+	defer m.op.Unlock()
+	want, scope := netspec.State{}, reconcile.Scope{Host: true}
+	for id, sb := range m.x.sandboxes {
+		if sb.NS != "" {
+			maps.Copy(want, m.units[sandboxUnit(id)])
+			scope.Namespaces = append(scope.Namespaces, sb.NS)
+		}
+	}
+	changes, err := reconcile.DiffSome(ctx, m.Kernel, scope, want)
+	if err != nil {
+		return fmt.Errorf("look into the containers' namespaces: %w", err)
+	}
+	for _, c := range changes {
+		if i := slices.IndexFunc(containers, func(x exposure.Container) bool { return x.Has(c.New) }); i >= 0 {
+			containers[i].Lost = append(containers[i].Lost, missing(c))
+			m.resync()
+		}
+	}
+	return nil
+}
+
+// missing is what a change would put right: an address that is there says what it
+// lacks.
+func missing(c reconcile.Change) netspec.Object {
+	if a, ok := c.Old.(netspec.Addr); ok {
+		return a
+	}
+	return c.New
 }
 
 func (m *Manager) surroundings(ctx context.Context) (doctor.Host, error) {

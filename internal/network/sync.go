@@ -43,7 +43,7 @@ func (m *Manager) Start(ctx context.Context) error {
 		m.Log.Warn("look for subnets that others use too", "err", err)
 	}
 	for _, sb := range m.x.sandboxes {
-		if err := m.Ports.Restore(sb.ID, mappings(sb.Publish)); err != nil {
+		if err := m.restorePorts(ctx, sb); err != nil {
 			m.Log.Warn("a published port is not held against other programs", "container", sb.Name, "err", err)
 		}
 		m.forward(sb)
@@ -65,6 +65,9 @@ func (m *Manager) Sync(ctx context.Context) error {
 	}
 	if !m.same(m.host, before) {
 		m.replan()
+	}
+	for _, id := range m.Ports.HoldAgain() {
+		m.forward(m.x.sandboxes[id])
 	}
 	return m.sync(ctx)
 }

@@ -38,7 +38,6 @@ const (
 type Ruleset struct {
 	Chains []Chain
 	Sets   map[SetID]Set
-	Legacy []Legacy
 	Links  map[string]uint32 // numbers of the interfaces
 }
 
@@ -51,6 +50,7 @@ type Chain struct {
 	Hook     Hook
 	Priority int32
 	Drop     bool // the policy
+	Legacy   bool // of iptables-legacy: a rule's Handle is its number
 	Rules    []Rule
 }
 
@@ -78,15 +78,6 @@ type Element struct {
 	Verdict   *Verdict
 }
 
-// Legacy is a table of iptables-legacy, which nftables does not show. Its rules
-// are not read.
-type Legacy struct {
-	Family      string
-	Table       string
-	Rules       int
-	ForwardDrop bool // the policy of FORWARD
-}
-
 // Packet is one that begins a connection. What is zero has no such thing.
 type Packet struct {
 	In, Out          string // interfaces
@@ -102,10 +93,14 @@ type Place struct {
 	Family, Table, Chain string
 	Handle               uint64
 	Text                 string
+	Legacy               bool
 }
 
 func (p Place) String() string {
 	chain := fmt.Sprintf("chain %s of table %s %s", p.Chain, p.Family, p.Table)
+	if p.Legacy {
+		chain += " of iptables-legacy"
+	}
 	if p.Handle == 0 {
 		return "the policy of " + chain + " (drop)"
 	}
@@ -127,7 +122,7 @@ func (r *Ruleset) Pass(hook Hook, p Packet) Outcome {
 		p.Out = "" // not known there
 	}
 	for _, c := range r.base(hook, p) {
-		run := run{rules: r, packet: p, family: c.Family, table: c.Table}
+		run := run{rules: r, packet: p, family: c.Family, table: c.Table, legacy: c.Legacy}
 		got := run.base(c)
 		if got.Drop || got.Redirect && !got.Unsure {
 			return got
@@ -153,9 +148,9 @@ func (r *Ruleset) base(hook Hook, p Packet) (out []*Chain) {
 	return out
 }
 
-func (r *Ruleset) chain(family, table, name string) *Chain {
+func (r *Ruleset) chain(family, table, name string, legacy bool) *Chain {
 	for i := range r.Chains {
-		if c := &r.Chains[i]; c.Family == family && c.Table == table && c.Name == name {
+		if c := &r.Chains[i]; c.Family == family && c.Table == table && c.Name == name && c.Legacy == legacy {
 			return c
 		}
 	}

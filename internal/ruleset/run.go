@@ -5,6 +5,7 @@ type run struct {
 	rules         *Ruleset
 	packet        Packet
 	family, table string
+	legacy        bool
 
 	regs    [64]byte
 	unknown [16]bool // by register of four bytes
@@ -65,7 +66,7 @@ func (r *run) base(c *Chain) Outcome {
 }
 
 func (r *run) place(c *Chain, rule *Rule) Place {
-	p := Place{Family: c.Family, Table: c.Table, Chain: c.Name}
+	p := Place{Family: c.Family, Table: c.Table, Chain: c.Name, Legacy: c.Legacy}
 	if rule != nil {
 		p.Handle, p.Text = rule.Handle, rule.Text
 	}
@@ -107,7 +108,7 @@ func (r *run) verdict(c *Chain, rule *Rule) (Code, Place, bool) {
 
 // jump goes into the chain that the rule at from names.
 func (r *run) jump(v Verdict, from Place) (Code, Place) {
-	to := r.rules.chain(r.family, r.table, v.Chain)
+	to := r.rules.chain(r.family, r.table, v.Chain, r.legacy)
 	if to == nil {
 		return Continue, Place{}
 	}

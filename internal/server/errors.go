@@ -7,9 +7,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/common"
+
+	"isle/internal/sentence"
 )
 
 // This file is the only place where classes of errors become statuses.
@@ -23,7 +26,7 @@ var classes = []struct {
 	status int
 	said   []string
 }{
-	{errdefs.ErrNotFound, errdefs.IsNotFound, http.StatusNotFound, []string{"no such", "not found", "not find", "not exist", "denied", "unknown", "there is no"}},
+	{errdefs.ErrNotFound, errdefs.IsNotFound, http.StatusNotFound, []string{"no such", "not found", "not find", "not exist", "denied", "unknown", "there is no", "does not ", "is not ", "not in ", "has no "}},
 	{errdefs.ErrInvalidArgument, errdefs.IsInvalidArgument, http.StatusBadRequest, nil},
 	{errdefs.ErrOutOfRange, errdefs.IsOutOfRange, http.StatusBadRequest, nil},
 	{errdefs.ErrConflict, errdefs.IsConflict, http.StatusConflict, nil},
@@ -32,7 +35,7 @@ var classes = []struct {
 	{errdefs.ErrAborted, errdefs.IsAborted, http.StatusConflict, nil},
 	{errdefs.ErrNotModified, errdefs.IsNotModified, http.StatusNotModified, nil},
 	{errdefs.ErrUnauthenticated, errdefs.IsUnauthorized, http.StatusUnauthorized, []string{"unauthorized", "authenti", "password", "credential", "log in", "login", "denied"}},
-	{errdefs.ErrPermissionDenied, errdefs.IsPermissionDenied, http.StatusForbidden, []string{"denied", "permission", "permitted", "forbidden", "allowed"}},
+	{errdefs.ErrPermissionDenied, errdefs.IsPermissionDenied, http.StatusForbidden, []string{"denied", "permission", "permitted", "forbidden", "allowed", "overlaps"}},
 	{errdefs.ErrNotImplemented, errdefs.IsNotImplemented, http.StatusNotImplemented, []string{"not", "no ", "none", "only"}},
 	{errdefs.ErrUnavailable, errdefs.IsUnavailable, http.StatusServiceUnavailable, []string{"not", "gone", "no ", "un", "refused"}},
 	{errdefs.ErrResourceExhausted, errdefs.IsResourceExhausted, http.StatusInsufficientStorage, []string{"full", "no space", "no free", "too many", "exhausted", "left"}},
@@ -107,20 +110,30 @@ func children(err error) []error {
 }
 
 // message is what a person reads: the text of err without the names of
-// classes at its end. Clients match Docker's sentences, which have none; but
-// where the name is all that says what went wrong, it stays.
+// classes at its end or before its hint. Clients match Docker's sentences, which
+// have none; but where the name is all that says what went wrong, it stays.
 func message(err error) string {
-	text := err.Error()
-	for again := true; again; {
-		again = false
-		for _, c := range classes {
-			cut, ok := strings.CutSuffix(text, ": "+c.class.Error())
-			if ok && (c.said == nil || says(cut, c.said)) {
-				text, again = cut, true
-			}
+	text, hint := err.Error(), ""
+	if i := strings.LastIndex(text, " (hint: "); i >= 0 && strings.HasSuffix(text, ")") {
+		text, hint = text[:i], text[i:]
+	}
+	for cut, ok := withoutClass(text); ok; cut, ok = withoutClass(text) {
+		text = cut
+	}
+	if kernels := ": " + syscall.EINVAL.Error(); errors.Is(err, syscall.EINVAL) && strings.Contains(err.Error(), text+kernels) {
+		text += kernels // it reads as a class does, and is the reason
+	}
+	return sentence.Of(text) + hint
+}
+
+func withoutClass(text string) (string, bool) {
+	for _, c := range classes {
+		cut, ok := strings.CutSuffix(text, ": "+c.class.Error())
+		if ok && (c.said == nil || says(cut, c.said)) {
+			return cut, true
 		}
 	}
-	return text
+	return text, false
 }
 
 func says(text string, words []string) bool {

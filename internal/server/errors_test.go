@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -12,6 +14,7 @@ import (
 )
 
 func TestStatusOf(t *testing.T) {
+	_, notANumber := strconv.Atoi("abc")
 	notFound := fmt.Errorf("network app not found: %w", errdefs.ErrNotFound)
 	for _, c := range []struct {
 		err  error
@@ -39,6 +42,12 @@ func TestStatusOf(t *testing.T) {
 		{fmt.Errorf("the disk is full: %w", errdefs.ErrResourceExhausted), 507, "the disk is full"},
 		{fmt.Errorf("x: %w", errdefs.ErrDataLoss), 500, "x"},
 		{fmt.Errorf("x: %w", errdefs.ErrInternal), 500, "x"},
+		{fmt.Errorf("subnet x overlaps with y of this host: %w (hint: choose another)", errdefs.ErrPermissionDenied), 403, "subnet x overlaps with y of this host (hint: choose another)"},
+		{fmt.Errorf("write x: %w: %w", syscall.EINVAL, errdefs.ErrInvalidArgument), 400, "write x: invalid argument"},
+		{fmt.Errorf("write x: %w", syscall.EINVAL), 500, "write x: invalid argument"},
+		{fmt.Errorf("container web does not publish 80/tcp: %w", errdefs.ErrNotFound), 404, "container web does not publish 80/tcp"},
+		{fmt.Errorf("option x: %w: %w", strconv.ErrSyntax, errdefs.ErrInvalidArgument), 400, "option x: invalid syntax"},
+		{invalid("option mtu: %w", notANumber), 400, `option mtu: "abc" is not a number`},
 		// Where the class is all that says what went wrong, it stays.
 		{fmt.Errorf("failed to resolve reference: reg.test/x:1: %w", errdefs.ErrNotFound), 404, "failed to resolve reference: reg.test/x:1: not found"},
 		{fmt.Errorf("open /x: %w", errdefs.ErrPermissionDenied), 403, "open /x: permission denied"},

@@ -1,6 +1,6 @@
 // Package foreign reads the packet filters of others: all tables of nftables but
-// ours, those of iptables-nft among them, and whether there are tables of
-// iptables-legacy. It writes nothing.
+// ours, those of iptables-nft among them, and those of iptables-legacy, which nft
+// does not show. It writes nothing.
 //
 //	rules, err := foreign.Read(host, "isle")
 //
@@ -59,7 +59,7 @@ func Read(ns *os.File, ours string) (*ruleset.Ruleset, error) {
 	if err := r.atOneTime(); err != nil {
 		return nil, fmt.Errorf("read packet filters: %w", err)
 	}
-	r.out.Legacy, r.out.Links = r.legacy, links
+	r.out.Chains, r.out.Links = append(r.out.Chains, r.legacy...), links
 	return r.out, nil
 }
 
@@ -80,7 +80,7 @@ func links(ns *os.File) (map[string]uint32, error) {
 type reader struct {
 	ours   string
 	conn   *nlmsg.Conn
-	legacy []ruleset.Legacy
+	legacy []ruleset.Chain
 	out    *ruleset.Ruleset
 }
 

@@ -213,18 +213,91 @@ func TestOursIsLeftOut(t *testing.T) {
 	}
 }
 
-// TestLegacy: tables of iptables-legacy are seen, and the policy of FORWARD.
+// TestLegacy: what is said of a packet is what the kernel does with it by the rules
+// of iptables-legacy.
 func TestLegacy(t *testing.T) {
 	r := newRouter(t)
 	if out, err := r.Try("iptables-legacy", "-P", "FORWARD", "DROP"); err != nil {
 		t.Skip(&probe.NotSupportedError{Feature: "iptables-legacy: " + out, Err: err})
 	}
-	r.Run("iptables-legacy", "-A", "FORWARD", "-p", "tcp", "--dport", "80", "-j", "ACCEPT")
-	got, err := foreign.Read(r.File, "isle")
-	if err != nil {
-		t.Fatal(err)
+	if _, err := r.Try("ip6tables-legacy", "-P", "FORWARD", "DROP"); err != nil {
+		t.Skip(&probe.NotSupportedError{Feature: "ip6tables-legacy", Err: err})
 	}
-	if want := (ruleset.Legacy{Family: "ip", Table: "filter", Rules: 1, ForwardDrop: true}); len(got.Legacy) != 1 || got.Legacy[0] != want {
-		t.Errorf("%+v, want %+v", got.Legacy, want)
+	filter := func(policy string, rules ...string) string {
+		return "*filter\n:FORWARD " + policy + "\n" + strings.Join(rules, "\n") + "\nCOMMIT\n"
+	}
+	const of = " of table ip filter of iptables-legacy"
+	for _, tt := range []struct{ what, rules, by string }{
+		{"nothing", filter("ACCEPT"), ""},
+		{"policy", filter("DROP"), "the policy of chain FORWARD" + of + " (drop)"},
+		{"a port of two", filter("DROP", "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-A FORWARD -p tcp --dport 80 -j ACCEPT"), "the policy"},
+		{"interfaces", filter("ACCEPT", "-A FORWARD -i in0 -o out0 -p tcp --dport 8080 -j DROP"), `rule 1 in chain FORWARD` + of + ` (iifname "in0" oifname "out0" tcp dport 8080 drop)`},
+		{"the beginning of a name", filter("ACCEPT", "-A FORWARD -i in+ -p tcp --dport 8080 -j DROP"), `iifname "in*"`},
+		{"another interface", filter("ACCEPT", "-A FORWARD -i eth9 -j DROP"), ""},
+		{"not an interface", filter("ACCEPT", "-A FORWARD ! -i eth9 -p tcp --dport 8080 -j DROP"), `iifname != "eth9"`},
+		{"a network", filter("ACCEPT", "-A FORWARD -s 192.0.2.0/25 -d 198.51.100.2 -p tcp --dport 8080 -j DROP"), "ip saddr 192.0.2.0/25 ip daddr 198.51.100.2 tcp dport 8080 drop"},
+		{"another network", filter("ACCEPT", "-A FORWARD -s 192.0.2.128/25 -j DROP"), ""},
+		{"not a network", filter("ACCEPT", "-A FORWARD ! -s 10.0.0.0/8 -p tcp --dport 8080 -j REJECT"), "ip saddr != 10.0.0.0/8"},
+		{"another protocol", filter("ACCEPT", "-A FORWARD -p udp -j DROP", "-A FORWARD -p icmp -j DROP"), ""},
+		{"not a protocol", filter("ACCEPT", "-A FORWARD ! -p udp -s 192.0.2.2 -j DROP"), "ip saddr 192.0.2.2 meta l4proto != udp drop"},
+		{"many ports", filter("ACCEPT", "-A FORWARD -p tcp -m multiport --dports 22,8000:8100 -j DROP"), "dport 22,8000-8100 drop"},
+		{"fragments", filter("ACCEPT", "-A FORWARD -f -j DROP"), ""},
+		{"without a target", filter("ACCEPT", "-A FORWARD -p tcp --dport 8080", "-A FORWARD -j LOG"), ""},
+		{"jump", filter("ACCEPT", ":X -", ":Y -", "-A FORWARD -j Y", "-A FORWARD -m conntrack --ctstate NEW -j X", "-A X -p tcp --dport 80 -j RETURN", "-A X -j DROP"), "rule 2 in chain X" + of},
+		{"goto", filter("DROP", ":X -", "-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT", "-A FORWARD -p tcp --dport 80 -g X", "-A FORWARD -p tcp --dport 8080 -j ACCEPT", "-A X -s 10.0.0.1 -j ACCEPT"), "the policy"},
+		{"before the routing", "*raw\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp --dport 8080 -j DROP\nCOMMIT\n", "chain PREROUTING of table ip raw of iptables-legacy"},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			r.in(t, "iptables-legacy-restore", "*raw\n:PREROUTING ACCEPT\nCOMMIT\n")
+			r.in(t, "iptables-legacy-restore", filter("ACCEPT"))
+			r.in(t, "iptables-legacy-restore", tt.rules)
+			rules, err := foreign.Read(r.File, "isle")
+			if err != nil {
+				t.Fatal(err)
+			}
+			by := ""
+			for _, port := range []uint16{80, 8080} {
+				p := packet(port)
+				got := rules.Pass(ruleset.Prerouting, p)
+				if !got.Drop {
+					got = rules.Pass(ruleset.Forward, p)
+				}
+				if want := r.passes(port); got.Drop == want || got.Unsure {
+					t.Errorf("port %d passes: %t, and %v was said", port, want, got)
+				}
+				if got.Drop {
+					by = got.By.String()
+				}
+			}
+			if (by == "") != (tt.by == "") || !strings.Contains(by, tt.by) {
+				t.Errorf("by %q, want %q", by, tt.by)
+			}
+		})
+	}
+}
+
+// TestLegacyUnsure: what is not understood is said to be so, also of IPv6.
+func TestLegacyUnsure(t *testing.T) {
+	r := newRouter(t)
+	p := ruleset.Packet{In: "in0", Out: "out0", Src: netip.MustParseAddr("2001:db8::2"), Dst: netip.MustParseAddr("2001:db8:1::2"), Proto: "tcp", SrcPort: 40000, DstPort: 80}
+	for rules, want := range map[string]ruleset.Outcome{
+		"-A FORWARD -m time --timestart 01:00 --timestop 01:01 -j DROP": {Unsure: true, By: ruleset.Place{Handle: 1, Text: "(match time) drop"}},
+		"-A FORWARD -s 2001:db8::/64 -p tcp --dport 80 -j DROP":         {Drop: true, By: ruleset.Place{Handle: 1, Text: "ip6 saddr 2001:db8::/64 tcp dport 80 drop"}},
+		"-A FORWARD ! -d 2001:db8:1::/64 -j DROP":                       {},
+	} {
+		if want.By.Handle != 0 {
+			want.By.Family, want.By.Table, want.By.Chain, want.By.Legacy = "ip6", "filter", "FORWARD", true
+		}
+		if out, err := r.Try("ip6tables-legacy", "-F"); err != nil {
+			t.Skip(&probe.NotSupportedError{Feature: "ip6tables-legacy: " + out, Err: err})
+		}
+		r.in(t, "ip6tables-legacy-restore", "*filter\n:FORWARD ACCEPT\n"+rules+"\nCOMMIT\n")
+		got, err := foreign.Read(r.File, "isle")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out := got.Pass(ruleset.Forward, p); out.Drop != want.Drop || out.Unsure != want.Unsure || (out.Drop || out.Unsure) && out.By != want.By {
+			t.Errorf("%s: %+v, want %+v", rules, out, want)
+		}
 	}
 }

@@ -30,7 +30,10 @@ func (x xtInfo) u32(at int) uint32 { return uint32(x.u16(at)) | uint32(x.u16(at+
 
 func (d *decoder) match(b []byte) ruleset.Step {
 	name, rev := nlmsg.Str(nlmsg.Find(b, unix.NFTA_MATCH_NAME)), nlmsg.B32(nlmsg.Find(b, unix.NFTA_MATCH_REV))
-	x := xtInfo(nlmsg.Find(b, unix.NFTA_MATCH_INFO))
+	return d.xtMatch(name, rev, xtInfo(nlmsg.Find(b, unix.NFTA_MATCH_INFO)))
+}
+
+func (d *decoder) xtMatch(name string, rev uint32, x xtInfo) ruleset.Step {
 	switch name {
 	case "comment":
 		d.say("/* %s */", nlmsg.Str(x))
@@ -187,7 +190,10 @@ var aside = map[string]bool{
 }
 
 func (d *decoder) target(b []byte) ruleset.Step {
-	name := nlmsg.Str(nlmsg.Find(b, unix.NFTA_TARGET_NAME))
+	return d.xtTarget(nlmsg.Str(nlmsg.Find(b, unix.NFTA_TARGET_NAME)))
+}
+
+func (d *decoder) xtTarget(name string) ruleset.Step {
 	d.say("%s", strings.ToLower(name))
 	switch name {
 	case "REJECT":

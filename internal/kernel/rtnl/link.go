@@ -132,6 +132,18 @@ func UpPeer(index, master int32, l netspec.Link) nlmsg.Message {
 	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
 }
 
+// Rename gives a link another name.
+func Rename(index int32, name string) nlmsg.Message {
+	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: linkHeader(index, 0).Str(unix.IFLA_IFNAME, name).Data()}
+}
+
+// DownLink takes a link down.
+func DownLink(index int32) nlmsg.Message {
+	h := ifinfo(index, 0)
+	binary.NativeEndian.PutUint32(h[12:], unix.IFF_UP)
+	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: h}
+}
+
 // DelLink removes a link, and with a veth its peer.
 func DelLink(name string) nlmsg.Message {
 	return nlmsg.Message{Type: unix.RTM_DELLINK, Data: linkHeader(0, 0).Str(unix.IFLA_IFNAME, name).Data()}
@@ -212,12 +224,22 @@ func (l *Info) stats(d []byte) {
 	}
 }
 
+// LinksOf reads the links of one kind, without counters.
+func (c *Conn) LinksOf(kind string) ([]Info, error) {
+	a := linkHeader(0, 0).U32(unix.IFLA_EXT_MASK, skipStats)
+	return c.links(a.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) { a.Str(unix.IFLA_INFO_KIND, kind) }))
+}
+
 // Links reads all links of the namespace.
 func (c *Conn) Links(stats bool) ([]Info, error) {
 	a := linkHeader(0, 0)
 	if !stats {
 		a.U32(unix.IFLA_EXT_MASK, skipStats)
 	}
+	return c.links(a)
+}
+
+func (c *Conn) links(a *nlmsg.Attrs) ([]Info, error) {
 	bs, err := c.Dump(nlmsg.Message{Type: unix.RTM_GETLINK, Data: a.Data()})
 	out := make([]Info, len(bs))
 	for i, b := range bs {

@@ -95,7 +95,7 @@ func (v View) Of(ours func(Info) bool) View {
 func (v View) Objects(s netspec.State, ns netspec.NS) {
 	for _, a := range v.Addrs {
 		if a.Proto == Proto {
-			s.Add(netspec.Addr{NS: ns, Link: v.Links[a.Index].Name, Prefix: a.Prefix})
+			s.Add(netspec.Addr{NS: ns, Link: v.Links[a.Index].Name, Prefix: a.Prefix, Cut: v.cut(a)})
 		}
 	}
 	for _, n := range v.Neighs {
@@ -113,10 +113,19 @@ func (v View) Objects(s netspec.State, ns netspec.NS) {
 	}
 }
 
+// cut reports whether the route that the kernel makes with an address is gone.
+func (v View) cut(a AddrInfo) bool {
+	return !a.Prefix.IsSingleIP() && v.Links[a.Index].Up && !slices.ContainsFunc(v.Routes, func(r RouteInfo) bool {
+		return r.Index == a.Index && r.Dst == a.Prefix.Masked() && r.Table == 0
+	})
+}
+
 // Object is a link as an object; peers are the views of the namespaces by the
-// number that this one knows them by.
-func (v View) Object(l Info, ns netspec.NS, peers map[int32]Peer) netspec.Link {
-	o := netspec.Link{
+// number that this one knows them by. up reports whether both its ends are, as far
+// as they can be seen.
+func (v View) Object(l Info, ns netspec.NS, peers map[int32]Peer) (o netspec.Link, up bool) {
+	up = l.Up
+	o = netspec.Link{
 		NS: ns, Name: l.Name, Kind: l.Kind, MTU: int(l.MTU), MAC: l.MAC,
 		Master: v.Links[l.Master].Name, Isolated: l.Isolated, Hairpin: l.Hairpin,
 	}
@@ -126,10 +135,11 @@ func (v View) Object(l Info, ns netspec.NS, peers map[int32]Peer) netspec.Link {
 	}
 	if ok && l.Kind == netspec.Veth {
 		end := p.View.Links[l.Peer]
+		up = up && end.Up
 		o.PeerNS, o.Peer, o.PeerMAC = p.NS, end.Name, end.MAC
 		o.PeerMaster, o.PeerIsolated = p.View.Links[end.Master].Name, end.Isolated
 	}
-	return o
+	return o, up
 }
 
 // Peer is another namespace in which peers of veths may be.

@@ -51,6 +51,28 @@ func AddRoute(index int32, r netspec.Route) nlmsg.Message {
 	return routeMessage(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, r)
 }
 
+// metricConnected6 is that of the routes which the kernel makes with IPv6 addresses.
+const metricConnected6 = 256
+
+// AddConnected adds the route that the kernel makes with an address, as it does:
+// beside one of somebody else to the same subnet.
+func AddConnected(index int32, p netip.Prefix) nlmsg.Message {
+	r := netspec.Route{Dst: p.Masked(), Metric: metricConnected6}
+	if p.Addr().Is4() {
+		r.Src, r.Metric = p.Addr(), 0
+	}
+	m := routeMessage(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, index, r)
+	m.Data[5] = unix.RTPROT_KERNEL
+	return m
+}
+
+// ConnectedTo is the link of a route that the kernel made with an address, if a
+// message is about one.
+func ConnectedTo(b []byte) (index int32, ok bool) {
+	r, ok := parseRoute(b)
+	return r.Index, ok && r.Proto == unix.RTPROT_KERNEL && r.Type == unix.RTN_UNICAST && !r.Dst.Addr().IsLinkLocalUnicast()
+}
+
 // DelRoute removes a route.
 func DelRoute(index int32, r netspec.Route) nlmsg.Message {
 	return routeMessage(unix.RTM_DELROUTE, 0, index, r)

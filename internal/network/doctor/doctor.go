@@ -46,6 +46,16 @@ type Host struct {
 	Resolvers      []netip.AddrPort
 	Overlaps       map[string][]string // by network: what else uses its subnets
 	NeedForwarding bool                // there are networks
+	Unheld         []Unheld
+}
+
+// Unheld is a published port, or several in a row, that isled does not hold against
+// other programs.
+type Unheld struct {
+	Container   string
+	Proto       string
+	Port, Count uint16
+	Err         error // why not
 }
 
 // Way is how packets leave.
@@ -62,8 +72,12 @@ func Examine(h Host, networks []exposure.Network, containers []exposure.Containe
 	for _, n := range networks {
 		e.network(n)
 	}
+	for _, c := range containers {
+		e.damage(c)
+	}
 	e.ports(networks)
 	e.resolvers()
+	e.found = append(e.found, e.stops.findings()...)
 	slices.SortStableFunc(e.found, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.Subject, b.Subject))
 	})
@@ -74,6 +88,7 @@ type examination struct {
 	h          Host
 	containers []exposure.Container
 	found      []Finding
+	stops      stops
 }
 
 func (e *examination) add(severity, subject, problem, cause, hint string) {
@@ -86,11 +101,7 @@ const thisHost = "this host"
 func (e *examination) host() {
 	e.conntrack()
 	e.strict()
-	for _, l := range e.h.legacy() {
-		e.add(Warning, thisHost, "what is forwarded may be dropped by rules that nft does not show",
-			fmt.Sprintf("iptables-legacy has %d rules in table %s (%s), and the policy of FORWARD is DROP", l.Rules, l.Table, l.Family),
-			"iptables-legacy -P FORWARD ACCEPT")
-	}
+	e.unheld()
 }
 
 // forwarding of a family matters as soon as a network has it.
@@ -107,16 +118,12 @@ func (e *examination) forwarding(networks []exposure.Network) {
 	}
 }
 
-func (h Host) legacy() (out []ruleset.Legacy) {
-	if h.Rules == nil {
-		return nil
+func (e *examination) unheld() {
+	for _, u := range e.h.Unheld {
+		e.add(Warning, fmt.Sprintf("port %s/%s of container %s", rowWords(u.Port, u.Count), u.Proto, u.Container),
+			"who asks for it may get an answer of another program", "isled could not take it when it started: "+u.Err.Error(),
+			fmt.Sprintf("look who has it, and stop that: ss -anpH 'sport >= :%d and sport <= :%d'; isled goes on trying", u.Port, u.Port+max(u.Count, 1)-1))
 	}
-	for _, l := range h.Rules.Legacy {
-		if l.ForwardDrop {
-			out = append(out, l)
-		}
-	}
-	return out
 }
 
 // nearlyFull is the share of conntrack's table from which it is worth a word.
@@ -155,7 +162,7 @@ func (e *examination) network(n exposure.Network) {
 	subject := "network " + n.Name
 	for _, by := range e.h.Overlaps[n.Name] {
 		e.add(Warning, subject, "its containers do not reach some others who have the same addresses, or the host does not reach its containers",
-			"its subnet overlaps with "+by, fmt.Sprintf("remove the network and create it again with another --subnet: isle network rm %s", n.Name))
+			"its subnet overlaps with "+by, elsewhere(n.Name))
 	}
 	for _, o := range n.State {
 		if l, ok := o.(netspec.Link); ok && l.Kind == netspec.Bridge {
@@ -168,6 +175,52 @@ func (e *examination) network(n exposure.Network) {
 		}
 		e.within(subject, s)
 	}
+	e.ownPorts(subject, n)
+}
+
+// elsewhere is how a network gets another subnet.
+func elsewhere(name string) string {
+	if name == "bridge" {
+		return "set network.subnet in isled.toml to one that is free, stop the containers on the network, and start isled again"
+	}
+	return "remove the network and create it again with another --subnet: isle network rm " + name
+}
+
+// ownPorts are those that containers of a network publish: their neighbours do not
+// get to them where a frame is translated inside of the bridge, whose ports are
+// isolated from each other.
+func (e *examination) ownPorts(subject string, n exposure.Network) {
+	if !e.h.BridgeFilter || !slices.ContainsFunc(e.containers, func(c exposure.Container) bool { return isolated(c, n) }) {
+		return
+	}
+	e.add(Warning, subject, "its containers do not reach ports that are published by containers of the same network",
+		"enable_icc=false isolates them from each other, and because net.bridge.bridge-nf-call-iptables is 1 packets to a published port do not leave the bridge",
+		"sysctl -w net.bridge.bridge-nf-call-iptables=0 && sysctl -w net.bridge.bridge-nf-call-ip6tables=0")
+}
+
+// damage is what somebody did inside of a container's namespace.
+func (e *examination) damage(c exposure.Container) {
+	if words := c.Damage(); len(words) > 0 {
+		e.add(Error, "container "+c.Name, "it may reach nobody, and not be reached", "inside of it somebody changed the network: "+strings.Join(words, "; "),
+			"isled puts it right now; if it comes again, look for a program in the container that has NET_ADMIN")
+	}
+}
+
+// isolated reports whether a container that publishes ports may not talk to the
+// others of a network.
+func isolated(c exposure.Container, n exposure.Network) bool {
+	apart, publishes := false, false
+	for _, o := range c.State {
+		switch o := o.(type) {
+		case netspec.Link:
+			_, on := n.State[netspec.Link{Name: o.Master}.Key()]
+			apart = apart || on && o.Isolated
+		case netspec.Publish:
+			_, on := n.State[netspec.Link{Name: o.Link}.Key()]
+			publishes = publishes || on
+		}
+	}
+	return apart && publishes
 }
 
 func segments(n exposure.Network) (out []netspec.Segment) {
@@ -210,7 +263,9 @@ func (e *examination) egress(subject string, s netspec.Segment) {
 	}
 	p := ruleset.Packet{In: s.Link, Out: way.Interface, Src: e.somebody(s.Subnet), Dst: far[v4], Proto: "tcp", SrcPort: clientPort, DstPort: 443}
 	if by, dropped := e.stopped(p, ruleset.Prerouting, ruleset.Forward); dropped {
-		e.add(Error, subject, fmt.Sprintf("its containers do not get out over %s (%s)", way.Interface, family(v4)), by.String(), advice(by, e.h.Rules, s.Link))
+		e.stops.add(by.String(), effect{
+			Error, subject, "containers of %s do not get out over " + way.Interface, subject, family(v4), advice(by, e.h.Rules, traffic{link: s.Link}),
+		})
 	}
 }
 
@@ -247,8 +302,10 @@ func (e *examination) within(subject string, s netspec.Segment) {
 	from := e.somebody(s.Subnet)
 	p := ruleset.Packet{In: s.Link, Out: s.Link, Src: from, Dst: from.Next(), Proto: "tcp", SrcPort: clientPort, DstPort: 80}
 	if by, dropped := e.stopped(p, ruleset.Forward); dropped {
-		e.add(Error, subject, "its containers do not reach each other",
-			by.String()+", which is asked about packets within a bridge because net.bridge.bridge-nf-call-iptables is 1", advice(by, e.h.Rules, s.Link))
+		e.stops.add(by.String(), effect{
+			Error, subject, "containers of %s do not reach each other, for net.bridge.bridge-nf-call-iptables is 1", subject, family(from.Is4()),
+			advice(by, e.h.Rules, traffic{link: s.Link}),
+		})
 	}
 }
 
@@ -270,25 +327,29 @@ func (e *examination) somebody(subnet netip.Prefix) netip.Addr {
 
 // ports are the published ports that nobody outside reaches by some interface.
 func (e *examination) ports(networks []exposure.Network) {
-	type key struct{ subject, reason string }
-	at := map[key][]string{}
-	links := map[key]string{}
-	var order []key
 	for _, x := range exposure.List(e.h.Host, networks, e.containers) {
+		relayed := x.By == "relayed" // by a socket: nothing is forwarded
 		forwards := map[bool]bool{false: e.h.Forward4, true: e.h.Forward6}[strings.Contains(x.Address, ":")]
-		if x.Verdict != exposure.Blocked || !forwards { // that has been said
+		if x.Verdict != exposure.Blocked || !forwards && !relayed { // that has been said
 			continue
 		}
-		k := key{fmt.Sprintf("port %s/%s of container %s", rowWords(x.Port, x.Count), x.Proto, x.Container), x.Reason}
-		if at[k] == nil {
-			order = append(order, k)
+		t := traffic{link: bridgeOf(networks, x.Network)}
+		if relayed {
+			t.proto, t.port = x.Proto, rowWords(x.Port, x.Count)
 		}
-		at[k] = append(at[k], fmt.Sprintf("%s on %s", x.Address, x.Interface))
-		links[k] = bridgeOf(networks, x.Network)
+		hint, rule := adviceFor(x.Reason, e.h.Rules, t)
+		if !rule && e.damaged(x.Container) {
+			continue
+		}
+		subject := fmt.Sprintf("port %s/%s of container %s", rowWords(x.Port, x.Count), x.Proto, x.Container)
+		e.stops.add(x.Reason, effect{
+			Warning, subject, "%s cannot be reached from outside", fmt.Sprintf("%s at %s on %s", subject, x.Address, x.Interface), "", hint,
+		})
 	}
-	for _, k := range order {
-		e.add(Warning, k.subject, "it cannot be reached from outside at "+strings.Join(at[k], ", "), k.reason, adviceFor(k.reason, e.h.Rules, links[k]))
-	}
+}
+
+func (e *examination) damaged(container string) bool {
+	return slices.ContainsFunc(e.containers, func(c exposure.Container) bool { return c.Name == container && len(c.Lost) > 0 })
 }
 
 func rowWords(port, count uint16) string {
@@ -320,8 +381,10 @@ func (e *examination) resolvers() {
 		}
 		p := ruleset.Packet{Out: out, Src: src, Dst: s.Addr(), Proto: "udp", SrcPort: clientPort, DstPort: s.Port(), Local: out == "lo"}
 		if by, dropped := e.stopped(p, ruleset.Output); dropped {
-			e.add(Error, "name server "+s.String(), "names outside of the networks are not found", by.String(),
-				fmt.Sprintf("nft insert rule %s %s %s udp dport %d accept", by.Family, by.Table, by.Chain, s.Port()))
+			e.stops.add(by.String(), effect{
+				Error, "name server " + s.String(), "names outside of the networks are not found by %s", "name server " + s.String(), "",
+				adviceForHost(by, e.h.Rules, traffic{proto: "udp", port: fmt.Sprint(s.Port())}),
+			})
 		}
 	}
 }

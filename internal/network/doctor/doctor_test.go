@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -89,18 +90,12 @@ func TestRules(t *testing.T) {
 		},
 		{
 			"docker: FORWARD drops", dockerRules,
-			[]string{
-				"network app: the policy of chain FORWARD of table ip filter (drop)",
-				"port 8080/tcp of container web: the policy of chain FORWARD of table ip filter (drop)",
-			},
+			[]string{"this host: the policy of chain FORWARD of table ip filter (drop)"},
 			"iptables -I DOCKER-USER -i isle-app -j ACCEPT && iptables -I DOCKER-USER -o isle-app -j ACCEPT",
 		},
 		{
 			"iptables: FORWARD rejects at its end", "iptables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT && iptables -A FORWARD -j REJECT",
-			[]string{
-				"network app: rule 3 in chain FORWARD of table ip filter (reject)",
-				"port 8080/tcp of container web: rule 3 in chain FORWARD of table ip filter (reject)",
-			},
+			[]string{"this host: rule 3 in chain FORWARD of table ip filter (reject)"},
 			"iptables -I FORWARD -i isle-app -j ACCEPT && iptables -I FORWARD -o isle-app -j ACCEPT",
 		},
 		{
@@ -178,7 +173,7 @@ func TestUFW(t *testing.T) {
 	over(t, "/etc/ufw")
 	ns.Run("ufw", "--force", "enable")
 	found := examine(t, ns)
-	if len(found) != 2 || found[0].Subject != "network app" || found[1].Subject != "port 8080/tcp of container web" {
+	if len(found) != 1 || found[0].Subject != "this host" {
 		t.Fatalf("found %v", texts(found))
 	}
 	for _, f := range found {
@@ -241,22 +236,26 @@ func TestSettings(t *testing.T) {
 			ns[0].State.Add(netspec.Segment{Link: "isle-app", Subnet: pfx("fd00::/64")})
 		}, doctor.Error, "this host: somebody has switched off net.ipv6.conf.all.forwarding", "sysctl -w net.ipv6.conf.all.forwarding=1"},
 		{"table nearly full", func(h *doctor.Host, _ []exposure.Network) { h.Flows = 950 }, doctor.Warning, "this host: the table of connections holds 950 of at most 1000", "nf_conntrack_max=2000"},
+		{"a port not held", func(h *doctor.Host, _ []exposure.Network) {
+			h.Unheld = []doctor.Unheld{{Container: "web", Proto: "udp", Port: 8000, Count: 10, Err: errors.New("another program of this host has it")}}
+		}, doctor.Warning, "port 8000-8009/udp of container web: isled could not take it when it started: another program of this host has it", "ss -anpH 'sport >= :8000 and sport <= :8009'"},
 		{"table full", func(h *doctor.Host, _ []exposure.Network) { h.Flows = 1000 }, doctor.Error, "this host: the table of connections holds 1000 of at most 1000", "nf_conntrack_max=2000"},
 		{"MTU", func(h *doctor.Host, _ []exposure.Network) { h.Way4.MTU = 1380 }, doctor.Warning, "network app: its MTU is 1500, and that of the way out over eth0 is 1380", "with -o com.docker.network.driver.mtu=1380,"},
 		{"MTU too small for IPv6", func(h *doctor.Host, _ []exposure.Network) { h.Way4.MTU = 1200 }, doctor.Warning, "network app: its MTU is 1500, and that of the way out over eth0 is 1200", "with --ipv6=false -o com.docker.network.driver.mtu=1200,"},
 		{"overlap", func(h *doctor.Host, _ []exposure.Network) {
 			h.Overlaps = map[string][]string{"app": {"route 10.0.0.0/8 on tun0"}}
 		}, doctor.Warning, "network app: its subnet overlaps with route 10.0.0.0/8 on tun0", "isle network rm app"},
+		{"overlap of the default network", func(h *doctor.Host, ns []exposure.Network) {
+			ns[0].Name = "bridge"
+			h.Overlaps = map[string][]string{"bridge": {"route 10.0.0.0/8 on tun0"}}
+		}, doctor.Warning, "network bridge: its subnet overlaps with route 10.0.0.0/8 on tun0", "network.subnet in isled.toml"},
 		{"strict filter on the second way", func(h *doctor.Host, _ []exposure.Network) {
 			h.Ways, h.Strict = []string{"eth0", "wwan0"}, []string{"eth0", "wwan0"}
 		}, doctor.Warning, "interface wwan0: packets from them are expected by eth0 only (net.ipv4.conf.wwan0.rp_filter is 1)", "rp_filter=2"},
-		{"iptables-legacy", func(h *doctor.Host, _ []exposure.Network) {
-			h.Rules.Legacy = []ruleset.Legacy{{Family: "ip", Table: "filter", Rules: 3, ForwardDrop: true}}
-		}, doctor.Warning, "this host: iptables-legacy has 3 rules in table filter (ip), and the policy of FORWARD is DROP", "iptables-legacy -P FORWARD ACCEPT"},
 		{"iptables within a bridge", func(h *doctor.Host, _ []exposure.Network) {
 			h.BridgeFilter = true
 			h.Rules.Chains = []ruleset.Chain{{Family: "ip", Table: "filter", Name: "FORWARD", Hook: ruleset.Forward, Drop: true}}
-		}, doctor.Error, "network app: the policy of chain FORWARD of table ip filter (drop), which is asked about packets within a bridge because net.bridge.bridge-nf-call-iptables is 1", "iptables -I FORWARD"},
+		}, doctor.Error, "this host: the policy of chain FORWARD of table ip filter (drop)", "iptables -I FORWARD"},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			h, networks, containers := healthy(&ruleset.Ruleset{})
@@ -272,5 +271,87 @@ func TestSettings(t *testing.T) {
 			}
 			t.Errorf("found %+v, want %s: %s", found, tt.severity, tt.expect)
 		})
+	}
+}
+
+// TestOneFindingForARule: whatever a policy stops is one finding, which names the
+// families, and what it advises is for all of it.
+func TestOneFindingForARule(t *testing.T) {
+	h, networks, containers := healthy(&ruleset.Ruleset{Chains: []ruleset.Chain{{Family: "inet", Table: "t", Name: "c", Hook: ruleset.Forward, Drop: true}}})
+	h.Way6, h.BridgeFilter = h.Way4, true
+	networks[0].State.Add(netspec.Segment{Link: "isle-app", Subnet: pfx("fd00::/64")})
+	networks = append(networks, exposure.Network{Name: "old", State: state(
+		netspec.Link{Name: "isle-old", Kind: netspec.Bridge, MTU: 1500}, netspec.Segment{Link: "isle-old", Subnet: pfx("10.2.0.0/24")})})
+	found := doctor.Examine(h, networks, containers)
+	const nft = "nft insert rule inet t c iifname isle-app accept && nft insert rule inet t c oifname isle-app accept && " +
+		"nft insert rule inet t c iifname isle-old accept && nft insert rule inet t c oifname isle-old accept"
+	want := doctor.Finding{
+		Severity: doctor.Error, Subject: "this host",
+		Problem: "containers of network app do not get out over eth0 (IPv4, IPv6); containers of network app do not reach each other, for net.bridge.bridge-nf-call-iptables is 1 (IPv4, IPv6); " +
+			"containers of network old do not get out over eth0 (IPv4); containers of network old do not reach each other, for net.bridge.bridge-nf-call-iptables is 1 (IPv4); " +
+			"port 8080/tcp of container web at 192.0.2.1 on eth0 cannot be reached from outside",
+		Cause: "the policy of chain c of table inet t (drop)", Hint: nft,
+	}
+	if len(found) != 1 || found[0] != want {
+		t.Errorf("found %d\n%+v\nwant\n%+v", len(found), found, want)
+	}
+}
+
+// TestRelayedPorts: a port that a socket of isled's passes on comes to the host
+// itself: who stops it there is named, whether packets are forwarded or not.
+func TestRelayedPorts(t *testing.T) {
+	for _, tt := range []struct{ what, setup, cause, hint string }{
+		{"iptables", "iptables -P INPUT DROP", "the policy of chain INPUT of table ip filter (drop)", "iptables -I INPUT -p tcp --dport 9804 -j ACCEPT"},
+		{"iptables-legacy", "iptables-legacy -A INPUT -p tcp -j DROP", "rule 1 in chain INPUT of table ip filter of iptables-legacy (meta l4proto tcp drop)", "iptables-legacy -I INPUT -p tcp --dport 9804 -j ACCEPT"},
+		{"nft", "nft add table inet mine && nft add chain inet mine in '{ type filter hook input priority 0; policy drop; }'", "the policy of chain in of table inet mine (drop)", "nft insert rule inet mine in tcp dport 9804 accept"},
+		{"before", "iptables-legacy -t raw -A PREROUTING -p tcp --dport 9804 -j DROP", "rule 1 in chain PREROUTING of table ip raw of iptables-legacy (tcp dport 9804 drop)", "iptables-legacy -t raw -D PREROUTING 1"},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			ns := host(t)
+			if out, err := ns.Try("bash", "-e", "-c", tt.setup); err != nil {
+				t.Skip(&probe.NotSupportedError{Feature: tt.what + ": " + out, Err: err})
+			}
+			look := func() []doctor.Finding {
+				rules, err := foreign.Read(ns.File, "isle")
+				if err != nil {
+					t.Fatal(err)
+				}
+				h, networks, containers := healthy(rules)
+				h.Forward4 = false
+				h.NeedForwarding = false
+				containers[0].State = state()
+				containers[0].Relayed = []exposure.Relay{{Publish: netspec.Publish{
+					Proto: "tcp", HostIP: netip.IPv4Unspecified(), HostPort: 9804, Count: 1, To: netip.MustParseAddr("fd00::2"), ToPort: 80,
+				}, From: []netip.Prefix{pfx("10.88.0.0/16")}}}
+				networks[0].State = state(netspec.Segment{Link: "isle-app", Subnet: pfx("fd00::/64")})
+				return doctor.Examine(h, networks, containers)
+			}
+			found := look()
+			if len(found) != 1 || found[0].Cause != tt.cause || found[0].Hint != tt.hint || found[0].Subject != "port 9804/tcp of container web" {
+				t.Fatalf("found %+v", found)
+			}
+			ns.Run("bash", "-e", "-c", found[0].Hint)
+			if found := look(); len(found) > 0 {
+				t.Errorf("after doing as it said: %v", texts(found))
+			}
+		})
+	}
+}
+
+// TestLegacyForward: rules of iptables-legacy are judged like all others, and what
+// is advised is for them.
+func TestLegacyForward(t *testing.T) {
+	ns := host(t)
+	if out, err := ns.Try("iptables-legacy", "-P", "FORWARD", "DROP"); err != nil {
+		t.Skip(&probe.NotSupportedError{Feature: "iptables-legacy: " + out, Err: err})
+	}
+	found := examine(t, ns)
+	if len(found) != 1 || found[0].Cause != "the policy of chain FORWARD of table ip filter of iptables-legacy (drop)" ||
+		found[0].Hint != "iptables-legacy -I FORWARD -i isle-app -j ACCEPT && iptables-legacy -I FORWARD -o isle-app -j ACCEPT" {
+		t.Fatalf("found %+v", found)
+	}
+	ns.Run("bash", "-e", "-c", found[0].Hint)
+	if found := examine(t, ns); len(found) > 0 {
+		t.Errorf("after doing as it said: %v", texts(found))
 	}
 }

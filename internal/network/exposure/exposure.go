@@ -72,7 +72,17 @@ type Container struct {
 	Name     string
 	State    netspec.State
 	Relayed  []Relay
-	HostMode bool // it has the host's network
+	HostMode bool             // it has the host's network
+	Lost     []netspec.Object // of State: what is inside of its namespace and is not as planned
+}
+
+// Has reports whether o is planned in the container's namespace, or leads there.
+func (c Container) Has(o netspec.Object) bool {
+	if o == nil {
+		return false
+	}
+	l, _ := o.(netspec.Link)
+	return c.State[o.Key()] == o && (o.Key().NS != "" || l.PeerNS != "")
 }
 
 // Relay is a port that a socket of isled takes and passes on.
@@ -192,7 +202,8 @@ func (l *lister) published(c Container, p netspec.Publish, from []netip.Prefix, 
 		return
 	}
 	seg := l.at(p.To)
-	p.Link = cmp.Or(seg.Link, p.Link) // packets are routed to the network's first bridge, whichever the container is behind
+	cut := c.cut(p.To, by == "relayed") // a relay asks from the container's own network
+	p.Link = cmp.Or(seg.Link, p.Link)   // packets are routed to the network's first bridge, whichever the container is behind
 	for _, i := range l.h.outside() {
 		for _, a := range i.Addrs {
 			at := a.Addr()
@@ -204,7 +215,7 @@ func (l *lister) published(c Container, p netspec.Publish, from []netip.Prefix, 
 				Proto: p.Proto, Address: at.String(), Interface: i.Name, Container: c.Name, Network: seg.network, By: by,
 			}
 			l.row(e, p, func(port uint16) (who, verdict, reason string) {
-				who, verdict, reason = audience(from, at.Is4(), []netip.Prefix{a}, func(src netip.Addr) (string, string) { return try.from(src, port) })
+				who, verdict, reason = audience(from, at.Is4(), []netip.Prefix{a}, func(src netip.Addr) (string, string) { return unless(cut)(try.from(src, port)) })
 				return cmp.Or(who, "anywhere"), verdict, reason
 			})
 		}
@@ -291,6 +302,16 @@ func (h Host) judge(p ruleset.Packet, hooks ...ruleset.Hook) (verdict, reason st
 	return Reachable, ""
 }
 
+// unless makes what is reachable blocked where something cuts it off.
+func unless(cut string) func(verdict, reason string) (string, string) {
+	return func(verdict, reason string) (string, string) {
+		if cut == "" || verdict == Blocked {
+			return verdict, reason
+		}
+		return Blocked, cut
+	}
+}
+
 // open is a port of a container's own address that a grant, or an entrance, lets
 // others come to.
 func (l *lister) open(c Container, o netspec.Open) {
@@ -340,7 +361,7 @@ func (l *lister) own(c Container, i Interface, o netspec.Open) {
 		if verdict, reason := l.h.judge(p, ruleset.Prerouting); verdict != Reachable {
 			return verdict, reason
 		}
-		return l.h.Forwarded(p)
+		return unless(c.cut(o.To, false))(l.h.Forwarded(p))
 	})
 	l.out = append(l.out, Exposed{
 		Proto: o.Proto, Address: o.To.String(), Port: o.Port, Count: o.Count, Interface: i.Name, Container: c.Name, Network: l.at(o.To).network,

@@ -278,8 +278,10 @@ func (p *pool) pick(tx store.Tx, want netip.Addr) (netip.Addr, error) {
 
 func (p *pool) check(want netip.Addr, free func(netip.Addr) bool) error {
 	switch {
-	case !p.Subnet.Contains(want), slices.Contains(p.edges(), want):
-		return ErrOutOfRange
+	case !p.Subnet.Contains(want):
+		return fmt.Errorf("%w: %s is not in %s", ErrOutOfRange, want, p.Subnet)
+	case slices.Contains(p.edges(), want):
+		return fmt.Errorf("%w: %s is the network's own or the broadcast address of %s", ErrOutOfRange, want, p.Subnet)
 	case p.has(want), !free(want):
 		return ErrInUse
 	}

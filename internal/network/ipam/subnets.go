@@ -62,7 +62,7 @@ func (l *Allocator) Check(subnet netip.Prefix, foreign []Foreign) error {
 	}
 	for _, f := range foreign {
 		if f.matters() && f.Prefix.Overlaps(subnet) {
-			return fmt.Errorf("subnet %s overlaps with %s of this host: %w (hint: choose another --subnet, or none)", subnet, f, errdefs.ErrPermissionDenied)
+			return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("subnet %s overlaps with %s of this host (hint: choose another --subnet, or none)", subnet, f))
 		}
 	}
 	return nil

@@ -60,6 +60,7 @@ func (c *counting) Apply(ctx context.Context, changes []reconcile.Change) (int, 
 
 type host struct {
 	t      testing.TB
+	config kernel.Config
 	kernel *kernel.Kernel
 	count  *counting
 	store  store.Store
@@ -109,7 +110,7 @@ func newHost(t testing.TB, bpf bool) *host {
 	if bpf && !k.Features().SockAddr {
 		t.Skip("not supported:", k.Features().SockAddrError)
 	}
-	return &host{t: t, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}
+	return &host{t: t, config: cfg, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}
 }
 
 func observe(t testing.TB, k *kernel.Kernel) netspec.State {

@@ -14,10 +14,12 @@ import (
 
 	api "github.com/moby/moby/api/types/network"
 
+	"isle/internal/kernel"
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/kernel/netns"
 	"isle/internal/netspec"
 	"isle/internal/network"
+	"isle/internal/network/exposure"
 	"isle/internal/reconcile"
 )
 
@@ -136,6 +138,10 @@ var harms = []struct{ name, command string }{
 	{"rules deleted by a program that reloads", "nft flush table inet isle"},
 	{"element deleted", "nft flush set inet isle same"},
 	{"address deleted", "ip addr del 10.66.1.1/24 dev BRIDGE"},
+	{"the kernel's own route deleted", "ip route del 10.66.1.0/24 dev BRIDGE"},
+	{"the kernel's own IPv6 route deleted", "ip -6 route del SUBNET6 dev BRIDGE"},
+	{"bridge renamed", "ip link set BRIDGE name foo0"},
+	{"bridge renamed to a name of ours", "ip link set BRIDGE name islefoo"},
 	{"bridge down", "ip link set BRIDGE down"},
 	{"another MTU", "ip link set VETH mtu 1300"},
 	{"port taken out of its bridge", "ip link set VETH nomaster"},
@@ -150,7 +156,9 @@ var harms = []struct{ name, command string }{
 func TestRepair(t *testing.T) {
 	h := newHost(t, true)
 	m := h.running()
-	if _, err := m.Create(t.Context(), api.CreateRequest{Name: "app"}); err != nil {
+	yes := true
+	app, err := m.Create(t.Context(), api.CreateRequest{Name: "app", EnableIPv6: &yes})
+	if err != nil {
 		t.Fatal(err)
 	}
 	web := h.open(m, "web", api.PortMap{api.MustParsePort("80/tcp"): {{HostPort: "8080"}}}, "app")
@@ -168,7 +176,7 @@ func TestRepair(t *testing.T) {
 		if strings.Contains(harm.command, "clsact") && !strings.Contains(run(t, "tc", "qdisc", "show", "dev", bridge), "clsact") {
 			continue // the guard is in TCX, where this does not reach it
 		}
-		command := strings.NewReplacer("BRIDGE", bridge, "VETH", veth).Replace(harm.command)
+		command := strings.NewReplacer("BRIDGE", bridge, "VETH", veth, "SUBNET6", app.Pools[1].Subnet.String()).Replace(harm.command)
 		took := h.harm(want, command)
 		t.Logf("%-45s repaired %6.1f ms after it was done", harm.name, took.Seconds()*1000)
 		if !stay.alive(harm.name) {
@@ -298,5 +306,86 @@ func TestNarrowWayOut(t *testing.T) {
 	}
 	if got, err := h.get("", netip.AddrPortFrom(web.Endpoints[0].Addr(false), 80).String(), 10*time.Second); err != nil || got == "" {
 		t.Errorf("IPv6: %q, %v", got, err)
+	}
+}
+
+// TestDamageInside: what a program with NET_ADMIN does to its container is seen by
+// whoever asks, is said by its name, and is put right by the next comparison.
+func TestDamageInside(t *testing.T) {
+	h := newHost(t, true)
+	m := h.start()
+	defer stop(m)
+	neighbour := lan(t)
+	run(t, "ip", "route", "add", "default", "via", "192.0.2.2")
+	m.Surroundings = onlyOurs(h.kernel).Surroundings
+	yes := true
+	if _, err := m.Create(t.Context(), api.CreateRequest{Name: "six", EnableIPv6: &yes}); err != nil {
+		t.Fatal(err)
+	}
+	web := h.open(m, "web", api.PortMap{api.MustParsePort("80/tcp"): {{HostPort: "8080"}}}, "six")
+	h.echo("web", "0.0.0.0:80")
+	want := observe(t, h.kernel)
+	v4 := web.Endpoints[0].Addrs[0]
+	for _, tt := range []struct{ commands, said string }{
+		{"true", ""},
+		{"ip link set eth0 down", "interface eth0 is down or gone"},
+		{"ip link set eth0 down && ip link set eth0 up", "route to 0.0.0.0/0 over eth0 is gone"},
+		{"ip addr flush dev eth0 scope global", "address " + v4.String() + " on eth0 is gone"},
+		{"ip route del " + v4.Masked().String() + " dev eth0", "the kernel's route to " + v4.Masked().String() + " on eth0 is gone"},
+		{"ip route del default", "route to 0.0.0.0/0 over eth0 is gone"},
+		{"ip link del eth0", "interface eth0 is down or gone"},
+	} {
+		run(t, "nsenter", "--net="+h.kernel.Path("web"), "sh", "-e", "-c", tt.commands)
+		found, err := m.Doctor(t.Context())
+		if err != nil || (len(found) > 0) != (tt.said != "") || !strings.Contains(fmt.Sprint(found), tt.said) {
+			t.Errorf("%s: found %+v, %v", tt.commands, found, err)
+		}
+		exposed, err := m.Exposure(t.Context())
+		reached := tt.said == "" || strings.Contains(tt.said, "kernel's route") // the default route serves for that too
+		if err != nil || len(exposed) != 1 || (exposed[0].Verdict == exposure.Reachable) != reached {
+			t.Errorf("%s: exposed %+v, %v", tt.commands, exposed, err)
+		}
+		c, err := reach(neighbour.File, "192.0.2.1:8080", 300*time.Millisecond)
+		if (err == nil) != reached {
+			t.Errorf("%s: a neighbour finds %v", tt.commands, err)
+		}
+		if err == nil {
+			c.Close()
+		}
+		if err := m.Sync(t.Context()); err != nil {
+			t.Errorf("%s: %v", tt.commands, err)
+		}
+		if got := observe(t, h.kernel); !got.Equal(want) {
+			t.Errorf("%s: not put right: %v", tt.commands, reconcile.Diff(got, want))
+		}
+	}
+}
+
+// TestRenamedMeanwhile: a bridge that was renamed while isled was away is named
+// again by one that remembers nothing, and its containers stay in it.
+func TestRenamedMeanwhile(t *testing.T) {
+	h := newHost(t, false)
+	m := h.start()
+	web := h.open(m, "web", nil, "bridge")
+	h.serve("web", "0.0.0.0:80")
+	want := observe(t, h.kernel)
+	stop(m)
+	run(t, "ip", "link", "set", "isle0", "name", "foo0")
+	var err error
+	if h.kernel, err = kernel.New(h.config); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.kernel.Close() })
+	h.count = &counting{Kernel: h.kernel}
+	m = h.start()
+	defer stop(m)
+	if got := observe(t, h.kernel); !got.Equal(want) {
+		t.Errorf("%v", reconcile.Diff(got, want))
+	}
+	if out := run(t, "ip", "-o", "link"); strings.Contains(out, "foo0") {
+		t.Errorf("the other name is still there:\n%s", out)
+	}
+	if _, err := h.get("", netip.AddrPortFrom(web.Endpoints[0].Addr(true), 80).String(), 5*time.Second); err != nil {
+		t.Error(err)
 	}
 }

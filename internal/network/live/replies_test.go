@@ -9,6 +9,7 @@ import (
 
 	api "github.com/moby/moby/api/types/network"
 
+	"isle/internal/netspec"
 	"isle/internal/network"
 )
 
@@ -105,4 +106,63 @@ func sent(t *testing.T, m *network.Manager, id, link string) uint64 {
 		t.Fatal(err)
 	}
 	return c[link].TxPackets
+}
+
+// TestRoutedBesideNAT: a published port is open at the container's own address on a
+// routed network, whichever network the default route leads over; at the address on
+// the other it is not.
+func TestRoutedBesideNAT(t *testing.T) {
+	h := newHost(t, true)
+	m := h.start()
+	defer stop(m)
+	neighbour := lan(t)
+	yes := true
+	routed := map[string]string{network.OptGatewayMode4: "routed", network.OptGatewayMode6: "routed"}
+	for name, opts := range map[string]map[string]string{"front": nil, "rt": routed} {
+		if _, err := m.Create(t.Context(), api.CreateRequest{Name: name, EnableIPv6: &yes, Options: opts}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, "ip", "addr", "add", "2001:db8:1::1/64", "dev", "up0", "nodad")
+	neighbour.IP("addr add 2001:db8:1::2/64 dev lan0 nodad\nroute add default via 2001:db8:1::1")
+	both := api.PortMap{
+		api.MustParsePort("80/tcp"): {{HostIP: netip.IPv4Unspecified(), HostPort: "7200"}, {HostIP: netip.IPv6Unspecified(), HostPort: "7200"}},
+		api.MustParsePort("81/tcp"): {{HostIP: loopback, HostPort: "7201"}},
+	}
+	for id, first := range map[string]string{"c0": "front", "c1": "rt"} {
+		req := network.OpenRequest{ID: id, Name: id, Ports: network.PortRequest{Bindings: both}}
+		for _, n := range []string{"front", "rt"} {
+			c := network.ConnectRequest{Network: n, ContainerName: id, ContainerID: id}
+			if n == first {
+				c.Settings.GwPriority = 9
+			}
+			req.Networks = append(req.Networks, c)
+		}
+		o, err := m.Open(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, port := range []string{"80", "81", "82"} {
+			h.serve(netspec.NS(id), "[::]:"+port)
+		}
+		for _, e := range o.Endpoints {
+			n, err := m.Find(t.Context(), e.Network)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range e.Addrs {
+				for port, open := range map[uint16]bool{80: n.Name == "rt", 81: false, 82: false} {
+					at := netip.AddrPortFrom(a.Addr(), port)
+					c, err := reach(neighbour.File, at.String(), 300*time.Millisecond)
+					if (err == nil) != open {
+						t.Errorf("%s, whose way out is %s: %s on %s: %v, want open: %t", id, first, at, n.Name, err, open)
+					}
+					if err == nil {
+						c.Close()
+					}
+				}
+			}
+		}
+		both = api.PortMap{api.MustParsePort("80/tcp"): {{HostIP: netip.IPv4Unspecified(), HostPort: "7300"}, {HostIP: netip.IPv6Unspecified(), HostPort: "7300"}}}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -79,12 +80,14 @@ func slots(m Mapping) func(yield func(slot) bool) {
 
 type claim struct {
 	Mapping
-	owner string
-	held  []Held // of each port, or nothing
+	owner   string
+	direct  bool   // no port of the host is taken: others may have the same
+	held    []Held // of each port, or nothing
+	refused error  // why one of held is missing
 }
 
 func (c *claim) part(first, last uint16) *claim {
-	out := &claim{Mapping: c.Mapping.part(first, last), owner: c.owner}
+	out := &claim{Mapping: c.Mapping.part(first, last), owner: c.owner, direct: c.direct, refused: c.refused}
 	if c.held != nil {
 		out.held = c.held[first-c.HostPort : last-c.HostPort+1]
 	}
@@ -103,29 +106,75 @@ func (t *Table) Claim(owner string, reqs []Request, nameOf func(owner string) st
 }
 
 // Restore claims again what the records say owner has. A port that cannot be
-// held is claimed all the same: the container is running.
-func (t *Table) Restore(owner string, ms []Mapping) error {
+// held is claimed all the same: the container is running. direct tells of which
+// ports none of the host is taken.
+func (t *Table) Restore(owner string, ms []Mapping, direct func(Mapping) bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var errs []error
 	for _, m := range ms {
-		held, err := t.restore(m)
-		errs = append(errs, err)
-		t.put(&claim{m, owner, held})
+		c := &claim{Mapping: m, owner: owner, direct: direct(m)}
+		if !c.direct && t.holds(m) {
+			c.held = make([]Held, m.Count)
+			t.hold(c)
+		}
+		errs = append(errs, c.refused)
+		t.put(c)
 	}
 	return errors.Join(errs...)
 }
 
-func (t *Table) restore(m Mapping) (held []Held, err error) {
-	if !t.holds(m) {
-		return nil, nil
-	}
+// hold holds what of c is not held yet.
+func (t *Table) hold(c *claim) {
 	var errs []error
-	for i := range m.Count {
-		h, err := t.Holder.Hold(m.Proto, netip.AddrPortFrom(m.HostIP, m.HostPort+i))
-		held, errs = append(held, h), append(errs, err)
+	for i := range c.held {
+		if c.held[i] == nil {
+			h, err := t.Holder.Hold(c.Proto, netip.AddrPortFrom(c.HostIP, c.HostPort+uint16(i)))
+			c.held[i], errs = h, append(errs, err)
+		}
 	}
-	return held, errors.Join(errs...)
+	c.refused = errors.Join(errs...)
+}
+
+// HoldAgain tries once more to hold what could not be held, and returns whose
+// ports these are: their sockets are to be told where they lead.
+func (t *Table) HoldAgain() (owners []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.unheld() {
+		t.hold(c)
+		owners = append(owners, c.owner)
+	}
+	return owners
+}
+
+// Unheld is a port, or several in a row, that is not held against other programs.
+type Unheld struct {
+	Owner string
+	Mapping
+	Err error // what keeps it from being held
+}
+
+// Unheld are the ports that could not be held when they were restored, in order.
+func (t *Table) Unheld() (out []Unheld) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.unheld() {
+		out = append(out, Unheld{c.owner, c.Mapping, c.refused})
+	}
+	slices.SortFunc(out, func(a, b Unheld) int { return compare(a.Mapping, b.Mapping) })
+	return out
+}
+
+func (t *Table) unheld() (out []*claim) {
+	for s, cs := range t.used {
+		for _, c := range cs {
+			if c.refused != nil && s.n == c.HostPort>>slotBits { // once, though it is in several slots
+				out = append(out, c)
+			}
+		}
+	}
+	return out
 }
 
 // Release gives ports back.
@@ -181,6 +230,79 @@ func (t *Table) anyPort() (first, last uint16) {
 		}
 	}
 	return ephemeralFirst, ephemeralLast
+}
+
+// Direct reports whether none of the host's ports is taken for m of owner.
+func (t *Table) Direct(owner string, m Mapping) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.at(&claim{Mapping: m, owner: owner, direct: true})
+	return c != nil && c.direct
+}
+
+// Turn makes those ports of owner direct of which direct says so, and takes the
+// host's for the others: all or none, to be committed like a Change.
+func (t *Table) Turn(owner string, ms []Mapping, direct func(Mapping) bool, nameOf func(owner string) string) (*Settlement, error) {
+	var drop []Mapping
+	var reqs []Request
+	for _, m := range ms {
+		if d := direct(m); d != t.Direct(owner, m) {
+			r := m.request()
+			r.Direct4, r.Direct6 = d, d
+			drop, reqs = append(drop, m), append(reqs, r)
+		}
+	}
+	return t.Change(owner, drop, reqs, false, nameOf)
+}
+
+// KeepSources gives owner's requests that name a port and no allow-list the one that the
+// port has now, whoever has it: to take a port over must not open it to others.
+// An address that the port is not on yet gets the list of another.
+func (t *Table) KeepSources(owner string, reqs []Request) (out []Request) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range reqs {
+		if r.From != "" || !r.fixed() {
+			out = append(out, r)
+			continue
+		}
+		for _, ip := range r.HostIPs {
+			var rows []Mapping
+			for m := range Each([]Mapping{r.mapping(ip, r.First)}) {
+				m.From = t.sources(&claim{Mapping: m, owner: owner, direct: r.direct(ip)}, r.HostIPs)
+				rows = append(rows, m)
+			}
+			for _, m := range Join(rows) {
+				out = append(out, m.request())
+			}
+		}
+	}
+	return out
+}
+
+// sources is the allow-list of the single port that is wanted, or what it has on
+// other addresses.
+func (t *Table) sources(want *claim, others []netip.Addr) string {
+	if c := t.at(want); c != nil {
+		return c.From
+	}
+	for _, want.HostIP = range others {
+		if c := t.at(want); c != nil && c.From != "" {
+			return c.From
+		}
+	}
+	return ""
+}
+
+// at is the claim that has the first port of the wanted ones, at the very same
+// address or interface.
+func (t *Table) at(want *claim) (found *claim) {
+	for _, c := range t.find(want.part(want.HostPort, want.HostPort).Mapping) {
+		if c.sameSide(want.Mapping) && c.meets(want) && (found == nil || c.owner == want.owner) {
+			found = c
+		}
+	}
+	return found
 }
 
 // find are the claims that have one of m's ports, on whatever address.
@@ -249,11 +371,18 @@ func collide(a, b Mapping) bool {
 	return a.HostIP == b.HostIP || a.HostIP.IsUnspecified() || b.HostIP.IsUnspecified()
 }
 
-// refusal is the error for whoever wants what c has.
-func (c *claim) refusal(m Mapping, nameOf func(string) string) error {
+// refusal is the error for the owner who wants what c has.
+func (c *claim) refusal(owner string, m Mapping, nameOf func(string) string) error {
 	first, _, _ := c.overlap(m.HostPort, m.last())
-	return fmt.Errorf("Bind for %s failed: port is already allocated: container %s has %s/%s: %w",
-		m.part(first, first).where(), nameOf(c.owner), c.Mapping.part(first, first).where(), c.Proto, errdefs.ErrConflict)
+	who, hint := "container "+nameOf(c.owner)+" has", ""
+	if c.owner == owner {
+		who = "the container itself has"
+		if c.sameSide(m) {
+			hint = " (hint: --replace changes where it leads and who may connect)"
+		}
+	}
+	return fmt.Errorf("Bind for %s failed: port is already allocated: %s %s/%s%s: %w",
+		m.part(first, first).where(), who, c.Mapping.part(first, first).where(), c.Proto, hint, errdefs.ErrConflict)
 }
 
 // twice is refusal of who asks for a port that he has just been given.

@@ -46,20 +46,20 @@ func TestWhoMay(t *testing.T) {
 // TestRelayAsks: a connection of one who may not is closed without a byte.
 func TestRelayAsks(t *testing.T) {
 	s := &Sockets{Log: slog.New(slog.DiscardHandler)}
-	held, err := s.Hold("tcp", netip.MustParseAddrPort("127.0.0.1:0"))
+	held, err := s.Hold("tcp", unused(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
 	defer held.Close()
-	h := held.(*tcpHeld)
+	h := held.(*known).Held.(*tcpHeld)
 	h.Forward(Way{To: netip.MustParseAddrPort("127.0.0.1:9"), Limited: true})
 	for peer, want := range map[string]bool{"127.0.0.1": true, "203.0.113.9": false} {
 		if _, ok := h.get(netip.MustParseAddr(peer)); ok != want {
 			t.Errorf("%s is forwarded: %t", peer, ok)
 		}
 	}
-	h.Forward(Way{})
+	h.target.Forward(Way{}) // it still listens, as for one who is not on a list
 	c, err := net.DialTimeout("tcp", h.l.Addr().String(), 5*time.Second)
 	if err != nil {
 		t.Fatal(err)

@@ -75,11 +75,16 @@ func (l ledger) missing(r Request) []Request {
 			}
 		}
 		for _, m := range Join(rows) {
-			out = append(out, Request{Proto: m.Proto, ContainerPort: m.ContainerPort, HostIPs: []netip.Addr{ip}, First: m.HostPort, Last: m.HostPort,
-				Count: m.Count, Iface: m.Iface, From: m.From})
+			out = append(out, m.request())
 		}
 	}
 	return out
+}
+
+// request asks for m.
+func (m Mapping) request() Request {
+	return Request{Proto: m.Proto, ContainerPort: m.ContainerPort, HostIPs: []netip.Addr{m.HostIP}, First: m.HostPort, Last: m.HostPort,
+		Count: m.Count, Iface: m.Iface, From: m.From}
 }
 
 // keeps finds a port that r may have become and takes it for r.

@@ -1,7 +1,8 @@
 // Package publish gives ports of the host to containers: spec.go and parse.go
 // read what was asked for, allocate.go keeps who has which port, settle.go
 // changes that and can take it back, sockets.go holds ports against other
-// programs, forward.go serves what arrives at the held sockets and allow.go says
+// programs, gate.go refuses connections there while a port leads nowhere,
+// forward.go serves what arrives at the held sockets and allow.go says
 // whom, plan.go says what the kernel is to do, difference.go and follow.go
 // compare what is with what is wanted.
 //

@@ -30,6 +30,19 @@ func (l *scripted) Accept() (net.Conn, error) {
 	return c, nil
 }
 
+func (*scripted) set(bool) error { return nil }
+
+// unused is an address of a port that nobody has.
+func unused(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
 // TestClosedWhileItConnects: a connection that came just before its port was
 // taken back ends with it, whoever keeps it open.
 func TestClosedWhileItConnects(t *testing.T) {
@@ -69,14 +82,14 @@ func TestConnectionsFollow(t *testing.T) {
 	}
 	defer blue.Close()
 	s := &Sockets{Log: slog.New(slog.DiscardHandler)}
-	held, err := s.Hold("tcp", netip.MustParseAddrPort("127.0.0.1:0"))
+	held, err := s.Hold("tcp", unused(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
 	defer held.Close()
 	held.Forward(Way{To: blue.Addr().(*net.TCPAddr).AddrPort()})
-	c, err := net.Dial("tcp4", held.(*tcpHeld).l.Addr().String())
+	c, err := net.Dial("tcp4", held.(*known).Held.(*tcpHeld).l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +139,7 @@ func heldUDP(t *testing.T, at string) *udpHeld {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { held.Close(); s.Close() })
-	return held.(*udpHeld)
+	return held.(*known).Held.(*udpHeld)
 }
 
 func ask(t *testing.T, c net.Conn) string {

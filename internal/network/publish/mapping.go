@@ -113,13 +113,18 @@ func (m Mapping) where() string {
 	return netip.AddrPortFrom(m.HostIP, m.HostPort).String()
 }
 
-// Show is ms as "inspect" shows them. Ports of an interface have the address of
-// their family that stands for all: there is no place for a name.
-func Show(ms []Mapping) network.PortMap {
+// Show is ms as "inspect" shows them: direct ones without a port of the host, as
+// with Docker. Ports of an interface have the address of their family that stands
+// for all: there is no place for a name.
+func Show(ms []Mapping, direct func(Mapping) bool) network.PortMap {
 	out := network.PortMap{}
 	for m := range Each(ms) {
 		if port, ok := network.PortFrom(m.ContainerPort, network.IPProtocol(m.Proto)); ok {
-			out[port] = append(out[port], network.PortBinding{HostIP: m.HostIP, HostPort: fmt.Sprint(m.HostPort)})
+			b := network.PortBinding{HostIP: m.HostIP}
+			if !direct(m) {
+				b.HostPort = fmt.Sprint(m.HostPort)
+			}
+			out[port] = append(out[port], b)
 		}
 	}
 	return out

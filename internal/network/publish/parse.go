@@ -2,6 +2,7 @@ package publish
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -21,6 +22,9 @@ type Request struct {
 	Count         uint16       // with more than 1, First is the first of them and there is no choice
 	Iface         string
 	From          string
+	// Direct4 and Direct6: ports of the family are open at the container's own
+	// address only, so none of the host is taken.
+	Direct4, Direct6 bool
 }
 
 // Defaults are what a binding gets that names no address.
@@ -36,7 +40,7 @@ func Parse(ports network.PortMap, specs []Spec, d Defaults) ([]Request, error) {
 	for _, port := range slices.SortedFunc(maps.Keys(ports), comparePorts) {
 		proto := string(port.Proto())
 		if err := checkPort(proto, port.Num()); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("invalid port %s: %w", port, invalid(err))
 		}
 		for _, b := range ports[port] {
 			if zone := b.HostIP.Zone(); zone != "" {
@@ -75,16 +79,19 @@ func (r Request) compare(n Request) int {
 
 func checkPort(proto string, port uint16) error {
 	if proto != "tcp" && proto != "udp" && proto != "sctp" {
-		return fmt.Errorf("invalid port %d/%s: protocol must be tcp, udp or sctp: %w", port, proto, errdefs.ErrInvalidArgument)
+		return errors.New("its protocol must be tcp, udp or sctp")
 	}
 	if port == 0 {
-		return fmt.Errorf("invalid container port 0: %w", errdefs.ErrInvalidArgument)
+		return errors.New("a container has no port 0")
 	}
 	return nil
 }
 
 // check refuses what could be recorded but would lead nowhere.
 func (r Request) check() error {
+	if i := slices.IndexFunc(r.HostIPs, netip.Addr.IsMulticast); i >= 0 {
+		return fmt.Errorf("port %d/%s cannot be published on %s: it is a group's address, not the host's: %w", r.ContainerPort, r.Proto, r.HostIPs[i], errdefs.ErrInvalidArgument)
+	}
 	if r.Proto == "sctp" && slices.ContainsFunc(r.HostIPs, netip.Addr.IsLoopback) {
 		return fmt.Errorf("port %d/sctp cannot be published on %s: only TCP and UDP can on a loopback address: %w", r.ContainerPort, r.HostIPs[0], errdefs.ErrInvalidArgument)
 	}
@@ -167,6 +174,8 @@ func hostPorts(s string) (first, last uint16, err error) {
 	}
 	return r.Start(), r.End(), nil
 }
+
+func (r Request) direct(ip netip.Addr) bool { return ip.Is4() && r.Direct4 || ip.Is6() && r.Direct6 }
 
 // mapping is what r becomes on one address when port is its first.
 func (r Request) mapping(ip netip.Addr, port uint16) Mapping {

@@ -1,6 +1,7 @@
 package publish_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,6 +22,8 @@ import (
 )
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func none(publish.Mapping) bool { return false }
 
 func bindings(port string, bs ...network.PortBinding) network.PortMap {
 	return network.PortMap{network.MustParsePort(port): bs}
@@ -68,6 +72,11 @@ func TestParse(t *testing.T) {
 			t.Errorf("SCTP on %s: %v", lo, err)
 		}
 	}
+	for _, group := range []string{"224.0.0.1", "ff02::1", "::ffff:224.0.0.1"} {
+		if _, err := publish.Parse(bindings("80/tcp", network.PortBinding{HostIP: ip(group)}), nil, both); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "group's address") {
+			t.Errorf("on %s: %v", group, err)
+		}
+	}
 	for _, bad := range []string{"0/tcp", "80/icmp"} {
 		if _, err := publish.Parse(bindings(bad, network.PortBinding{}), nil, both); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("container port %s: %v", bad, err)
@@ -105,7 +114,7 @@ func TestRangesAreJoined(t *testing.T) {
 	if want := "[{udp 0.0.0.0  5000 100 6000 }]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("%v, %v; want %s", got, err, want)
 	}
-	if shown := publish.Show(got); len(shown) != 100 || shown[network.MustParsePort("6099/udp")][0].HostPort != "5099" {
+	if shown := publish.Show(got, none); len(shown) != 100 || shown[network.MustParsePort("6099/udp")][0].HostPort != "5099" {
 		t.Errorf("shown: %v", shown)
 	}
 }
@@ -178,6 +187,14 @@ func TestConflictNamesTheHolder(t *testing.T) {
 	_, err = claim(t, &tab, "other", network.PortMap{port(80, "tcp"): {{HostPort: "9000"}}, port(81, "tcp"): {{HostIP: ip("127.0.0.1"), HostPort: "9000"}}})
 	if want := "Bind for 127.0.0.1:9000 failed: port is already allocated: it is asked for twice, also as 0.0.0.0:9000/tcp"; !errdefs.IsConflict(err) || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
+	}
+	for spec, want := range map[string]string{
+		"8080:80;from=10.0.0.0/8": "failed: port is already allocated: the container itself has 0.0.0.0:8080/tcp (hint: --replace changes where it leads and who may connect)",
+		"127.0.0.1:8080:80":       "failed: port is already allocated: the container itself has 0.0.0.0:8080/tcp: conflict",
+	} {
+		if _, err := tab.Claim("web", specs(t, spec), name); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
 	}
 	if _, err := claim(t, &tab, "other", bindings("80/udp", network.PortBinding{HostPort: "8080"})); err != nil {
 		t.Errorf("another protocol is another port: %v", err)
@@ -298,27 +315,16 @@ func TestForward(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, m := range got {
-			c, err := net.DialTimeout(m.Proto, netip.AddrPortFrom(m.HostIP, m.HostPort).String(), 5*time.Second)
+			at := netip.AddrPortFrom(m.HostIP, m.HostPort).String()
+			if c, err := net.DialTimeout(m.Proto, at, 5*time.Second); m.Proto == "tcp" && !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Fatalf("there is nowhere to go: %v, %v", c, err)
+			}
+			tab.Forward(host, m, ip("127.0.0.1"))
+			c, err := net.Dial(m.Proto, at)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if m.Proto == "tcp" {
-				if _, err := io.ReadAll(c); err != nil {
-					t.Logf("nowhere to go: %v", err)
-				}
-				c.Close()
-				if c, err = net.Dial("tcp", netip.AddrPortFrom(m.HostIP, m.HostPort).String()); err != nil {
-					t.Fatal(err)
-				}
-			}
 			defer c.Close()
-			tab.Forward(host, m, ip("127.0.0.1"))
-			if m.Proto == "tcp" { // the first connection may have been let go before
-				c.Close()
-				if c, err = net.Dial("tcp", netip.AddrPortFrom(m.HostIP, m.HostPort).String()); err != nil {
-					t.Fatal(err)
-				}
-			}
 			exchange(t, c, m)
 		}
 	}

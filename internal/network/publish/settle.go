@@ -73,7 +73,7 @@ func (s *Settlement) undo() {
 		closeAll(s.left(c.held))
 	}
 	for _, c := range s.closed { // one that another program was faster with is held by nothing
-		c.held[c.i], _ = s.t.Holder.Hold(c.Proto, netip.AddrPortFrom(c.HostIP, c.HostPort+c.i))
+		c.held[c.i], c.refused = s.t.Holder.Hold(c.Proto, netip.AddrPortFrom(c.HostIP, c.HostPort+c.i))
 	}
 	for _, c := range s.parked {
 		s.t.put(c)
@@ -146,7 +146,8 @@ func (s *Settlement) settle(owner string, r Request, take bool, nameOf func(stri
 func (s *Settlement) claim(owner string, r Request, port uint16, take bool, nameOf func(string) string) error {
 	done := len(s.made)
 	for _, ip := range r.HostIPs {
-		if err := s.claimOne(owner, r.mapping(ip, port), take, nameOf); err != nil {
+		c := &claim{Mapping: r.mapping(ip, port), owner: owner, direct: r.direct(ip)}
+		if err := s.claimOne(c, take, nameOf); err != nil {
 			for _, c := range s.made[done:] {
 				s.t.drop(c)
 				s.letGo(c.held)
@@ -161,34 +162,39 @@ func (s *Settlement) claim(owner string, r Request, port uint16, take bool, name
 	return nil
 }
 
-func (s *Settlement) claimOne(owner string, m Mapping, take bool, nameOf func(string) string) error {
+func (s *Settlement) claimOne(want *claim, take bool, nameOf func(string) string) (err error) {
+	m := want.Mapping
 	for _, c := range s.t.find(m) {
-		if !collide(c.Mapping, m) {
+		if !collide(c.Mapping, m) || !want.meets(c) {
 			continue
 		}
 		if slices.Contains(s.made, c) { // nobody takes from himself what he just got
 			return c.twice(m)
 		}
 		if !take || !c.sameSide(m) {
-			return c.refusal(m, nameOf)
+			return c.refusal(want.owner, m, nameOf)
 		}
 	}
 	if take {
-		for _, c := range s.park(m, func(*claim) bool { return true }) {
-			if c.owner != owner {
+		for _, c := range s.park(m, want.meets) {
+			if c.owner != want.owner {
 				s.Lost[c.owner] = append(s.Lost[c.owner], c.Mapping)
 			}
 		}
 	}
-	c := &claim{Mapping: m, owner: owner}
-	var err error
-	if c.held, err = s.hold(m); err != nil {
-		return fmt.Errorf("Bind for %s failed: %w", m.where(), err)
+	if !want.direct {
+		if want.held, err = s.hold(m); err != nil {
+			return fmt.Errorf("Bind for %s failed: %w", m.where(), err)
+		}
 	}
-	s.t.put(c)
-	s.made = append(s.made, c)
+	s.t.put(want)
+	s.made = append(s.made, want)
 	return nil
 }
+
+// meets: they cannot be had both if they collide. Different containers can have the
+// same port open at their own addresses.
+func (c *claim) meets(o *claim) bool { return c.owner == o.owner || !c.direct && !o.direct }
 
 // hold holds m's ports, by the sockets that have been parked where there are.
 func (s *Settlement) hold(m Mapping) (held []Held, err error) {

@@ -138,6 +138,42 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// TestKeepSources: who takes a port over does not open it to others, on no
+// address, unless he says so.
+func TestKeepSources(t *testing.T) {
+	tab := &publish.Table{}
+	mustClaim(t, tab, "a", "80-81:80-81;from=10.0.0.0/8", "82:82", "if=eth0:90:90;from=10.0.0.1", "127.0.0.1:91:91;from=10.0.0.2")
+	for in, want := range map[string]string{
+		"80:8080":              "0.0.0.0:80+1 10.0.0.0/8, :::80+1 10.0.0.0/8",
+		"0.0.0.0:79-83:1-5":    "0.0.0.0:79+1 , 0.0.0.0:80+2 10.0.0.0/8, 0.0.0.0:82+2 ",
+		"80:80;from=0.0.0.0/0": "[0.0.0.0 ::]:80+1 0.0.0.0/0",
+		"[::]:80:80":           ":::80+1 ",
+		"if=eth0:90:91":        "0.0.0.0eth0:90+1 10.0.0.1/32, ::eth0:90+1 10.0.0.1/32",
+		"0.0.0.0:91:91":        "0.0.0.0:91+1 ", // cannot be taken over: another address
+		"83":                   "[0.0.0.0 ::]:0+1 ",
+	} {
+		all, err := publish.ParseSpecs(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reqs, err := publish.Parse(nil, all, publish.Defaults{IPv6: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range tab.KeepSources("x", reqs) {
+			at := fmt.Sprint(r.HostIPs)
+			if len(r.HostIPs) == 1 {
+				at = r.HostIPs[0].String()
+			}
+			got = append(got, fmt.Sprintf("%s%s:%d+%d %s", at, r.Iface, r.First, r.Count, r.From))
+		}
+		if is := strings.Join(got, ", "); is != want {
+			t.Errorf("%s: %s, want %s", in, is, want)
+		}
+	}
+}
+
 // TestTakeOverAtOtherAddress: who has the port at a wider address keeps it.
 func TestTakeOverAtOtherAddress(t *testing.T) {
 	tab := &publish.Table{}
@@ -204,6 +240,38 @@ func TestOtherAddress(t *testing.T) {
 				t.Errorf("%s, undone: %t: not held as it should be", proto, undo)
 			}
 		}
+	}
+}
+
+// TestHoldAgain: what could not be held when it was restored is held as soon as it
+// can be, and until then is told of.
+func TestHoldAgain(t *testing.T) {
+	taken := true
+	h := &holder{refuse: func(a netip.AddrPort) error {
+		if taken && a.Port() == 8001 {
+			return errdefs.ErrConflict
+		}
+		return nil
+	}}
+	tab := &publish.Table{Holder: h}
+	row := publish.Mapping{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 8000, Count: 3, ContainerPort: 80}
+	if err := tab.Restore("web", []publish.Mapping{row, {Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: 9000, Count: 1}}, none); !errdefs.IsConflict(err) || len(h.open) != 3 {
+		t.Fatalf("%v, sockets %v", err, h.open)
+	}
+	for range 2 {
+		if un := tab.Unheld(); len(un) != 1 || un[0].Owner != "web" || un[0].Mapping != row || !errdefs.IsConflict(un[0].Err) {
+			t.Errorf("not held: %v", un)
+		}
+		if who := tab.HoldAgain(); fmt.Sprint(who) != "[web]" {
+			t.Errorf("tried for %v", who)
+		}
+	}
+	taken = false
+	if who := tab.HoldAgain(); fmt.Sprint(who) != "[web]" || len(h.open) != 4 || len(tab.Unheld()) != 0 {
+		t.Errorf("tried for %v, sockets %v, not held: %v", who, h.open, tab.Unheld())
+	}
+	if who := tab.HoldAgain(); who != nil {
+		t.Errorf("all is held, and it was tried for %v", who)
 	}
 }
 
@@ -454,7 +522,7 @@ func BenchmarkClaim(b *testing.B) {
 			var tab publish.Table
 			for i := range others {
 				m := publish.Mapping{Proto: "tcp", HostIP: ip("0.0.0.0"), HostPort: uint16(1 + 6*i), Count: 1}
-				if err := tab.Restore(fmt.Sprint(i), []publish.Mapping{m}); err != nil {
+				if err := tab.Restore(fmt.Sprint(i), []publish.Mapping{m}, none); err != nil {
 					b.Fatal(err)
 				}
 			}

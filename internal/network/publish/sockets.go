@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,33 +18,61 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Sockets is the Holder of a real machine: it listens on TCP ports and binds UDP
-// and SCTP ports. What arrives at the first two is forwarded; Close ends that
-// and waits for it.
+// Sockets is the Holder of a real machine: it listens on TCP ports while they lead
+// somewhere, and binds UDP and SCTP ports. What arrives at the first two is
+// forwarded; Close ends that and waits for it.
 type Sockets struct {
 	Log *slog.Logger // required
 	// InUse are the addresses at which sockets of this host receive, of TCP or
 	// UDP. Nil: rows of ports are not looked for among them.
 	InUse func(proto string) ([]netip.AddrPort, error)
 
-	wg sync.WaitGroup
+	wg  sync.WaitGroup
+	own sync.Map // socketAt → nothing: what is held, and so is no other program's
+}
+
+type socketAt struct {
+	proto string
+	at    netip.AddrPort
+}
+
+// known is a Held that is one of own.
+type known struct {
+	Held
+	forget func()
+}
+
+// Close implements Held.
+func (k *known) Close() error {
+	k.forget()
+	return k.Held.Close()
 }
 
 var _ Holder = (*Sockets)(nil)
 
 // Hold implements Holder.
 func (s *Sockets) Hold(proto string, ap netip.AddrPort) (Held, error) {
+	h, err := s.hold(proto, ap)
+	if h == nil || err != nil {
+		return nil, err
+	}
+	key := socketAt{proto, ap}
+	s.own.Store(key, nil)
+	return &known{h, func() { s.own.Delete(key) }}, nil
+}
+
+func (s *Sockets) hold(proto string, ap netip.AddrPort) (Held, error) {
 	family := "4"
 	if ap.Addr().Is6() {
 		family = "6" // the "6" networks of package net are IPv6 only
 	}
 	switch proto {
 	case "tcp":
-		l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp"+family, ap.String())
+		g, err := newGate(family, ap)
 		if err != nil {
 			return nil, refused(err)
 		}
-		h := &tcpHeld{l: l, log: s.Log}
+		h := &tcpHeld{l: g, log: s.Log}
 		s.wg.Go(h.serve)
 		return h, nil
 	case "udp":
@@ -111,13 +140,38 @@ func (s *Sockets) Check(m Mapping) error {
 		s.Log.Warn("cannot tell whether another program has a port", "port", m.where(), "err", err)
 		return nil
 	}
+	on := addrsOf(m.Iface)
 	for _, a := range all {
 		other := Mapping{Proto: m.Proto, HostIP: a.Addr(), HostPort: a.Port(), Count: 1}
-		if _, _, ok := m.overlap(a.Port(), a.Port()); ok && collide(other, m) {
+		_, _, ok := m.overlap(a.Port(), a.Port())
+		if ok && (collide(other, m) || slices.Contains(on, a.Addr()) && a.Addr().Is4() == m.HostIP.Is4() && !s.holds(m.Proto, a)) {
 			return fmt.Errorf("port is already allocated: another program of this host has %s: %w", a, errdefs.ErrConflict)
 		}
 	}
 	return nil
+}
+
+// holds: that socket is one of ours. A port of an address and one of the interface
+// that has it can be had both.
+func (s *Sockets) holds(proto string, at netip.AddrPort) bool {
+	_, ours := s.own.Load(socketAt{proto, at})
+	return ours
+}
+
+// addrsOf are the addresses on which ports of an interface are published, if it
+// is there. What comes to link-local ones is not redirected.
+func addrsOf(iface string) (out []netip.Addr) {
+	link, err := net.InterfaceByName(iface)
+	if err != nil {
+		return nil
+	}
+	all, _ := link.Addrs() // gone meanwhile: it has none
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLinkLocalUnicast() {
+			out = append(out, p.Addr().Unmap())
+		}
+	}
+	return out
 }
 
 // Close implements Holder.
@@ -153,7 +207,7 @@ func (t *target) get(peer netip.Addr) (netip.AddrPort, bool) {
 
 type tcpHeld struct {
 	target
-	l     net.Listener
+	l     listener
 	log   *slog.Logger
 	conns sync.WaitGroup
 	open  sync.Map // net.Conn → nothing: to be closed with the port
@@ -163,6 +217,9 @@ type tcpHeld struct {
 // with, but not of who may not have the port any more, or when nobody has it.
 func (h *tcpHeld) Forward(w Way) {
 	h.target.Forward(w)
+	if err := h.l.set(w.To.Addr().IsValid()); err != nil {
+		h.log.Warn("listen on a published port", "addr", h.l.Addr(), "err", err)
+	}
 	h.open.Range(func(c, _ any) bool {
 		if _, ok := h.get(client(c.(net.Conn))); !ok {
 			c.(net.Conn).Close()

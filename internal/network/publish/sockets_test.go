@@ -2,6 +2,7 @@ package publish
 
 import (
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -37,6 +38,51 @@ func TestBind(t *testing.T) {
 		if _, err := bind(syscall.IPPROTO_TCP, netip.AddrPortFrom(netip.MustParseAddr(addr), 0)); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: not an address of this host: %v", addr, err)
 		}
+	}
+}
+
+// TestCheckInterface: a program at one of an interface's addresses has the port of
+// the interface too; one of ours there does not.
+func TestCheckInterface(t *testing.T) {
+	var used []netip.AddrPort
+	s := &Sockets{Log: slog.New(slog.DiscardHandler), InUse: func(string) ([]netip.AddrPort, error) { return used, nil }}
+	v4, v6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	for _, c := range []struct {
+		used  string
+		m     Mapping
+		taken bool
+	}{
+		{"127.0.0.1:80", Mapping{HostIP: v4, Iface: "lo", HostPort: 80, Count: 1}, true},
+		{"127.0.0.1:85", Mapping{HostIP: v4, Iface: "lo", HostPort: 80, Count: 10}, true},
+		{"[::1]:80", Mapping{HostIP: v6, Iface: "lo", HostPort: 80, Count: 1}, true},
+		{"127.0.0.1:80", Mapping{HostIP: v6, Iface: "lo", HostPort: 80, Count: 1}, false},
+		{"127.0.0.1:81", Mapping{HostIP: v4, Iface: "lo", HostPort: 80, Count: 1}, false},
+		{"127.0.0.1:80", Mapping{HostIP: v4, Iface: "nowhere0", HostPort: 80, Count: 1}, false},
+		{"192.0.2.1:80", Mapping{HostIP: v4, Iface: "lo", HostPort: 80, Count: 1}, false},
+	} {
+		used, c.m.Proto = []netip.AddrPort{netip.MustParseAddrPort(c.used)}, "tcp"
+		if err := s.Check(c.m); errdefs.IsConflict(err) != c.taken || err != nil && !strings.Contains(err.Error(), "another program of this host has "+c.used) {
+			t.Errorf("%s is in use, %v is wanted: %v", c.used, c.m, err)
+		}
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	l.Close()
+	used = []netip.AddrPort{at}
+	m := Mapping{Proto: "tcp", HostIP: v4, Iface: "lo", HostPort: at.Port(), Count: 1}
+	h, err := s.Hold("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(m); err != nil {
+		t.Errorf("it is ours: %v", err)
+	}
+	h.Close()
+	if err := s.Check(m); !errdefs.IsConflict(err) {
+		t.Errorf("it was ours: %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -33,9 +34,17 @@ type Spec struct {
 func ParseSpec(text string) (Spec, error) {
 	s, err := parseSpec(strings.TrimSpace(text))
 	if err != nil {
-		return s, fmt.Errorf("invalid port %q: %w: %w", text, err, errdefs.ErrInvalidArgument)
+		return s, fmt.Errorf("invalid port %q: %w", text, invalid(err))
 	}
 	return s, nil
+}
+
+// invalid gives err its class, once.
+func invalid(err error) error {
+	if errdefs.IsInvalidArgument(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 }
 
 // ParseSpecs reads specs that stand in lines, or are separated by blanks.
@@ -221,6 +230,23 @@ func (s Selector) Select(ms []Mapping) []Mapping {
 		}
 	}
 	return out
+}
+
+// Missing is the error for a container of whose ports s selects none. It names
+// those that have the number, as they are selected.
+func (s Selector) Missing(name string, ms []Mapping) error {
+	var near []string
+	for _, m := range ms {
+		if first, last, ok := m.overlap(s.First, s.Last); ok {
+			near = append(near, Selector{m.Proto, m.HostIP, m.Iface, first, last}.String())
+		}
+	}
+	hint := ""
+	if len(near) > 0 {
+		slices.Sort(near)
+		hint = fmt.Sprintf(" (hint: it publishes %s)", strings.Join(slices.Compact(near), ", "))
+	}
+	return fmt.Errorf("container %s does not publish %s%s: %w", name, s, hint, errdefs.ErrNotFound)
 }
 
 func (s Selector) on(m Mapping) bool {

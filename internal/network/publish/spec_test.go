@@ -67,6 +67,19 @@ func TestSpec(t *testing.T) {
 	}
 }
 
+// TestSpecSaysOnce: what is wrong, once.
+func TestSpecSaysOnce(t *testing.T) {
+	for in, want := range map[string]string{
+		"80/icmp":         `invalid port "80/icmp": its protocol must be tcp, udp or sctp: invalid argument`,
+		"x:80":            `invalid port "x:80": invalid host port "x": invalid argument`,
+		"80:80;from=here": `invalid port "80:80;from=here": invalid source "here": it must be an address or a prefix such as 10.0.0.0/8: invalid argument`,
+	} {
+		if _, err := publish.ParseSpec(in); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", in, err, want)
+		}
+	}
+}
+
 func FuzzSpec(f *testing.F) {
 	f.Add("if=eth0:8000-8010:80-90/udp;from=10.0.0.0/8,fd00::/8")
 	f.Add("[::1]::80")
@@ -107,6 +120,19 @@ func TestSelector(t *testing.T) {
 		s, err := publish.ParseSelector(in)
 		if err != nil || fmt.Sprint(s.Select(have)) != want {
 			t.Errorf("%q: %v, %v; want %s", in, s.Select(have), err, want)
+		}
+	}
+	for in, hint := range map[string]string{
+		"0.0.0.0:9000":   "container web does not publish 0.0.0.0:9000/tcp (hint: it publishes 127.0.0.1:9000/tcp, if=eth0:9000/tcp): not found",
+		"8000-8001/sctp": "container web does not publish 8000-8001/sctp (hint: it publishes 0.0.0.0:8000-8001/tcp, [::]:8000/udp): not found",
+		"99":             "container web does not publish 99/tcp: not found",
+	} {
+		s, err := publish.ParseSelector(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Missing("web", have); !errdefs.IsNotFound(err) || err.Error() != hint {
+			t.Errorf("%s: %v, want %s", in, err, hint)
 		}
 	}
 	for _, bad := range []string{"", "x", "0", "1:2:3", "::1:80", "80-70", "if=eth0", "1.2.3.4"} {

@@ -70,6 +70,44 @@ func parse(opts map[string]string) (options, error) {
 	return o, nil
 }
 
+// known refuses options with a name of ours that there is not. It is asked when a
+// network is made: what was made before stays.
+func known(opts map[string]string) error {
+	ours := []string{optGuard, optMode}
+	for _, k := range slices.Sorted(maps.Keys(opts)) {
+		if !strings.HasPrefix(k, "isle.") || slices.Contains(ours, k) {
+			continue
+		}
+		if k == optSources || k == optEndpointMTU {
+			return fmt.Errorf("option %s is for a container's place on a network (hint: isle run --network name=…,driver-opt=%s=%s): %w", k, k, opts[k], errdefs.ErrInvalidArgument)
+		}
+		near := slices.MinFunc(ours, func(a, b string) int { return distance(k, a) - distance(k, b) })
+		return fmt.Errorf("option %s is not known (hint: did you mean %s?): %w", k, near, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// distance is how many letters must be added, left out or changed to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
 func (o *options) set(k, v string) (err error) {
 	switch k {
 	case optAdvertise, optAdvertiseEvery:

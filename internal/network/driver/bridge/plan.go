@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -28,6 +29,9 @@ func (Driver) Caps() network.Caps {
 // Validate implements network.Driver.
 func (Driver) Validate(n network.Network) error {
 	o, err := parse(n.Options)
+	if err == nil {
+		err = known(n.Options)
+	}
 	if err != nil {
 		return err
 	}
@@ -189,6 +193,8 @@ func (p plan) publish(s netspec.State, ep network.Endpoint) {
 		if to := t.Any(m.HostIP); to.IsValid() && p.o.mode(to.Is4()) != routed {
 			s.Add(publish.Plan(publish.Mapping(m), t, p.host.SockAddr)...)
 		}
+	}
+	for _, m := range slices.Concat(ep.Publish, ep.Open) {
 		if to := t.For(m.HostIP); to.IsValid() && !m.HostIP.IsLoopback() && p.opens(to.Is4()) {
 			open = append(open, ports(publish.Mapping(m), to)...)
 		}
