@@ -22,7 +22,7 @@ import (
 const maxNetworkName = 255
 
 // networkDrivers are those that are built in.
-var networkDrivers = []string{"bridge", "host", "null"}
+var networkDrivers = []string{"bridge", "host", "ipvlan", "lan", "macvlan", "null"}
 
 // NetworkCreate makes a network.
 func (e *Engine) NetworkCreate(ctx context.Context, req networktypes.CreateRequest) (networktypes.CreateResponse, error) {
