@@ -152,7 +152,7 @@ func (p *parser4) times(now time.Time) error {
 func (p *parser4) between(long time.Duration) (t1, t2 time.Duration) {
 	s1, _ := p.seconds(v4.OptionRenewTimeValue)
 	s2, _ := p.seconds(v4.OptionRebindingTimeValue)
-	return ordered(time.Duration(s1)*time.Second, time.Duration(s2)*time.Second, long, long*7/8)
+	return ordered(time.Duration(s1)*time.Second, time.Duration(s2)*time.Second, long, long/8*7)
 }
 
 // ordered are T1 and T2, or half of the lease and what is usual for T2 where
