@@ -34,9 +34,11 @@ func loadAfterIP(offset uint32, n int) []bpf.Instruction {
 	return []bpf.Instruction{bpf.LoadMemShift{Off: ethernetLen}, bpf.LoadIndirect{Off: ethernetLen + offset, Size: n}}
 }
 
-// outgoing frames, which the kernel shows as well, end here.
-var outgoing = []bpf.Instruction{
-	bpf.LoadExtension{Num: bpf.ExtType}, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.PACKET_OUTGOING, SkipTrue: 1}, bpf.RetConstant{Val: 0},
+// ours lets through what is for this host or for a group: not what this host
+// sends, what is for others, or what has the tag of a VLAN that is not here,
+// which the kernel takes off and counts as for others.
+var ours = []bpf.Instruction{
+	bpf.LoadExtension{Num: bpf.ExtType}, bpf.JumpIf{Cond: bpf.JumpLessThan, Val: unix.PACKET_OTHERHOST, SkipTrue: 1}, bpf.RetConstant{Val: 0},
 }
 
 func (f filter) assemble() (*unix.SockFprog, error) {
@@ -52,7 +54,7 @@ func (f filter) assemble() (*unix.SockFprog, error) {
 }
 
 func (f filter) program() []bpf.Instruction {
-	p := append([]bpf.Instruction(nil), outgoing...)
+	p := append([]bpf.Instruction(nil), ours...)
 	for _, way := range f.ways {
 		p = append(p, compile(way)...)
 	}

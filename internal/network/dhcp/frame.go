@@ -24,9 +24,6 @@ var everybody = netspec.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 var be = binary.BigEndian
 
-func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
-func nativeUint16(b []byte) uint16 { return binary.NativeEndian.Uint16(b) }
-
 func ethernet(to, from netspec.MAC, kind uint16) []byte {
 	return be.AppendUint16(append(append(make([]byte, 0, 640), to[:]...), from[:]...), kind)
 }

@@ -50,7 +50,7 @@ func (l *lan) open(f filter) (socket, error) {
 	if l.down != nil {
 		return nil, l.down
 	}
-	vm, err := bpf.NewVM(f.program()[len(outgoing):])
+	vm, err := bpf.NewVM(f.program()[len(ours):])
 	if err != nil {
 		return nil, err
 	}
@@ -291,3 +291,5 @@ func kinds(cs []Change) (ks []Kind) {
 	}
 	return ks
 }
+
+func mustPrefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }

@@ -1,11 +1,13 @@
 package dhcp
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -169,34 +171,22 @@ func (p *packet) read() {
 
 // pass hands a frame on; false: the socket is closed.
 func (p *packet) pass(b, oob []byte) bool {
-	partial, foreign := auxiliary(oob)
-	if foreign {
-		return true
-	}
 	select {
 	case <-p.stop:
 		return false
-	case p.in <- frame{append([]byte(nil), b...), partial}:
+	case p.in <- frame{append([]byte(nil), b...), partial(oob)}:
 	default:
 	}
 	return true
 }
 
-// auxiliary reads what the kernel says of a frame. foreign: it has the tag of a
-// VLAN, and is of another network.
-func auxiliary(oob []byte) (partial, foreign bool) {
+// partial is what the kernel says of the checksum of a frame.
+func partial(oob []byte) bool {
 	cs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return false, false
-	}
-	for _, c := range cs {
-		if c.Header.Level == unix.SOL_PACKET && c.Header.Type == unix.PACKET_AUXDATA && len(c.Data) >= auxiliaryLen {
-			status, tci := nativeUint32(c.Data), nativeUint16(c.Data[16:])
-			partial = status&unix.TP_STATUS_CSUMNOTREADY != 0
-			foreign = status&unix.TP_STATUS_VLAN_VALID != 0 && tci&0xfff != 0
-		}
-	}
-	return partial, foreign
+	return err == nil && slices.ContainsFunc(cs, func(c unix.SocketControlMessage) bool {
+		return c.Header.Level == unix.SOL_PACKET && c.Header.Type == unix.PACKET_AUXDATA && len(c.Data) >= auxiliaryLen &&
+			binary.NativeEndian.Uint32(c.Data)&unix.TP_STATUS_CSUMNOTREADY != 0
+	})
 }
 
 func (p *packet) close() {
