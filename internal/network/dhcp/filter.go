@@ -15,7 +15,7 @@ import (
 type filter struct {
 	protocol uint16
 	ways     [][]check
-	group    [6]byte // a multicast address to be listened to
+	groups   []netspec.MAC // multicast addresses to be listened to
 }
 
 // check is what to load, and what it must be then.
@@ -96,7 +96,7 @@ func arpOf(a netip.Addr) filter {
 func answers6() filter {
 	return filter{
 		protocol: unix.ETH_P_IPV6,
-		group:    [6]byte{0x33, 0x33, 0, 0, 0, 1},
+		groups:   []netspec.MAC{multicastMAC(allNodes)},
 		ways: [][]check{
 			{{load(20, 1), unix.IPPROTO_ICMPV6}, {load(54, 1), routerAdvertisement}},
 			{{load(20, 1), unix.IPPROTO_UDP}, {load(56, 2), client6}},
@@ -114,7 +114,7 @@ func neighboursOf(a netip.Addr) filter {
 		return w
 	}
 	return filter{
-		protocol: unix.ETH_P_IPV6, group: multicastMAC(solicitedNode(a)),
+		protocol: unix.ETH_P_IPV6, groups: []netspec.MAC{multicastMAC(solicitedNode(a)), multicastMAC(allNodes)},
 		ways: [][]check{way(neighbourSolicitation), way(neighbourAdvertisement)},
 	}
 }

@@ -17,6 +17,7 @@ const (
 )
 
 var (
+	allNodes   = netip.MustParseAddr("ff02::1")
 	allRouters = netip.MustParseAddr("ff02::2")
 	allServers = netip.MustParseAddr("ff02::1:2") // of DHCPv6, and relays
 )

@@ -116,6 +116,13 @@ func (l *lan) fail(err error) {
 	}
 }
 
+// leave makes all other hosts go.
+func (l *lan) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hosts = nil
+}
+
 // log is what was heard since the last time.
 func (l *lan) log() []string {
 	l.mu.Lock()

@@ -327,7 +327,7 @@ func TestFailures(t *testing.T) {
 		"silence": {func(s *server) { s.silent[v4.MessageTypeDiscover] = true }, errdefs.ErrUnavailable,
 			"no DHCP server answered on eth0 in 10s: 4 DISCOVER sent, 0 OFFER (hint: "},
 		"no ACK": {func(s *server) { s.silent[v4.MessageTypeRequest] = true }, errdefs.ErrUnavailable,
-			"a DHCP server offered an address on eth0 and did not confirm it in 10s: 1 DISCOVER sent, 1 OFFER, 4 REQUEST sent, 0 ACK"},
+			"a DHCP server offered an address and did not confirm it on eth0 in 10s: 1 DISCOVER sent, 1 OFFER, 4 REQUEST sent, 0 ACK"},
 		"NAK": {func(s *server) { s.nak[v4.MessageTypeRequest] = true }, errdefs.ErrUnavailable, `192.0.2.1 refused: "wrong network"`},
 		"lies": {func(s *server) { s.give = netip.MustParseAddr("127.0.0.1") }, errdefs.ErrUnavailable,
 			"no usable answer of a DHCP server on eth0 in 10s: 4 DISCOVER sent, 4 OFFER; address 127.0.0.1, which no host can have"},

@@ -21,7 +21,7 @@ type dhcp4 struct {
 }
 
 func newV4(cfg Config, r reporter) *dhcp4 {
-	t := newTally(cfg.Interface, "DISCOVER", "OFFER", "REQUEST", "ACK", "DECLINE", "NAK")
+	t := newTally(cfg.Interface, "no DHCP server answered", "a DHCP server offered an address and did not confirm it", "DISCOVER", "OFFER", "REQUEST", "ACK", "DECLINE", "NAK")
 	return &dhcp4{link{cfg, r, t}}
 }
 

@@ -98,9 +98,9 @@ func (p *packet) prepare(fd int, f filter) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
 		return err
 	}
-	if f.group != ([6]byte{}) {
+	for _, g := range f.groups {
 		m := unix.PacketMreq{Ifindex: int32(p.index), Type: unix.PACKET_MR_MULTICAST, Alen: 6}
-		copy(m.Address[:], f.group[:])
+		copy(m.Address[:], g[:])
 		if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m); err != nil {
 			return err
 		}

@@ -22,17 +22,18 @@ var (
 // tally counts what was tried, for the sentence when it comes to nothing. It
 // belongs to the client's goroutine.
 type tally struct {
-	name  string // of the interface
-	start time.Time
-	kinds []string // in the order of the dialogue
-	n     map[string]int
-	why   []string // answers that were not taken, each once
-	used  string   // the last address in use, by whom
-	link  error    // why the interface cannot be used now
+	name         string // of the interface
+	nobody, half string // what to say when nobody answered, and when nothing came of answers
+	start        time.Time
+	kinds        []string // in the order of the dialogue
+	n            map[string]int
+	why          []string // answers that were not taken, each once
+	used         string   // the last address in use, by whom
+	link         error    // why the interface cannot be used now
 }
 
-func newTally(name string, kinds ...string) *tally {
-	return &tally{name: name, start: time.Now(), kinds: kinds, n: map[string]int{}}
+func newTally(name, nobody, half string, kinds ...string) *tally {
+	return &tally{name: name, nobody: nobody, half: half, start: time.Now(), kinds: kinds, n: map[string]int{}}
 }
 
 func (t *tally) count(kind string) { t.n[kind]++ }
@@ -71,8 +72,8 @@ func (t *tally) fail(cause error) error {
 	case len(t.why) > 0:
 		return fmt.Errorf("no usable answer of a DHCP server on %s in %s: %s; %s: %w", t.name, long, t.counted(), strings.Join(t.why, "; "), errdefs.ErrUnavailable)
 	case t.n[t.kinds[1]] > 0:
-		return fmt.Errorf("a DHCP server offered an address on %s and did not confirm it in %s: %s: %w", t.name, long, t.counted(), errdefs.ErrUnavailable)
+		return fmt.Errorf("%s on %s in %s: %s: %w", t.half, t.name, long, t.counted(), errdefs.ErrUnavailable)
 	}
-	return fmt.Errorf("no DHCP server answered on %s in %s: %s (hint: is there one on this LAN, and does the switch or hypervisor "+
-		"let other MACs through?): %w", t.name, long, t.counted(), errdefs.ErrUnavailable)
+	return fmt.Errorf("%s on %s in %s: %s (hint: is there one on this LAN, and does the switch or hypervisor let other MACs through?): %w",
+		t.nobody, t.name, long, t.counted(), errdefs.ErrUnavailable)
 }

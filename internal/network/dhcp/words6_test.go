@@ -1,3 +1,0 @@
-package dhcp
-
-func words6(b []byte) string { return "" }
