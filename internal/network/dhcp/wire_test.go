@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -345,7 +346,7 @@ func TestWireIpvlan(t *testing.T) {
 }
 
 // dnsmasq runs on lan0 until the test ends.
-func (w *wire) dnsmasq(t *testing.T, args ...string) *exec.Cmd {
+func (w *wire) dnsmasq(t *testing.T, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath("dnsmasq")
 	if err != nil {
@@ -356,15 +357,18 @@ func (w *wire) dnsmasq(t *testing.T, args ...string) *exec.Cmd {
 		"--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--interface=lan0", "--log-dhcp", "--no-ping", "--dhcp-authoritative",
 		"--pid-file=" + filepath.Join(dir, "pid"), "--dhcp-leasefile=" + filepath.Join(dir, "leases"), "--log-facility=" + filepath.Join(dir, "log"),
 	}, args...)...)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
 	w.lan.Do(cmd.Start)
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		if err := cmd.Wait(); said.Len() > 0 {
+			t.Errorf("dnsmasq: %v\n%s", err, &said)
+		}
 		if b, err := os.ReadFile(filepath.Join(dir, "log")); err == nil && t.Failed() {
 			t.Logf("dnsmasq:\n%s", b)
 		}
 	})
-	return cmd
 }
 
 // TestDnsmasq: the life of a lease with a server that others wrote.
