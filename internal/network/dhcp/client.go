@@ -129,10 +129,14 @@ func (c *Client) tell(ch Change) {
 // reporter is how a protocol says that the interface fails.
 type reporter struct{ c *Client }
 
-func (r reporter) report(k Kind, reason string) {
-	if l := r.c.lease.Load(); l != nil && !r.c.lost.Load() {
-		r.c.tell(Change{k, *l, reason})
+// report is false while there is no lease, and nobody to be told.
+func (r reporter) report(k Kind, reason string) bool {
+	l := r.c.lease.Load()
+	if l == nil || r.c.lost.Load() {
+		return false
 	}
+	r.c.tell(Change{k, *l, reason})
+	return true
 }
 
 // Lease is what holds now. ok is false while there is none.
@@ -183,6 +187,8 @@ type link struct {
 	cfg Config
 	r   reporter
 	t   *tally
+
+	troubled bool // Trouble was reported, and not Healed
 }
 
 // retryOpen is how often an interface that fails is looked at.
@@ -214,12 +220,15 @@ func (k *link) send(s socket, b []byte) error {
 
 // state takes note of whether the interface works.
 func (k *link) state(err error) {
-	switch {
-	case err != nil && k.t.link == nil:
+	if err != nil && k.t.link == nil {
 		k.cfg.Log.Warn("dhcp: the interface fails", "interface", k.cfg.Interface, "err", err)
-		k.r.report(Trouble, err.Error())
-	case err == nil && k.t.link != nil:
-		k.r.report(Healed, "")
 	}
 	k.t.link = err
+	if err != nil && !k.troubled {
+		k.troubled = k.r.report(Trouble, err.Error())
+	}
+	if err == nil && k.troubled {
+		k.troubled = false
+		k.r.report(Healed, "")
+	}
 }

@@ -406,6 +406,27 @@ func TestInterface(t *testing.T) {
 		until(l.Expire.Add(time.Minute))
 		expect(t, "changes", kinds(cs.take()), []Kind{Trouble, Healed, Renewed})
 	})
+	synctest.Test(t, func(t *testing.T) {
+		lan, cs, cfg := newLAN(newServer().answer)
+		_, l := acquired(t, cfg)
+		lan.fail(gone)
+		until(l.Expire.Add(time.Minute))
+		lan.fail(nil)
+		until(time.Now().Add(time.Minute))
+		expect(t, "gone for longer than the lease", kinds(cs.take()), []Kind{Trouble, Lost, Acquired})
+	})
+	synctest.Test(t, func(t *testing.T) {
+		lan, cs, cfg := newLAN(newServer().answer)
+		first, l := acquired(t, cfg)
+		first.Close()
+		lan.fail(errors.New("eth0 is down"))
+		cfg.Previous = kept(t, l)
+		acquired(t, cfg)
+		until(time.Now().Add(2 * again))
+		lan.fail(nil)
+		until(time.Now().Add(time.Minute))
+		expect(t, "down while isled restarts", kinds(cs.take()), []Kind{Trouble, Healed, Renewed})
+	})
 }
 
 // TestInfinite: a lease without an end is never asked for again.

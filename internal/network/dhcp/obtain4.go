@@ -22,7 +22,7 @@ type dhcp4 struct {
 
 func newV4(cfg Config, r reporter) *dhcp4 {
 	t := newTally(cfg.Interface, "no DHCP server answered", "a DHCP server offered an address and did not confirm it", "DISCOVER", "OFFER", "REQUEST", "ACK", "DECLINE", "NAK")
-	return &dhcp4{link{cfg, r, t}}
+	return &dhcp4{link{cfg: cfg, r: r, t: t}}
 }
 
 func (d *dhcp4) close() {}

@@ -40,7 +40,7 @@ func Acquire6(ctx context.Context, cfg Config) (*Client, Lease, error) {
 func newV6(cfg Config, r reporter) *dhcp6 {
 	t := newTally(cfg.Interface, "neither a router nor a DHCPv6 server answered", "a router answered, and there was no IPv6 address",
 		"router solicitation", "router advertisement", "SOLICIT", "ADVERTISE", "REQUEST", "REPLY", "DECLINE")
-	return &dhcp6{link: link{cfg, r, t}}
+	return &dhcp6{link: link{cfg: cfg, r: r, t: t}}
 }
 
 func (d *dhcp6) failure(cause error) error { return d.t.fail(cause) }

@@ -143,7 +143,7 @@ func (g *grant) address(o *v6.OptIAAddress, now time.Time) error {
 // preferred lifetime (RFC 8415 14.2).
 func (g *grant) times(ia *v6.OptIANA, shortestP time.Duration, now time.Time) error {
 	if ia.T1 > ia.T2 && ia.T2 > 0 {
-		return fmt.Errorf("T1 of %s is after T2 of %s", ia.T1, ia.T2)
+		return fmt.Errorf("its T1 of %s is after its T2 of %s", ia.T1, ia.T2)
 	}
 	long := max(shortestP, shortest)
 	if long >= endless {
