@@ -389,3 +389,50 @@ func TestInterface6(t *testing.T) {
 		expect(t, "past the end", kinds(cs.take()), []Kind{Trouble, Lost})
 	})
 }
+
+// TestLateRouter: a router that speaks up while DHCPv6 is tried in vain.
+func TestLateRouter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lan, _, cfg := newLAN()
+		time.AfterFunc(5*time.Second, func() { lan.say(plain().frame()) })
+		_, l := acquired6(t, cfg)
+		expect(t, "address", showAddrs(l), "[slaac 2001:db8:1::ff:fe00:7/64]")
+	})
+}
+
+// TestLongerLives: the caller hears that addresses live on before it takes them
+// away, and not of every advertisement.
+func TestLongerLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lan, cs, cfg := newLAN(routerOf(plain()))
+		c, l := acquired6(t, cfg)
+		for range 6 * 30 { // thirty hours, of addresses that live for a day
+			time.Sleep(10 * time.Minute)
+			lan.say(plain().frame())
+		}
+		until(time.Now().Add(calm))
+		expect(t, "changes", kinds(cs.take()), []Kind{Renewed, Renewed})
+		if now, ok := c.Lease(); !ok || !now.Same(l) || !now.Expire.After(l.Expire) {
+			t.Errorf("lease: %v, %v", now, ok)
+		}
+	})
+}
+
+// TestHighestPreference: nobody waits for others after an answer with 255.
+func TestHighestPreference(t *testing.T) {
+	took := map[byte]time.Duration{}
+	for _, p := range []byte{254, 255} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer6()
+			s.change = func(m *v6.Message) { m.AddOption(v6.OptPreference(p)) }
+			_, _, cfg := newLAN(routerOf(&ra{flags: managed, lifetime: 1800}), s.answer)
+			cfg.Probe = -1
+			start := time.Now()
+			acquired6(t, cfg)
+			took[p] = time.Since(start)
+		})
+	}
+	if took[255] != 0 || took[254] == 0 {
+		t.Errorf("waited %v", took)
+	}
+}

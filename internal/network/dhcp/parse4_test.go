@@ -369,3 +369,26 @@ func sane(t *testing.T, l Lease) {
 		t.Errorf("after JSON: %v, %v", again, err)
 	}
 }
+
+// TestForOthers: what the kernel's filter lets pass is looked at again.
+func TestForOthers(t *testing.T) {
+	t.Parallel()
+	cfg, m := testConfig(), ack()
+	read := func(b []byte) bool {
+		_, _, ok := cfg.read4(dialogue{id: m.TransactionID}, frame{data: b})
+		return ok
+	}
+	if !read(serverFrame(m.ToBytes(), serverIP)) {
+		t.Fatal("a good one is not read")
+	}
+	other := serverFrame(m.ToBytes(), serverIP)
+	be.PutUint16(other[34:], server4+1)
+	copy(other[40:], []byte{0, 0})
+	if read(other) {
+		t.Error("taken from another port")
+	}
+	m.ClientHWAddr = hardware(otherMAC)
+	if read(serverFrame(m.ToBytes(), serverIP)) {
+		t.Error("taken though it is for another")
+	}
+}
