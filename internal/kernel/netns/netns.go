@@ -45,7 +45,22 @@ func Open(path string) (Dir, error) {
 	if err := unix.Mount("", path, "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return Dir{}, fmt.Errorf("make mount %s private: %w", path, err)
 	}
-	return Dir{path}, nil
+	return Dir{path}, Dir{path}.sweep()
+}
+
+// sweep removes files that no namespace is mounted on: their namespaces were being
+// made or deleted when the last isled was killed.
+func (d Dir) sweep() error {
+	es, err := os.ReadDir(d.Path)
+	if err != nil {
+		return fmt.Errorf("list namespaces: %w", err)
+	}
+	for _, e := range es {
+		if e.Type().IsRegular() && !IsNS(d.File(e.Name())) {
+			err = errors.Join(err, os.Remove(d.File(e.Name())))
+		}
+	}
+	return err
 }
 
 func mounted(path string) bool {

@@ -44,6 +44,12 @@ func TestLife(t *testing.T) {
 	if names, err := d.List(); err != nil || len(names) != 2 {
 		t.Errorf("names: %v, %v", names, err)
 	}
+	if _, err := netns.Open(path); err != nil {
+		t.Fatal(err)
+	}
+	if es, err := os.ReadDir(path); err != nil || len(es) != 2 { // whoever deleted it was killed on the way
+		t.Errorf("files after the next start: %v, %v", es, err)
+	}
 	for range 2 {
 		for _, n := range []string{"a", "b"} {
 			if err := d.Delete(n); err != nil {
