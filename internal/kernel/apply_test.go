@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"isle/internal/kernel/rtnl"
@@ -379,6 +380,26 @@ func TestWatchPorts(t *testing.T) {
 		t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
 	}
 	m.watched(ch, []harm{{"ip link set isbr1 group 0", onHost, ""}})
+	if _, err := reconcile.SyncSome(t.Context(), m.Kernel, onHost, want); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.observe(); !got.Equal(want) {
+		t.Errorf("in a strange group: missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
+	}
+}
+
+// TestOthersBridge: a bridge with a name of ours and neither our group nor its MAC
+// address is somebody else's.
+func TestOthersBridge(t *testing.T) {
+	m := newMachine(t)
+	m.host.IP("link add isbr1 type bridge\nlink set isbr1 address 02:00:00:00:00:99")
+	err := reconcile.Apply(t.Context(), m.Kernel, reconcile.Diff(nil, bridge(1, netspec.Segment{})))
+	if !errdefs.IsAlreadyExists(err) {
+		t.Errorf("taken: %v", err)
+	}
+	if out := m.host.Run("ip", "-o", "link", "show", "isbr1"); !strings.Contains(out, "group default") || !strings.Contains(out, "02:00:00:00:00:99") {
+		t.Errorf("changed: %s", out)
+	}
 }
 
 // TestRests: when routes are not awaited, the wait for other things has an end.

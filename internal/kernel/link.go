@@ -55,11 +55,9 @@ func (k *Kernel) makeBridge(l netspec.Link, ipv6 bool) error {
 	case made && l.MTU != 0:
 		err = k.setLink(l)
 	case errors.Is(err, unix.EEXIST):
-		have, ferr := k.rt.Link(l.Name)
-		if ferr != nil || have.Group != k.mark.Group || have.Kind != l.Kind {
-			return foreign(l.Name, ferr)
+		if err = k.takeBack(l); err == nil {
+			err = k.setLink(l)
 		}
-		err = k.setLink(l)
 	}
 	if err == nil {
 		err = netns.Visit(k.host, func() error { return quiet(l.Name, ipv6) })
@@ -72,6 +70,22 @@ func (k *Kernel) makeBridge(l netspec.Link, ipv6 bool) error {
 		err = errors.Join(err, k.deleteLinks([]netspec.Link{l}))
 	}
 	return err
+}
+
+// takeBack is for a bridge that is there: it is ours by its group, or, when somebody
+// has changed that, by the MAC address that is this bridge's alone.
+func (k *Kernel) takeBack(l netspec.Link) error {
+	have, err := k.rt.Link(l.Name)
+	switch {
+	case err != nil || have.Kind != l.Kind:
+		return foreign(l.Name, err)
+	case have.Group == k.mark.Group:
+		return nil
+	case have.MAC != l.MAC || l.MAC == (netspec.MAC{}):
+		return foreign(l.Name, nil)
+	}
+	k.log.Warn("a bridge of ours had been put into another group: it is in ours again", "bridge", l.Name, "was", have.Group)
+	return k.rt.Do(k.mark.Set(have.Index))
 }
 
 // nameAgain gives a bridge that somebody renamed its name back: it has our group and

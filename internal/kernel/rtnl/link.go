@@ -132,6 +132,11 @@ func UpPeer(index, master int32, l netspec.Link) nlmsg.Message {
 	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
 }
 
+// Set gives a link our owner mark.
+func (m Mark) Set(index int32) nlmsg.Message {
+	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: linkHeader(index, 0).U32(unix.IFLA_GROUP, m.Group).Data()}
+}
+
 // Rename gives a link another name.
 func Rename(index int32, name string) nlmsg.Message {
 	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: linkHeader(index, 0).Str(unix.IFLA_IFNAME, name).Data()}

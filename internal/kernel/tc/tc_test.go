@@ -16,7 +16,7 @@ func TestSet(t *testing.T) {
 	t.Run("clsact", func(t *testing.T) { testSet(t, func(kerneltest.NS) places { return clsact{} }) })
 	t.Run("tcx", func(t *testing.T) {
 		if !knowsTCX() {
-			t.Skip((&probe.NotSupportedError{Feature: "TCX", Since: "6.6"}).Error())
+			t.Skip(&probe.NotSupportedError{Feature: "TCX", Since: "6.6"})
 		}
 		testSet(t, func(ns kerneltest.NS) places { return tcx{ns.File} })
 	})
