@@ -112,6 +112,8 @@ type Runtime interface {
 
 // Networks is package network's Manager.
 type Networks interface {
+	// DriverNames are what the driver of a new network may be, sorted.
+	DriverNames() []string
 	Create(ctx context.Context, req networktypes.CreateRequest) (network.Network, error)
 	Remove(ctx context.Context, ref string) (network.Network, error)
 	// Find takes a name, an id or a unique prefix of one. Class NotFound with

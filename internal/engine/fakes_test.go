@@ -325,6 +325,7 @@ func newFakeNetworks() *fakeNetworks {
 	return n
 }
 
+func (n *fakeNetworks) DriverNames() []string { return []string{"bridge", "host"} }
 func (n *fakeNetworks) Create(context.Context, networktypes.CreateRequest) (network.Network, error) {
 	return network.Network{}, errdefs.ErrNotImplemented
 }

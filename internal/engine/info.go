@@ -38,7 +38,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 	i := system.Info{
 		ID: machineID(), Images: len(images), Driver: driver, DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
-			Volume: []string{"local"}, Network: networkDrivers, Log: []string{logJSON, logLocal, logNone},
+			Volume: []string{"local"}, Network: e.Networks.DriverNames(), Log: []string{logJSON, logLocal, logNone},
 		},
 		MemoryLimit: h.HasFile("memory.limit_in_bytes", "memory.max"), SwapLimit: h.HasFile("memory.memsw.limit_in_bytes", "memory.swap.max"),
 		CPUCfsPeriod: h.HasFile("cpu.cfs_period_us", "cpu.max"), CPUCfsQuota: h.HasFile("cpu.cfs_quota_us", "cpu.max"),

@@ -21,12 +21,9 @@ import (
 // maxNetworkName is as long as a file's name may be.
 const maxNetworkName = 255
 
-// networkDrivers are those that are built in.
-var networkDrivers = []string{"bridge", "host", "ipvlan", "lan", "macvlan", "null"}
-
 // NetworkCreate makes a network.
 func (e *Engine) NetworkCreate(ctx context.Context, req networktypes.CreateRequest) (networktypes.CreateResponse, error) {
-	if err := mayCreate(req); err != nil {
+	if err := e.mayCreate(req); err != nil {
 		return networktypes.CreateResponse{}, err
 	}
 	n, err := e.Networks.Create(ctx, req)
@@ -36,14 +33,14 @@ func (e *Engine) NetworkCreate(ctx context.Context, req networktypes.CreateReque
 	return networktypes.CreateResponse{ID: n.ID}, nil
 }
 
-func mayCreate(req networktypes.CreateRequest) error {
+func (e *Engine) mayCreate(req networktypes.CreateRequest) error {
 	switch d := or(req.Driver, "default"); {
 	case network.Predefined(req.Name) || req.Name == "default":
 		return forbidden("operation is not permitted on predefined %s network ", req.Name)
 	case len(req.Name) > maxNetworkName:
 		return invalid("invalid network name: it has %d characters, at most %d are allowed", len(req.Name), maxNetworkName)
-	case !req.ConfigOnly && d != "default" && !slices.Contains(networkDrivers, d):
-		return notFound("could not find plugin %s in v1 plugin registry: plugin not found (hint: the drivers of this isled are %s)", d, strings.Join(networkDrivers, ", "))
+	case !req.ConfigOnly && d != "default" && !slices.Contains(e.Networks.DriverNames(), d):
+		return notFound("could not find plugin %s in v1 plugin registry: plugin not found (hint: the drivers of this isled are %s)", d, strings.Join(e.Networks.DriverNames(), ", "))
 	}
 	return nil
 }

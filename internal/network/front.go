@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -13,6 +14,13 @@ import (
 
 // DriverLAN is no driver: it stands for the one that an interface of the host allows.
 const DriverLAN = "lan"
+
+// DriverNames are what the driver of a new network may be, sorted.
+func (m *Manager) DriverNames() []string {
+	names := append(slices.Collect(maps.Keys(m.Drivers)), DriverLAN)
+	slices.Sort(names)
+	return names
+}
 
 // front turns a wish for "a network of the LAN" into one for a network of macvlan or
 // ipvlan: its interface is the one that is given, or that the network is named after,
