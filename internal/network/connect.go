@@ -179,7 +179,8 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 	if drv.Caps().OneMAC {
 		return d, noMAC(n, req.Settings.MacAddress)
 	}
-	if d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress); err != nil {
+	d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress)
+	if err != nil || len(req.Settings.MacAddress) == 0 { // ours are nobody else's: nobody is asked
 		return d, err
 	}
 	return d, m.x.soleMAC(d.place)
