@@ -248,8 +248,8 @@ func TestLANMoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the first announcement is over", func() bool { m.announcer.wg.Wait(); return true })
-	for _, a := range []string{"10.9.0.101", "fd00:9::101"} {
-		neighbour.Run("ip", "neigh", "replace", a, "dev", "lan", "lladdr", "02:00:00:00:00:99", "nud", "reachable")
+	for _, a := range []string{"10.9.0.101", "fd00:9::101"} { // extern_learn: kept when the machine's table is full of other tests' neighbours
+		neighbour.Run("ip", "neigh", "replace", a, "dev", "lan", "lladdr", "02:00:00:00:00:99", "nud", "reachable", "extern_learn")
 	}
 	neighbour.IP(`link set port9 down
 		link set port9 up`)
