@@ -98,6 +98,7 @@ func (h *house) open() error {
 		Bus: bus, Log: log.With("part", "engine"), Host: host, Init: cmp.Or(c.Init, initPath),
 		Reports: reports(h.networks), Probes: probes(h.kernel.Features(), host),
 	}
+	h.networks.Moved = h.engine.Moved
 	return nil
 }
 
@@ -135,7 +136,7 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 		Store: records, Kernel: k, Drivers: builtin.Drivers(), IPAM: &ipam.Allocator{Sources: sources},
 		Machine: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}, Sysctl: sysctl.Read},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
-		Bridges: h.zones, Surroundings: host.Surroundings,
+		Bridges: h.zones, Surroundings: host.Surroundings, Lease: network.AskLAN,
 	}
 	return nil
 }

@@ -149,7 +149,7 @@ func settings(want *networktypes.EndpointSettings, n network.Network, ep network
 	s := wishes(want, macOf(ep))
 	s.NetworkID, s.EndpointID, s.DNSNames = n.ID, ep.ID, ep.Names
 	for _, p := range ep.Addrs {
-		gw := gateway(n, p.Addr().Is4())
+		gw := gateway(n, ep, p.Addr().Is4())
 		if p.Addr().Is4() {
 			s.IPAddress, s.IPPrefixLen, s.Gateway = p.Addr(), p.Bits(), gw
 		} else {
@@ -273,7 +273,10 @@ func (e *Engine) filesOf(rec container.Record) string {
 	return rec.ID
 }
 
-func gateway(n network.Network, v4 bool) (a netip.Addr) {
+func gateway(n network.Network, ep network.Endpoint, v4 bool) (a netip.Addr) {
+	if ep.Leased() {
+		return ep.Gateway(n, v4)
+	}
 	for _, p := range n.Pools {
 		if p.Subnet.Addr().Is4() == v4 && p.Gateway.IsValid() {
 			return p.Gateway

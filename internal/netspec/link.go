@@ -74,7 +74,8 @@ type Route struct {
 	Dev    string
 	Src    netip.Addr // preferred source, may be zero
 	Metric int
-	Table  int // 0: the main table
+	Table  int  // 0: the main table
+	OnLink bool // Via is on the link, whatever the other routes say
 }
 
 func (r Route) Key() Key {

@@ -100,6 +100,9 @@ func (n Network) outside(a netip.Addr) error {
 			subnets = append(subnets, p.Subnet.String())
 		}
 	}
+	if n.IPAMDriver == IPAMDHCP {
+		return fmt.Errorf("address %s cannot be chosen: the DHCP server of the LAN gives out the addresses (hint: have the server reserve it for the container's MAC address, --mac-address): %w", a, errdefs.ErrInvalidArgument)
+	}
 	have := "it has none of that family"
 	if len(subnets) > 0 {
 		have = "it has " + strings.Join(subnets, ", ")

@@ -46,60 +46,92 @@ func (d draft) foreseen() place {
 
 // Connect puts a sandbox that is open on one more network.
 func (m *Manager) Connect(ctx context.Context, sandboxID string, req ConnectRequest) (Endpoint, error) {
+	pl, err := m.connect(ctx, sandboxID, req)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if err := m.obtain(ctx, []place{pl}); err != nil {
+		_, undo := m.disconnect(context.WithoutCancel(ctx), sandboxID, pl.net.ID)
+		return Endpoint{}, errors.Join(err, undo)
+	}
+	m.tell(events.ActionConnect, *pl.net, sandboxID)
+	return m.endpoint(pl), nil
+}
+
+// endpoint is pl as it is now: its LAN may have given it addresses.
+func (m *Manager) endpoint(pl place) Endpoint {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if now, ok := m.x.users[pl.net.ID][pl.ID]; ok {
+		return now.Endpoint
+	}
+	return pl.Endpoint
+}
+
+// connect is Connect up to what the LAN has to give.
+func (m *Manager) connect(ctx context.Context, sandboxID string, req ConnectRequest) (place, error) {
 	m.op.Lock()
 	defer m.op.Unlock()
 	old, err := m.sandboxLocked(sandboxID)
 	if err != nil {
-		return Endpoint{}, err
+		return place{}, err
 	}
 	d, err := m.draft(old.Sandbox, req, nil)
 	if err != nil {
-		return Endpoint{}, err
+		return place{}, err
 	}
 	for _, pl := range old.places {
 		if pl.net.ID == d.net.ID {
-			return Endpoint{}, errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("endpoint with name %s already exists in network %s", d.ContainerName, d.net.Name))
+			return place{}, errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("endpoint with name %s already exists in network %s", d.ContainerName, d.net.Name))
 		}
 	}
 	if old.NS == "" || d.net.Driver == DriverHost {
-		return Endpoint{}, errHostNetwork
+		return place{}, errHostNetwork
 	}
 	drafts := []draft{d}
 	if err := m.nameInterfaces(old.places, drafts); err != nil {
-		return Endpoint{}, err
+		return place{}, err
 	}
 	sb, err := m.write(ctx, old.Sandbox, old.places, drafts)
 	if err != nil {
-		return Endpoint{}, err
+		return place{}, err
 	}
 	i := slices.IndexFunc(sb.places, func(pl place) bool { return pl.ID == d.ID })
 	if err := m.resolve(ctx, sb); err != nil {
-		return Endpoint{}, errors.Join(err, m.leave(context.WithoutCancel(ctx), sb, i))
+		return place{}, errors.Join(err, m.leave(context.WithoutCancel(ctx), sb, i))
 	}
-	m.tell(events.ActionConnect, *d.net, sandboxID)
-	return sb.places[i].Endpoint, nil
+	return sb.places[i], nil
 }
 
 // Disconnect takes a sandbox that is open off a network.
 func (m *Manager) Disconnect(ctx context.Context, sandboxID, networkID string) error {
+	pl, err := m.disconnect(ctx, sandboxID, networkID)
+	if err == nil {
+		m.tell(events.ActionDisconnect, *pl.net, sandboxID)
+	}
+	return err
+}
+
+func (m *Manager) disconnect(ctx context.Context, sandboxID, networkID string) (place, error) {
+	m.giveBack(ctx, sandboxID, networkID)
 	m.op.Lock()
 	defer m.op.Unlock()
 	old, err := m.sandboxLocked(sandboxID)
 	if err != nil {
-		return err
+		return place{}, err
 	}
 	i := slices.IndexFunc(old.places, func(pl place) bool { return pl.net.ID == networkID })
 	if i < 0 {
-		return errdefs.ErrNotFound.WithMessage(fmt.Sprintf("container %s is not connected to network %s", old.Name, m.networkName(networkID)))
+		return place{}, errdefs.ErrNotFound.WithMessage(fmt.Sprintf("container %s is not connected to network %s", old.Name, m.networkName(networkID)))
 	}
 	if old.NS == "" {
-		return errHostNetwork
+		return place{}, errHostNetwork
 	}
 	if err := m.leave(ctx, old, i); err != nil {
-		return fmt.Errorf("disconnect container %s from network %s: %w", old.Name, old.places[i].net.Name, err)
+		m.retain(old.places[i])
+		return place{}, fmt.Errorf("disconnect container %s from network %s: %w", old.Name, old.places[i].net.Name, err)
 	}
-	m.tell(events.ActionDisconnect, *old.places[i].net, sandboxID)
-	return nil
+	return old.places[i], nil
 }
 
 // leave takes a sandbox off the network of its i-th place.
@@ -172,6 +204,10 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 	d.noIPv6 = rec.Sysctls["net.ipv6.conf.all.disable_ipv6"] == "1"
 	if c := req.Settings.IPAMConfig; c != nil {
 		d.want = *c
+	}
+	d.Leases = d.wishes()
+	if err := d.net.Takes(&d.want); err != nil && d.Leased() {
+		return d, err
 	}
 	if d.LinkLocal, err = linkLocal(n, d.want.LinkLocalIPs); err != nil {
 		return d, err
@@ -318,6 +354,7 @@ func (m *Manager) reserve(tx store.Tx, d draft) (place, error) {
 			pl.Addrs = append(pl.Addrs, p)
 		}
 	}
+	pl.follow()
 	return pl, nil
 }
 
@@ -358,7 +395,11 @@ func (m *Manager) release(tx store.Tx, pl place) error {
 	return nil
 }
 
+// eachLease is for the addresses that are ours to give out.
 func (m *Manager) eachLease(pl place, do func(netip.Prefix, netip.Addr)) {
+	if pl.Leased() {
+		return
+	}
 	for _, a := range pl.Addrs {
 		do(a.Masked(), a.Addr())
 	}

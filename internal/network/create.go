@@ -79,7 +79,7 @@ func (m *Manager) draftNetwork(req network.CreateRequest) (Network, error) {
 			n.IPAMDriver = req.IPAM.Driver
 		}
 	}
-	if n.IPAMDriver != "default" && n.IPAMDriver != "null" {
+	if !slices.Contains([]string{"default", "null", IPAMDHCP}, n.IPAMDriver) {
 		return n, fmt.Errorf("network %s: ipam driver %q not found: %w", n.Name, n.IPAMDriver, errdefs.ErrNotFound)
 	}
 	if req.EnableIPv6 == nil {
@@ -91,7 +91,7 @@ func (m *Manager) draftNetwork(req network.CreateRequest) (Network, error) {
 // dualStack reports whether a network gets IPv6 though nobody has asked for it.
 func (m *Manager) dualStack(n Network) bool {
 	d, ok := m.Drivers[n.Driver]
-	return ok && d.Caps().IPAM && m.Config.IPv6 && m.host.IPv6 && !n.ConfigOnly && n.IPAMDriver != "null" && !n.narrow()
+	return ok && d.Caps().IPAM && m.Config.IPv6 && m.host.IPv6 && !n.ConfigOnly && n.IPAMDriver == "default" && !n.narrow()
 }
 
 // configFrom takes over what a configuration-only network says.
@@ -184,9 +184,14 @@ func (m *Manager) commitNetwork(ctx context.Context, n Network) error {
 // pools settles the subnets of n: those asked for, and one for each family
 // that has none.
 func (m *Manager) pools(ctx context.Context, n *Network, d Driver, want *network.IPAM) error {
-	if !d.Caps().IPAM && !n.ConfigOnly || n.IPAMDriver == "null" {
+	if n.IPAMDriver == IPAMDHCP && !n.ConfigOnly {
+		if err := m.leasable(*n, d); err != nil {
+			return err
+		}
+	}
+	if !d.Caps().IPAM && !n.ConfigOnly || n.IPAMDriver != "default" {
 		if want != nil && len(want.Config) > 0 {
-			return fmt.Errorf("driver %s has no addresses to configure: %w", n.Driver, errdefs.ErrInvalidArgument)
+			return n.noChoice()
 		}
 		return nil
 	}

@@ -36,6 +36,7 @@ type Caps struct {
 	Singleton bool // there is exactly one network of it, made by Isle
 	Gateway   bool // its endpoints can be the way out of a sandbox
 	Room      int  // endpoints on one of its devices, after which Plan needs another leaf; 0: any number
+	DHCP      bool // its endpoints can have their addresses from the LAN
 	OneMAC    bool // its endpoints have the MAC address of what they are on
 	Leaves    int  // how many more such devices a network can have
 }

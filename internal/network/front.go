@@ -33,10 +33,6 @@ func (m *Manager) front(ctx context.Context, req network.CreateRequest) (network
 	if err != nil {
 		return req, fmt.Errorf("look at this host's network: %w", err)
 	}
-	if req.IPAM == nil || len(req.IPAM.Config) == 0 && (req.IPAM.Driver == "" || req.IPAM.Driver == "default") {
-		return req, fmt.Errorf("network %s: which addresses of the LAN may containers have? (hint: --subnet 192.168.1.0/24 --gateway 192.168.1.1, and as --ip-range a part of it that nobody else gives out): %w",
-			req.Name, errdefs.ErrInvalidArgument)
-	}
 	name, p, err := h.parentFor(req)
 	if err != nil {
 		return req, fmt.Errorf("network %s: %w", req.Name, err)
@@ -47,8 +43,20 @@ func (m *Manager) front(ctx context.Context, req network.CreateRequest) (network
 	}
 	opts[OptParent] = name
 	opts[OptHostAccess] = cmp.Or(opts[OptHostAccess], fmt.Sprint(!req.Internal))
-	req.Options, req.Driver = opts, m.kindFor(name, p)
+	req.Options, req.Driver, req.IPAM = opts, m.kindFor(name, p), leasedUnlessStatic(req.IPAM)
 	return req, nil
+}
+
+// leasedUnlessStatic has the LAN give out the addresses when nobody says which ones
+// containers may have.
+func leasedUnlessStatic(c *network.IPAM) *network.IPAM {
+	switch {
+	case c == nil:
+		return &network.IPAM{Driver: IPAMDHCP}
+	case len(c.Config) > 0 || c.Driver != "" && c.Driver != "default":
+		return c
+	}
+	return &network.IPAM{Driver: IPAMDHCP, Options: c.Options}
 }
 
 // parentFor is the interface that req means, and what of the host it is or is on.

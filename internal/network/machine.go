@@ -18,6 +18,8 @@ type Machine interface {
 	Foreign(ctx context.Context) ([]ipam.Foreign, error)
 	// Path is where the namespace can be opened; "" for the host's.
 	Path(ns netspec.NS) string
+	// Do runs fn on a thread in the namespace.
+	Do(ns netspec.NS, fn func() error) error
 	// Listen opens UDP and TCP on 127.0.0.11:port in the namespace.
 	Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error)
 	// Counters reads the links of a namespace, by name.

@@ -30,6 +30,7 @@ type machine struct {
 }
 
 func (m *machine) Host(context.Context) (network.Host, error)      { return m.host, nil }
+func (m *machine) Do(_ netspec.NS, fn func() error) error          { return fn() }
 func (m *machine) Foreign(context.Context) ([]ipam.Foreign, error) { return m.foreign, nil }
 func (m *machine) Path(ns netspec.NS) string                       { return "/run/netns/" + string(ns) }
 func (m *machine) Counters(context.Context, netspec.NS) (map[string]network.Counters, error) {

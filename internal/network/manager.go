@@ -57,6 +57,11 @@ type Manager struct {
 	Changed <-chan reconcile.Alarm
 	// Bridges is told of our bridges, for other firewalls. May be nil.
 	Bridges Bridges
+	// Lease asks a LAN for addresses. nil: there is no IPAM driver "dhcp".
+	Lease Lessor
+	// Moved is told of an endpoint whose LAN gave it other addresses than before. May
+	// be nil.
+	Moved func(ctx context.Context, now Endpoint, before []netip.Prefix)
 	// Surroundings looks at the host and the packet filters of others on it, for
 	// Exposure and Doctor, which do not work without. Overlaps are filled in here.
 	Surroundings func(context.Context) (doctor.Host, error)
@@ -68,6 +73,7 @@ type Manager struct {
 	// it has not, of an option that it does not take. What they have is not known.
 	unplanned map[string]bool
 	kick      chan struct{} // a Sync is due
+	tenants   *tenants      // hold the leases
 
 	alarms      atomic.Uint64
 	repairs     uint64          // of what somebody else changed, under op like the rest

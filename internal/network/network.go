@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"isle/internal/netspec"
+	"isle/internal/network/dhcp"
 )
 
 // Network is what the user asked for. It is a record: no locks, no handles.
@@ -21,7 +22,7 @@ type Network struct {
 	Created          time.Time
 	IPv4, IPv6       bool
 	Pools            []Pool            // at most one for each subnet; several of one family are allowed
-	IPAMDriver       string            // "default", "null"
+	IPAMDriver       string            // "default", "null", IPAMDHCP
 	IPAMOptions      map[string]string // as given
 	Options          map[string]string // as given; a driver parses them once, into its own struct
 	Labels           map[string]string
@@ -71,8 +72,9 @@ type Endpoint struct {
 	MAC                  netspec.MAC
 	Names                []string // DNS names on this network: container name, aliases, short id. The first gives the PTR record
 	GwPriority           int
-	Leaf                 int               // which of the network's bridges it is a port of; 0 is the first
-	Options              map[string]string // driver options as given
+	Leases               map[Family]*dhcp.Lease `json:",omitempty"` // what it asks its LAN for, and was given; Addrs follow from them
+	Leaf                 int                    // which of the network's bridges it is a port of; 0 is the first
+	Options              map[string]string      // driver options as given
 	// Publish is the part of the sandbox's ports that this endpoint carries. It
 	// follows from the sandbox's other endpoints and is not in the record.
 	Publish []Publish `json:"-"`

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 
@@ -18,37 +19,49 @@ import (
 const dnsFirst, dnsCount = 61000, 4000
 
 // Open makes a sandbox and connects it, all or nothing.
-func (m *Manager) Open(ctx context.Context, req OpenRequest) (out Opened, err error) {
+func (m *Manager) Open(ctx context.Context, req OpenRequest) (Opened, error) {
+	sb, warnings, err := m.open(ctx, req)
+	if err != nil {
+		return Opened{}, err
+	}
+	if err := m.obtain(ctx, sb.places); err != nil {
+		return Opened{}, errors.Join(err, m.shut(context.WithoutCancel(ctx), req.ID, nil))
+	}
 	m.op.Lock()
 	defer m.op.Unlock()
-	if m.x.sandboxes[req.ID] != nil {
-		return out, fmt.Errorf("the network of container %s is open: %w", ids.Short(req.ID), errdefs.ErrAlreadyExists)
-	}
-	rec, drafts, err := m.draftSandbox(req)
-	if err != nil {
-		return out, err
-	}
-	var u undo.Stack
-	defer u.Unwind(ctx, &err)
-	if out.Warnings, err = m.claim(&rec, drafts, req.Ports); err != nil {
-		return out, err
-	}
-	u.Push("hold ports", func(context.Context) error { m.Ports.Release(rec.ID, mappings(rec.Publish)); return nil })
-	sb, err := m.write(ctx, rec, nil, drafts)
-	if err != nil {
-		return out, err
-	}
-	u.Push("open sandbox", func(ctx context.Context) error { return m.erase(ctx, sb) })
-	if err := m.resolve(ctx, sb); err != nil {
-		return out, err
+	if sb, err = m.sandboxLocked(req.ID); err != nil {
+		return Opened{}, err
 	}
 	for _, pl := range sb.places {
 		m.tell(events.ActionConnect, *pl.net, sb.ID)
 	}
-	warnings := out.Warnings
-	out = m.opened(sb)
+	out := m.opened(sb)
 	out.Warnings = warnings
 	return out, nil
+}
+
+// open is Open up to what the LAN has to give.
+func (m *Manager) open(ctx context.Context, req OpenRequest) (sb *sandbox, warnings []string, err error) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	if m.x.sandboxes[req.ID] != nil {
+		return nil, nil, fmt.Errorf("the network of container %s is open: %w", ids.Short(req.ID), errdefs.ErrAlreadyExists)
+	}
+	rec, drafts, err := m.draftSandbox(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	var u undo.Stack
+	defer u.Unwind(ctx, &err)
+	if warnings, err = m.claim(&rec, drafts, req.Ports); err != nil {
+		return nil, nil, err
+	}
+	u.Push("hold ports", func(context.Context) error { m.Ports.Release(rec.ID, mappings(rec.Publish)); return nil })
+	if sb, err = m.write(ctx, rec, nil, drafts); err != nil {
+		return nil, nil, err
+	}
+	u.Push("open sandbox", func(ctx context.Context) error { return m.erase(ctx, sb) })
+	return sb, warnings, m.resolve(ctx, sb)
 }
 
 func (m *Manager) path(ns netspec.NS) string {
@@ -95,6 +108,12 @@ func (m *Manager) draftSandbox(req OpenRequest) (Sandbox, []draft, error) {
 
 // Close removes a sandbox and its endpoints. A missing one is no error.
 func (m *Manager) Close(ctx context.Context, sandboxID string) error {
+	return m.shut(ctx, sandboxID, func(pl place) { m.tell(events.ActionDisconnect, *pl.net, sandboxID) })
+}
+
+// shut is Close; told, if not nil, hears of each endpoint that is gone.
+func (m *Manager) shut(ctx context.Context, sandboxID string, told func(place)) error {
+	m.giveBack(ctx, sandboxID, "")
 	m.op.Lock()
 	defer m.op.Unlock()
 	sb := m.x.sandboxes[sandboxID]
@@ -105,8 +124,10 @@ func (m *Manager) Close(ctx context.Context, sandboxID string) error {
 		return fmt.Errorf("close the network of container %s: %w", sb.Name, err)
 	}
 	m.Ports.Release(sb.ID, mappings(sb.Publish))
-	for _, pl := range sb.places {
-		m.tell(events.ActionDisconnect, *pl.net, sb.ID)
+	if told != nil {
+		for _, pl := range sb.places {
+			told(pl)
+		}
 	}
 	return nil
 }
@@ -198,6 +219,7 @@ func (m *Manager) became(id string, sb *sandbox) {
 		for _, pl := range old.places {
 			m.eachLease(pl, m.IPAM.Freed)
 		}
+		m.evict(old, sb)
 	}
 	if sb != nil {
 		for _, pl := range sb.places {

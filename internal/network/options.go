@@ -89,6 +89,9 @@ func hostBinding(n Network, def netip.Addr) (netip.Addr, error) {
 
 // HasIPv6 is false for an endpoint whose container switched IPv6 off.
 func (e Endpoint) HasIPv6() bool {
+	if _, ok := e.Leases[IPv6]; ok {
+		return true
+	}
 	return slices.ContainsFunc(slices.Concat(e.Addrs, e.LinkLocal), func(a netip.Prefix) bool { return a.Addr().Is6() })
 }
 

@@ -75,6 +75,7 @@ func (p planner) sandbox(sb Sandbox, places []place) (netspec.State, error) {
 	}
 	err = merge(s, routes)
 	maps.Copy(s, sysctls(sb)) // the user's, before those of the drivers
+	p.learned(s, places)
 	if p.resolves(places) {
 		s.Add(netspec.DNSRedirect{NS: sb.NS, Port: sb.DNSPort})
 	}
@@ -108,7 +109,7 @@ func (p planner) routes(sb Sandbox, places []place) (netspec.State, error) {
 			return nil, err
 		}
 		if gw.IsValid() {
-			s.Add(netspec.Route{NS: sb.NS, Dst: all, Via: pl.net.via(gw), Dev: pl.Interface})
+			s.Add(netspec.Route{NS: sb.NS, Dst: all, Via: pl.net.via(gw), Dev: pl.Interface, OnLink: pl.beyond(gw)})
 		}
 	}
 	replies, err := p.replies(sb, places)
@@ -142,6 +143,9 @@ func (p planner) away(d Driver, n Network) bool { return errdefs.IsUnavailable(d
 
 // Gateway is the way out of n that e can use in a family; invalid: none.
 func (e Endpoint) Gateway(n Network, v4 bool) netip.Addr {
+	if e.Leased() {
+		return e.router(v4)
+	}
 	for _, a := range e.Addrs {
 		for _, pool := range n.Pools {
 			if gw := pool.wayOut(); a.Addr().Is4() == v4 && pool.Subnet.Contains(a.Addr()) && gw.IsValid() {

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -19,26 +20,45 @@ import (
 // leaves alone what is so already: others may be in its namespace. Class NotFound
 // when it is not open.
 func (m *Manager) Reopen(ctx context.Context, req OpenRequest) (Opened, error) {
-	m.op.Lock()
-	defer m.op.Unlock()
-	old, err := m.sandboxLocked(req.ID)
+	old, sb, err := m.reopen(ctx, req)
 	if err != nil {
 		return Opened{}, err
+	}
+	if err := m.obtain(ctx, without(sb.places, old.places)); err != nil {
+		for _, pl := range without(sb.places, old.places) {
+			_, undo := m.disconnect(context.WithoutCancel(ctx), sb.ID, pl.net.ID)
+			err = errors.Join(err, undo)
+		}
+		return Opened{}, err
+	}
+	m.op.Lock()
+	defer m.op.Unlock()
+	if sb, err = m.sandboxLocked(req.ID); err != nil {
+		return Opened{}, err
+	}
+	return m.reopened(ctx, old, sb, req.Ports)
+}
+
+// reopen is Reopen up to what the LAN has to give.
+func (m *Manager) reopen(ctx context.Context, req OpenRequest) (old, sb *sandbox, err error) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	if old, err = m.sandboxLocked(req.ID); err != nil {
+		return nil, nil, err
 	}
 	rec := old.Sandbox
 	rec.Name, rec.DNS, rec.Sysctls, rec.Router = req.Name, req.DNS, req.Sysctls, req.Router
 	if _, err := upstreams(req.DNS); err != nil {
-		return Opened{}, err
+		return nil, nil, err
 	}
 	keep, drafts, err := m.sift(rec, old.places, req.Networks)
 	if err != nil {
-		return Opened{}, err
+		return nil, nil, err
 	}
-	sb, err := m.rewrite(ctx, old, rec, keep, drafts)
-	if err != nil {
-		return Opened{}, fmt.Errorf("network of container %s: %w", rec.Name, err)
+	if sb, err = m.rewrite(ctx, old, rec, keep, drafts); err != nil {
+		return nil, nil, fmt.Errorf("network of container %s: %w", rec.Name, err)
 	}
-	return m.reopened(ctx, old, sb, req.Ports)
+	return old, sb, nil
 }
 
 // sift parts the places of a sandbox from what it is to have: those that stay,

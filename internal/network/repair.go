@@ -25,6 +25,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer k.close()
 	for k.step(ctx) {
 	}
+	for _, id := range m.tenants.all() {
+		m.tenants.drop(id)
+	}
 	if m.DNS != nil {
 		m.DNS.Close()
 	}
@@ -75,6 +78,8 @@ func (k *keeper) step(ctx context.Context) bool {
 		k.everything(ctx)
 	case <-k.m.kick:
 		k.later()
+	case <-k.m.tenants.wake:
+		k.m.followLeases(ctx)
 	case <-k.quiet.C:
 		k.everything(ctx)
 	case <-k.damage.timer.C:

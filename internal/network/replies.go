@@ -47,7 +47,7 @@ func (p planner) way(sb Sandbox, pl place, all netip.Prefix) ([]netspec.Object, 
 		return nil, err
 	}
 	table := replyTables + pl.net.Index
-	objs := []netspec.Object{netspec.Route{NS: sb.NS, Dst: all, Via: pl.net.via(gw), Dev: pl.Interface, Table: table}}
+	objs := []netspec.Object{netspec.Route{NS: sb.NS, Dst: all, Via: pl.net.via(gw), Dev: pl.Interface, Table: table, OnLink: pl.beyond(gw)}}
 	for _, a := range pl.Addrs {
 		if a.Addr().Is4() == v4 {
 			objs = append(objs,

@@ -21,7 +21,7 @@ import (
 func (m *Manager) Start(ctx context.Context) error {
 	m.op.Lock()
 	defer m.op.Unlock()
-	m.kick = make(chan struct{}, 1)
+	m.kick, m.tenants = make(chan struct{}, 1), newTenants()
 	m.units, m.unplanned = map[string]netspec.State{}, map[string]bool{}
 	if err := m.look(ctx); err != nil {
 		return err
@@ -49,6 +49,9 @@ func (m *Manager) Start(ctx context.Context) error {
 		m.forward(sb)
 		if err := m.resolve(ctx, sb); err != nil {
 			m.Log.Error("answer names", "container", sb.Name, "err", err)
+		}
+		for _, pl := range sb.places {
+			m.retain(pl)
 		}
 	}
 	return nil
@@ -79,7 +82,9 @@ func (m *Manager) look(ctx context.Context) error {
 		return fmt.Errorf("look at this host's network: %w", err)
 	}
 	h.LinkPrefix = m.Config.LinkPrefix
+	before := m.host
 	m.host = h
+	m.rewired(before)
 	return nil
 }
 

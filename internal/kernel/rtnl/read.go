@@ -107,7 +107,7 @@ func (v View) Objects(s netspec.State, ns netspec.NS) {
 	}
 	for _, r := range v.Routes {
 		if r.Proto == Proto {
-			o := netspec.Route{NS: ns, Dst: r.Dst, Via: r.Via, Dev: v.Links[r.Index].Name, Src: r.Src, Metric: r.Metric, Table: r.Table}
+			o := netspec.Route{NS: ns, Dst: r.Dst, Via: r.Via, Dev: v.Links[r.Index].Name, Src: r.Src, Metric: r.Metric, Table: r.Table, OnLink: r.OnLink}
 			s[o.Key()] = o // two of one destination differ in metric: the last one stands for both
 		}
 	}

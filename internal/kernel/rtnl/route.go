@@ -26,6 +26,9 @@ func routeMessage(typ, flags uint16, index int32, r netspec.Route) nlmsg.Message
 	if r.Dst.Bits() > 0 {
 		a.Put(unix.RTA_DST, r.Dst.Addr().AsSlice())
 	}
+	if r.OnLink {
+		binary.NativeEndian.PutUint32(h[8:], unix.RTNH_F_ONLINK)
+	}
 	if r.Via.IsValid() {
 		a.Put(unix.RTA_GATEWAY, r.Via.AsSlice())
 	}
@@ -88,6 +91,7 @@ type RouteInfo struct {
 	Via    netip.Addr
 	Src    netip.Addr
 	Metric int
+	OnLink bool
 }
 
 // Routes reads one table of the namespace, both families. 0 is the main table.
@@ -120,7 +124,7 @@ func parseRoute(b []byte) (RouteInfo, bool) {
 	if b[0] == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
 	}
-	r := RouteInfo{Table: int(b[4]), Proto: b[5], Type: b[7]}
+	r := RouteInfo{Table: int(b[4]), Proto: b[5], Type: b[7], OnLink: binary.NativeEndian.Uint32(b[8:])&unix.RTNH_F_ONLINK != 0}
 	for t, d := range nlmsg.Each(b[unix.SizeofRtMsg:]) {
 		switch t {
 		case unix.RTA_DST:

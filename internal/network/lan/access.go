@@ -53,11 +53,20 @@ func (p plan) shimMAC() netspec.MAC {
 // access is the way from the host to ep and back.
 func (p plan) access(s netspec.State, ep network.Endpoint) {
 	for _, a := range ep.Addrs {
-		if src := p.hostAddr(a.Addr()); src.IsValid() {
+		if src := p.hostAddr(a.Addr()); src.IsValid() && (!ep.Leased() || near(a, src)) {
 			p.to(s, ep, a.Addr(), src)
 			p.back(s, ep, a, src)
 		}
 	}
+}
+
+// near reports whether an address that the LAN gave is where the host is. A server
+// that gave the address of somebody far away would have the host's own packets to it.
+func near(a netip.Prefix, host netip.Addr) bool {
+	if a.Addr().Is4() {
+		return a.Bits() >= 8 && a.Contains(host) && a.Addr() != host
+	}
+	return netip.PrefixFrom(a.Addr(), 64).Contains(host) && a.Addr() != host
 }
 
 // hostAddr is the host's own on the parent, of a's family.

@@ -116,8 +116,10 @@ func Validate(kind string, n network.Network) error {
 		return fmt.Errorf("option %s=true: %w: %w", network.OptHostAccess, err, errdefs.ErrInvalidArgument)
 	}
 	switch {
-	case len(n.Pools) == 0:
-		return fmt.Errorf("ipv4 pool is empty (hint: give --subnet, that of the LAN): %w", errdefs.ErrInvalidArgument)
+	case n.IPAMDriver == network.IPAMDHCP && o.routes():
+		return fmt.Errorf("ipvlan_mode=%s: the kernel passes on no DHCP in it (hint: ipvlan_mode=l2, or give --subnet): %w", o.Mode, errdefs.ErrInvalidArgument)
+	case len(n.Pools) == 0 && n.IPAMDriver != network.IPAMDHCP:
+		return fmt.Errorf("ipv4 pool is empty (hint: give --subnet, that of the LAN, or --ipam-driver dhcp): %w", errdefs.ErrInvalidArgument)
 	case o.Parent == "" && o.Mode == "passthru":
 		return fmt.Errorf("option %s=passthru: there is no parent to pass through (hint: -o parent=…): %w", optMacvlanMode, errdefs.ErrInvalidArgument)
 	case n.IPv6 && o.MTU != 0 && o.MTU < network.LeastIPv6MTU:

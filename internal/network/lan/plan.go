@@ -82,8 +82,10 @@ func (p plan) link(ns netspec.NS, name string, mtu int) netspec.LAN {
 // parent has.
 func (p plan) mtu(ep network.Endpoint) (int, error) {
 	mtu := p.up.MTU
-	if p.o.MTU != 0 {
-		mtu = min(mtu, p.o.MTU)
+	for _, most := range []int{p.o.MTU, ep.LeaseMTU()} {
+		if most != 0 {
+			mtu = min(mtu, most)
+		}
 	}
 	v := ep.Options[optEndpointMTU]
 	if v == "" {
@@ -108,6 +110,9 @@ func (p plan) sysctls(s netspec.State, ep network.Endpoint) error {
 		return err
 	}
 	mine := map[string]string{}
+	if ep.Leased() { // else another address of the subnet goes with the one that it follows
+		mine["ipv4/conf/"+ep.Interface+"/promote_secondaries"] = "1"
+	}
 	if p.host.IPv6 {
 		conf := "ipv6/conf/" + ep.Interface + "/"
 		if p.IPv6 && ep.HasIPv6() {

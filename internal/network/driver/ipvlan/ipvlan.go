@@ -17,7 +17,7 @@ var _ network.Driver = Driver{}
 
 // Caps implements network.Driver.
 func (Driver) Caps() network.Caps {
-	return network.Caps{IPAM: true, Gateway: true, OneMAC: true}
+	return network.Caps{IPAM: true, Gateway: true, DHCP: true, OneMAC: true}
 }
 
 // Validate implements network.Driver.

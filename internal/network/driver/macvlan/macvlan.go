@@ -16,7 +16,7 @@ type Driver struct{}
 var _ network.Driver = Driver{}
 
 // Caps implements network.Driver.
-func (Driver) Caps() network.Caps { return network.Caps{IPAM: true, Gateway: true} }
+func (Driver) Caps() network.Caps { return network.Caps{IPAM: true, Gateway: true, DHCP: true} }
 
 // Validate implements network.Driver.
 func (Driver) Validate(n network.Network) error { return lan.Validate(netspec.Macvlan, n) }
