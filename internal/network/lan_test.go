@@ -53,9 +53,10 @@ func TestFront(t *testing.T) {
 	if n := create(t, m, api.CreateRequest{Name: "second", Driver: "lan", IPAM: config("192.168.1.128/25"), EnableIPv6: &no}); n.Driver != "ipvlan" {
 		t.Errorf("beside ipvlan: %s", n.Driver)
 	}
-	_, err := m.Create(t.Context(), api.CreateRequest{Name: "x", Driver: "lan"})
-	refused(t, err, errdefs.IsInvalidArgument, "hint: --subnet")
-	_, err = m.Create(t.Context(), api.CreateRequest{Name: "x", Driver: "lan", IPAM: config("10.1.0.0/24"), Options: map[string]string{"parent": "eth7.5"}})
+	if n := create(t, wired().start(t), api.CreateRequest{Name: "home", Driver: "lan"}); n.IPAMDriver != "dhcp" || len(n.Pools) != 0 || n.IPv6 {
+		t.Errorf("without a subnet: IPAM driver %s, pools %v, IPv6 %v", n.IPAMDriver, n.Pools, n.IPv6)
+	}
+	_, err := m.Create(t.Context(), api.CreateRequest{Name: "x", Driver: "lan", IPAM: config("10.1.0.0/24"), Options: map[string]string{"parent": "eth7.5"}})
 	refused(t, err, errdefs.IsUnavailable, "parent interface eth7.5 is not there")
 	_, err = newWorld().start(t).Create(t.Context(), api.CreateRequest{Name: "x", Driver: "lan", IPAM: config("10.1.0.0/24")})
 	refused(t, err, errdefs.IsInvalidArgument, "no default route")

@@ -93,7 +93,9 @@ func (m *Manager) leaseConfig(pl place, f Family) (dhcp.Config, error) {
 		return c, err
 	}
 	c.SharedMAC = m.Drivers[pl.net.Driver].Caps().OneMAC
-	return c, m.Machine.Do(pl.NS(), func() (err error) { c.MAC, err = macOf(pl.Interface); return err })
+	var err error
+	c.MAC, err = m.Machine.MAC(pl.NS(), pl.Interface)
+	return c, err
 }
 
 // leasable reports why n cannot have its addresses from the LAN.

@@ -20,6 +20,8 @@ type Machine interface {
 	Path(ns netspec.NS) string
 	// Do runs fn on a thread in the namespace.
 	Do(ns netspec.NS, fn func() error) error
+	// MAC is that of a link in the namespace.
+	MAC(ns netspec.NS, link string) (netspec.MAC, error)
 	// Listen opens UDP and TCP on 127.0.0.11:port in the namespace.
 	Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error)
 	// Counters reads the links of a namespace, by name.

@@ -31,6 +31,7 @@ type machine struct {
 
 func (m *machine) Host(context.Context) (network.Host, error)      { return m.host, nil }
 func (m *machine) Do(_ netspec.NS, fn func() error) error          { return fn() }
+func (m *machine) MAC(netspec.NS, string) (netspec.MAC, error)     { return netspec.MAC{2, 7}, nil }
 func (m *machine) Foreign(context.Context) ([]ipam.Foreign, error) { return m.foreign, nil }
 func (m *machine) Path(ns netspec.NS) string                       { return "/run/netns/" + string(ns) }
 func (m *machine) Counters(context.Context, netspec.NS) (map[string]network.Counters, error) {
@@ -50,7 +51,8 @@ type world struct {
 	kernel  *kerneltest.Fake
 	machine *machine
 	events  *event.Bus
-	room    int // endpoints on one bridge; 0: as many as the driver says
+	lan     *lan // gives out addresses
+	room    int  // endpoints on one bridge; 0: as many as the driver says
 }
 
 // narrow is a bridge with few ports.
@@ -68,7 +70,7 @@ func (n narrow) Caps() network.Caps {
 }
 
 func newWorld() *world {
-	return &world{&storetest.Mem{}, &kerneltest.Fake{}, &machine{host: network.Host{MTU: 1500, IPv6: true, SockAddr: true}}, &event.Bus{}, 0}
+	return &world{&storetest.Mem{}, &kerneltest.Fake{}, &machine{host: network.Host{MTU: 1500, IPv6: true, SockAddr: true}}, &event.Bus{}, &lan{}, 0}
 }
 
 // manager is a new process on the world.
@@ -76,7 +78,7 @@ func (w *world) manager() *network.Manager {
 	drivers := builtin.Drivers()
 	drivers[network.DriverBridge] = narrow{room: w.room}
 	return &network.Manager{
-		Store: w.store, Kernel: w.kernel, Machine: w.machine, Drivers: drivers, Events: w.events,
+		Store: w.store, Kernel: w.kernel, Machine: w.machine, Drivers: drivers, Events: w.events, Lease: w.lan.lessor(),
 		IPAM: &ipam.Allocator{Sources: []ipam.Source{
 			{Base: netip.MustParsePrefix("172.16.0.0/12"), Size: 16}, {Base: ipam.ULA("test"), Size: 64},
 		}},
@@ -99,6 +101,7 @@ func (w *world) start(t *testing.T) *network.Manager {
 func (w *world) want(t *testing.T) netspec.State {
 	t.Helper()
 	fresh := *w
+	fresh.lan = &lan{}
 	fresh.kernel = &kerneltest.Fake{Parents: w.kernel.Parents}
 	fresh.start(t)
 	return fresh.kernel.State

@@ -155,8 +155,9 @@ func (m *Manager) rewired(before Host) {
 
 func (p Parent) works() bool { return p.Up && p.Carrier }
 
-// followLeases brings everything in step with what the LANs have said.
-func (m *Manager) followLeases(ctx context.Context) {
+// FollowLeases brings everything in step with what the LANs have said. Run calls it
+// when there is news.
+func (m *Manager) FollowLeases(ctx context.Context) {
 	for id, what := range m.tenants.heard() {
 		was, now, err := m.followLease(ctx, id)
 		if err != nil {
@@ -171,7 +172,9 @@ func (m *Manager) followLeases(ctx context.Context) {
 }
 
 // later has news heard again: it could not be followed now.
-func (m *Manager) later(id, what string) { time.AfterFunc(askAgain, func() { m.tenants.tell(id, what) }) }
+func (m *Manager) later(id, what string) {
+	time.AfterFunc(askAgain, func() { m.tenants.tell(id, what) })
+}
 
 // followLease writes down what an endpoint has of its LAN now, and puts it into the
 // kernel and the names.

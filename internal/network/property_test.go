@@ -17,6 +17,7 @@ import (
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/netspec"
 	"isle/internal/network"
+	"isle/internal/network/dhcp"
 	"isle/internal/network/publish"
 	"isle/internal/reconcile"
 )
@@ -29,7 +30,7 @@ type walk struct {
 
 	crashes, failures, refused, done int
 	trunks, rules                    int // seen in the kernel
-	lans, vlans, ways                int
+	lans, vlans, ways, relets        int
 	direct                           int // ports that were open without one of the host
 }
 
@@ -38,16 +39,17 @@ type walk struct {
 // to an endpoint and every held port to a sandbox.
 func TestKernelFollowsRecords(t *testing.T) {
 	var sum walk
-	for seed := range uint64(1200) {
+	for seed := range uint64(1900) {
 		w := live(t, seed, 25)
 		sum.crashes, sum.failures = sum.crashes+w.crashes, sum.failures+w.failures
 		sum.refused, sum.done = sum.refused+w.refused, sum.done+w.done
 		sum.trunks, sum.rules, sum.direct = sum.trunks+w.trunks, sum.rules+w.rules, sum.direct+w.direct
 		sum.lans, sum.vlans, sum.ways = sum.lans+w.lans, sum.vlans+w.vlans, sum.ways+w.ways
+		sum.relets += w.relets
 	}
-	t.Logf("%d done, %d refused, %d failed in the kernel, %d crashes; seen: %d trunks, %d rules, %d direct ports, %d links of a LAN, %d VLANs, %d neighbours",
-		sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.direct, sum.lans, sum.vlans, sum.ways)
-	if min(sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.direct, sum.lans, sum.vlans, sum.ways) < 100 {
+	t.Logf("%d done, %d refused, %d failed in the kernel, %d crashes; seen: %d trunks, %d rules, %d direct ports, %d links of a LAN, %d VLANs, %d neighbours, %d other leases",
+		sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.direct, sum.lans, sum.vlans, sum.ways, sum.relets)
+	if min(sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.direct, sum.lans, sum.vlans, sum.ways, sum.relets) < 100 {
 		t.Error("the walks do not go everywhere")
 	}
 }
@@ -63,6 +65,9 @@ func live(t *testing.T, seed uint64, steps int) *walk {
 	w.kernel.Parents = []string{"eth0"}
 	w.machine.host.Parents = eth0
 	w.m = w.start(t)
+	if seed%2 == 0 { // much happens to leases only where there are some
+		create(t, w.m, api.CreateRequest{Name: "l0", Driver: "macvlan", Options: map[string]string{"parent": "eth0"}, IPAM: &api.IPAM{Driver: network.IPAMDHCP}})
+	}
 	for i := range steps {
 		what, err := w.fault(t)
 		w.check(t, fmt.Sprintf("seed %d step %d: %s: %v", seed, i, what, err))
@@ -88,6 +93,7 @@ func (w *walk) fault(t *testing.T) (what string, err error) {
 	switch {
 	case crashed: // the process is gone; another one starts on the same disk and kernel
 		w.crashes++
+		w.lan.forget()
 		w.m = w.start(t)
 	case errors.Is(err, kerneltest.ErrRefused):
 		w.failures++
@@ -169,10 +175,12 @@ func (w *walk) step() (string, error) {
 		return "unpublish on " + c, err
 	case 9:
 		l := fmt.Sprint("l", w.r.IntN(2))
-		_, err := w.m.Create(ctx, w.lan(l))
+		_, err := w.m.Create(ctx, w.onLAN(l))
 		return "create " + l, err
 	case 10:
 		return "the parent comes or goes", w.replug(ctx)
+	case 11:
+		return "the LAN gives others", w.relet(ctx)
 	case 8:
 		_, err := w.m.SetPorts(ctx, c, w.wishes())
 		return "set ports of " + c, err
@@ -212,14 +220,29 @@ func (w *walk) replug(ctx context.Context) error {
 // eth0 is the interface that networks of the LAN are on.
 var eth0 = network.Parents([]network.Parent{{Name: "eth0", MTU: 1500, MAC: netspec.MAC{2, 1}, Up: true, Carrier: true, Addr4: addr("10.9.0.5")}})
 
-// lan is a wish for a network on it, or on a VLAN of it, alone or beside others.
-func (w *walk) lan(name string) api.CreateRequest {
+// onLAN is a wish for a network on it, or on a VLAN of it, alone or beside others.
+func (w *walk) onLAN(name string) api.CreateRequest {
 	opts := map[string]string{"parent": []string{"eth0", "eth0.5", "eth0.5.6"}[w.r.IntN(3)], "isle.host_access": fmt.Sprint(w.r.IntN(2) == 0)}
 	driver := "macvlan"
 	if w.r.IntN(4) == 0 {
 		driver = "ipvlan"
 	}
-	return api.CreateRequest{Name: name, Driver: driver, Options: opts}
+	req := api.CreateRequest{Name: name, Driver: driver, Options: opts}
+	if w.r.IntN(2) == 0 {
+		req.IPAM = &api.IPAM{Driver: network.IPAMDHCP}
+	}
+	return req
+}
+
+// relet has the LAN give another address, or none, to somebody, or fall silent.
+func (w *walk) relet(ctx context.Context) error {
+	w.lan.silent = w.r.IntN(8) == 0
+	if n := len(w.lan.clients); n > 0 {
+		w.relets++
+		w.lan.clients[w.r.IntN(n)].say(w.r.IntN(3)*(50+w.r.IntN(50)), dhcp.Altered)
+	}
+	w.m.FollowLeases(ctx)
+	return nil
 }
 
 func (w *walk) ports() api.PortMap {
@@ -259,8 +282,14 @@ func (w *walk) check(t *testing.T, at string) {
 		t.Fatal(err)
 	}
 	addrs, held := 0, 0
+	leases := 0
 	for _, ep := range eps {
-		addrs += len(ep.Addrs)
+		if leases += len(ep.Leases); !ep.Leased() {
+			addrs += len(ep.Addrs)
+		}
+	}
+	if n := w.lan.holding(); n > leases {
+		t.Errorf("%s\n%d leases are held, for %d that endpoints are to have", at, n, leases)
 	}
 	if want := w.want(t); !w.kernel.State.Equal(want) {
 		t.Errorf("%s\nthe kernel is not what the records say:\n%v", at, reconcile.Diff(w.kernel.State, want))

@@ -79,7 +79,7 @@ func (k *keeper) step(ctx context.Context) bool {
 	case <-k.m.kick:
 		k.later()
 	case <-k.m.tenants.wake:
-		k.m.followLeases(ctx)
+		k.m.FollowLeases(ctx)
 	case <-k.quiet.C:
 		k.everything(ctx)
 	case <-k.damage.timer.C:

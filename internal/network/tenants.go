@@ -3,14 +3,10 @@ package network
 import (
 	"context"
 	"maps"
-	"net"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
-
-	"isle/internal/netspec"
 	"isle/internal/network/dhcp"
 )
 
@@ -180,16 +176,4 @@ func (t *tenants) leases(e Endpoint, now time.Time) map[Family]*dhcp.Lease {
 		}
 	}
 	return out
-}
-
-// macOf is the MAC address of an interface of the namespace that the thread is in.
-func macOf(name string) (mac netspec.MAC, err error) {
-	i, err := net.InterfaceByName(name)
-	if err != nil {
-		return mac, err
-	}
-	if len(i.HardwareAddr) != len(mac) {
-		return mac, errdefs.ErrInvalidArgument.WithMessage("interface " + name + " has no MAC address")
-	}
-	return netspec.MAC(i.HardwareAddr), nil
 }

@@ -4,9 +4,12 @@ package machine
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
+
+	"github.com/containerd/errdefs"
 
 	"isle/internal/kernel"
 	"isle/internal/netspec"
@@ -67,6 +70,24 @@ func (m Machine) Counters(ctx context.Context, ns netspec.NS) (map[string]networ
 		out[name] = network.Counters(c)
 	}
 	return out, err
+}
+
+// MAC implements network.Machine.
+func (m Machine) MAC(ns netspec.NS, link string) (mac netspec.MAC, err error) {
+	err = m.Do(ns, func() error {
+		i, err := net.InterfaceByName(link)
+		if err == nil && len(i.HardwareAddr) != len(mac) {
+			err = fmt.Errorf("it has none: %w", errdefs.ErrInvalidArgument)
+		}
+		if err == nil {
+			mac = netspec.MAC(i.HardwareAddr)
+		}
+		return err
+	})
+	if err != nil {
+		return mac, fmt.Errorf("MAC address of %s in namespace %s: %w", link, ns, err)
+	}
+	return mac, nil
 }
 
 func parents(list []kernel.Parent) string {
