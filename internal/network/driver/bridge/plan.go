@@ -23,7 +23,7 @@ var _ network.Driver = Driver{}
 
 // Caps implements network.Driver.
 func (Driver) Caps() network.Caps {
-	return network.Caps{IPAM: true, Publish: true, DHCP: true, Gateway: true, Room: room, Leaves: leaves}
+	return network.Caps{IPAM: true, Publish: true, Gateway: true, Room: room, Leaves: leaves}
 }
 
 // Validate implements network.Driver.
