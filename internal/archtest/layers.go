@@ -44,6 +44,7 @@ var layers = map[string]string{
 	"netspec":                   "",
 	"reconcile":                 "netspec",
 	"network":                   "netspec reconcile store network/dhcp network/ipam network/publish network/dns network/exposure network/doctor ruleset",
+	"fabric":                    "",
 	"network/exposure":          "netspec ruleset",
 	"network/doctor":            "netspec network/exposure ruleset",
 	"network/ipam":              "store",
