@@ -38,6 +38,13 @@ type External interface {
 	Keep(ctx context.Context, n Network, all []Attachment) error
 }
 
+// Particular is a Driver whose networks differ in what they can do. For a network that
+// is not made yet CapsOf tells no more than Caps.
+type Particular interface {
+	Driver
+	CapsOf(n Network) Caps
+}
+
 // Made is what others said of a network that they made.
 type Made struct {
 	Warnings []string // for the person: what cannot be enforced, what was not understood
@@ -51,6 +58,13 @@ type Attachment struct {
 	NS       netspec.NS
 	Publish  []Publish // the ports of the sandbox that it carries
 	Hostname string    // the container's name
+}
+
+// Wish is what the user asked others for. It is part of the endpoint's record.
+type Wish struct {
+	Addrs []netip.Addr `json:",omitempty"`
+	MAC   netspec.MAC  // zero: any
+	DNS   ResultDNS    // how the container resolves names
 }
 
 // Result is what others gave an endpoint. It is part of its record.

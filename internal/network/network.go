@@ -73,6 +73,7 @@ type Endpoint struct {
 	Names                []string // DNS names on this network: container name, aliases, short id. The first gives the PTR record
 	GwPriority           int
 	Leases               map[Family]*dhcp.Lease `json:",omitempty"` // what it asks its LAN for, and was given; Addrs follow from them
+	Wish                 *Wish                  `json:",omitempty"` // what an External driver is asked for; nil: whatever it gives
 	Result               *Result                `json:",omitempty"` // what an External driver gave it; Addrs and MAC follow from it
 	Leaf                 int                    // which of the network's bridges it is a port of; 0 is the first
 	Options              map[string]string      // driver options as given
