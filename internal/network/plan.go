@@ -207,7 +207,7 @@ func (p planner) carrier(places []place, v4 bool) int {
 	first := -1
 	for i, pl := range places {
 		d, ok := p.drivers[pl.net.Driver]
-		if !ok || !d.Caps().Publish || pl.net.Internal || !pl.has(v4) {
+		if !ok || !d.Caps().Publish || pl.net.Internal || pl.net.OnLAN() || !pl.has(v4) {
 			continue
 		}
 		if pl.Gateway(*pl.net, v4).IsValid() {
