@@ -117,5 +117,8 @@ func (n Network) noChoice() error {
 	if n.IPAMDriver == IPAMDHCP {
 		return fmt.Errorf("ipam driver %s: the DHCP server says which subnet it is (hint: leave out --subnet, --gateway, --ip-range and --aux-address): %w", n.IPAMDriver, errdefs.ErrInvalidArgument)
 	}
+	if n.given() {
+		return fmt.Errorf("driver %s chooses the addresses itself (hint: leave out --subnet, --gateway, --ip-range and --aux-address): %w", n.Driver, errdefs.ErrInvalidArgument)
+	}
 	return fmt.Errorf("driver %s has no addresses to configure: %w", n.Driver, errdefs.ErrInvalidArgument)
 }
