@@ -139,10 +139,15 @@ func (m *Manager) disconnect(ctx context.Context, sandboxID, networkID string) (
 
 // leave takes a sandbox off the network of its i-th place.
 func (m *Manager) leave(ctx context.Context, old *sandbox, i int) error {
+	return m.part(ctx, old, i, func(store.Tx) error { return nil })
+}
+
+// part is leave, with more in its transaction.
+func (m *Manager) part(ctx context.Context, old *sandbox, i int, more func(store.Tx) error) error {
 	sb := m.assemble(old.Sandbox, slices.Concat(old.places[:i], old.places[i+1:]))
 	ports := turning{m: m}
 	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
-		if err := m.release(tx, old.places[i]); err != nil {
+		if err := errors.Join(m.release(tx, old.places[i]), more(tx)); err != nil {
 			return nil, err
 		}
 		if err := errors.Join(ports.to(sb), m.putHolds(tx, sb)); err != nil {
