@@ -152,7 +152,7 @@ func (m *Manager) attachmentOf(sb *sandbox, i int) Attachment {
 	pl := sb.places[i]
 	a := Attachment{Network: *pl.net, Endpoint: pl.Endpoint, NSPath: m.path(sb.NS), NS: sb.NS, Publish: m.ports(sb, i), Hostname: sb.Name}
 	if len(a.Endpoint.Addrs) == 0 {
-		a.Endpoint.Addrs = pl.Want.single()
+		a.Endpoint.Addrs = pl.Wish.single()
 	}
 	return a
 }
@@ -162,7 +162,7 @@ func (m *Manager) ports(sb *sandbox, i int) []Publish {
 	places := make([]place, len(sb.places))
 	for k, pl := range sb.places {
 		if _, ok := m.external(pl.net); ok && len(pl.Addrs) == 0 {
-			pl.Addrs = pl.Want.anywhere(pl.net)
+			pl.Addrs = pl.Wish.anywhere(pl.net)
 		}
 		places[k] = pl
 	}

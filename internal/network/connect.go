@@ -33,7 +33,7 @@ func (d draft) foreseen() place {
 	pl := d.place
 	pl.Addrs = nil
 	if d.net.given() && len(d.net.Pools) == 0 {
-		pl.Addrs = d.Want.anywhere(d.net)
+		pl.Addrs = d.Wish.anywhere(d.net)
 	}
 	for _, p := range d.net.Pools {
 		on := d.net.IPv4 || d.want.IPv4Address.IsValid()
@@ -225,7 +225,7 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 		return d, err
 	}
 	if external || n.given() {
-		d.Want = d.wish()
+		d.Wish = d.wish()
 	}
 	if external {
 		return d, d.wishMAC(req.Settings.MacAddress)
@@ -243,9 +243,9 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 // wishMAC asks others for a MAC address when the user does.
 func (d *draft) wishMAC(want network.HardwareAddr) (err error) {
 	if len(want) > 0 {
-		d.Want.MAC, err = mac("", "", want)
+		d.Wish.MAC, err = mac("", "", want)
 	}
-	d.MAC = d.Want.MAC
+	d.MAC = d.Wish.MAC
 	return err
 }
 

@@ -255,8 +255,8 @@ func TestOutsideWishes(t *testing.T) {
 	}
 	for _, a := range w.outside.seats {
 		want := &network.Wish{Addrs: []netip.Addr{addr("10.200.0.77")}, MAC: netspec.MAC{2, 0, 0, 0, 0, 7}}
-		if a.Endpoint.Want.MAC != want.MAC || !slices.Equal(a.Endpoint.Want.Addrs, want.Addrs) || a.Endpoint.Addrs[0] != netip.MustParsePrefix("10.200.0.77/32") {
-			t.Errorf("told %+v of %v", a.Endpoint.Want, a.Endpoint.Addrs)
+		if a.Endpoint.Wish.MAC != want.MAC || !slices.Equal(a.Endpoint.Wish.Addrs, want.Addrs) || a.Endpoint.Addrs[0] != netip.MustParsePrefix("10.200.0.77/32") {
+			t.Errorf("told %+v of %v", a.Endpoint.Wish, a.Endpoint.Addrs)
 		}
 	}
 }

@@ -66,7 +66,7 @@ func (m *Manager) reopen(ctx context.Context, req OpenRequest) (old, sb *sandbox
 // parting are the places of a sandbox that others made and that it does not keep.
 func (m *Manager) parting(old *sandbox, keep []place) (out []Attachment) {
 	for i, pl := range old.places {
-		others := pl.Want != nil
+		others := pl.Wish != nil
 		if others && !slices.ContainsFunc(keep, func(o place) bool { return o.ID == pl.ID }) {
 			out = append(out, m.attachmentOf(old, i))
 		}
@@ -105,8 +105,8 @@ func (d draft) fits(pl place) bool {
 // sameMAC reports whether pl has the MAC address that d would have. Others choose it
 // when nobody asks for one.
 func (d draft) sameMAC(pl place) bool {
-	if d.Want != nil && pl.Want != nil && pl.Result != nil {
-		return d.Want.MAC == pl.Want.MAC
+	if d.Wish != nil && pl.Wish != nil && pl.Result != nil {
+		return d.Wish.MAC == pl.Wish.MAC
 	}
 	return pl.MAC == d.MAC
 }
