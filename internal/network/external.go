@@ -60,13 +60,6 @@ type Attachment struct {
 	Hostname string    // the container's name
 }
 
-// Wish is what the user asked others for. It is part of the endpoint's record.
-type Wish struct {
-	Addrs []netip.Addr `json:",omitempty"`
-	MAC   netspec.MAC  // zero: any
-	DNS   ResultDNS    // how the container resolves names
-}
-
 // Result is what others gave an endpoint. It is part of its record.
 type Result struct {
 	Addrs    []netip.Prefix  `json:",omitempty"` // in the container
@@ -78,6 +71,15 @@ type Result struct {
 	DNS      ResultDNS       // how names are resolved there
 	Routed   bool            `json:",omitempty"` // the others have set the routes, the default one too
 	Raw      json.RawMessage `json:",omitempty"` // in their own words, for inspect
+}
+
+func (r *Result) gateway(v4 bool) netip.Addr {
+	for _, g := range r.Gateways {
+		if g.Is4() == v4 {
+			return g
+		}
+	}
+	return netip.Addr{}
 }
 
 // ResultRoute is a route. Without Via it is on the link.
