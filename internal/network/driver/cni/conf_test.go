@@ -117,6 +117,27 @@ func TestWrongConfigurations(t *testing.T) {
 	}
 }
 
+// TestCVE_2021_20206 : the name of a plugin leads to a file of the configured directories,
+// also that of one which plugins start, and also in what a network has kept.
+func TestCVE_2021_20206(t *testing.T) {
+	t.Parallel()
+	dir := files(t, map[string]string{"evil": "", "bin/a": ""})
+	for _, name := range []string{"../evil", "./../evil", dir + "/evil", "..", "a/../../evil", "bin\\evil", "a\u0000"} {
+		for _, plugin := range []string{`{"type":"` + name + `"}`, `{"type":"a","ipam":{"type":"` + name + `"}}`} {
+			b := []byte(`{"cniVersion":"1.0.0","name":"x","plugins":[` + plugin + `]}`)
+			if _, err := whole(b, ""); err == nil {
+				t.Errorf("%s is a plugin", name)
+			}
+			if _, err := kept(b); err == nil {
+				t.Errorf("%s is a plugin that was kept", name)
+			}
+		}
+		if path, err := find(name, []string{filepath.Join(dir, "bin")}); err == nil {
+			t.Errorf("%s is %s", name, path)
+		}
+	}
+}
+
 // TestWrongFiles : what cannot be read, or by whom it can be written.
 func TestWrongFiles(t *testing.T) {
 	t.Parallel()
