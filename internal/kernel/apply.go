@@ -159,7 +159,7 @@ func (k *Kernel) remember(cs []reconcile.Change) {
 func (k *Kernel) namespace(c reconcile.Change) error {
 	n := object(c).(netspec.Namespace)
 	if c.New != nil {
-		cookie, err := k.ns.New(string(n.NS))
+		cookie, err := k.ns.Name(string(n.NS), k.ahead.take)
 		if err == nil {
 			k.memory.setCookie(n.NS, cookie)
 		}
