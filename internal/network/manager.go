@@ -57,6 +57,8 @@ type Manager struct {
 	Changed <-chan reconcile.Alarm
 	// Bridges is told of our bridges, for other firewalls. May be nil.
 	Bridges Bridges
+	// Lender holds namespaces that somebody else made. nil: none can join.
+	Lender Lender
 	// Lease asks a LAN for addresses. nil: there is no IPAM driver "dhcp".
 	Lease Lessor
 	// Moved is told of an endpoint whose LAN gave it other addresses than before. May
