@@ -24,8 +24,10 @@ const (
 	codeUnavailable = 50
 )
 
+// versions of the protocol: those of internal/cni.
+var versions = []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", newest}
+
 const (
-	versions      = `["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]` // as in internal/cni
 	newest        = "1.1.0"
 	defaultSocket = "/run/isle/isle.sock"
 	maxConfig     = 4 << 20 // isled takes no more
@@ -35,6 +37,12 @@ const (
 type config struct {
 	CNIVersion string `json:"cniVersion"`
 	Socket     string `json:"socket"`
+}
+
+// supported is the answer to VERSION.
+type supported struct {
+	CNIVersion        string   `json:"cniVersion"`
+	SupportedVersions []string `json:"supportedVersions"`
 }
 
 // failure is an error as the specification wants it on standard output.
@@ -50,7 +58,7 @@ func main() { os.Exit(run(os.Stdin, os.Stdout, os.Stderr, os.Getenv)) }
 func run(stdin io.Reader, stdout, stderr io.Writer, env func(string) string) int {
 	command := env("CNI_COMMAND")
 	if command == "" {
-		fmt.Fprintf(stderr, "isle-cni %s: a CNI plugin, to be run by a container runtime; protocol versions %s\n", version.Version, versions)
+		fmt.Fprintf(stderr, "isle-cni %s: a CNI plugin, to be run by a container runtime; protocol versions %v\n", version.Version, versions)
 		return fail(stdout, failure{newest, codeEnvironment, "CNI_COMMAND is not set", ""})
 	}
 	raw, err := io.ReadAll(io.LimitReader(stdin, maxConfig+1))
@@ -59,7 +67,7 @@ func run(stdin io.Reader, stdout, stderr io.Writer, env func(string) string) int
 	}
 	conf := config{CNIVersion: newest, Socket: defaultSocket}
 	if err = json.Unmarshal(raw, &conf); command == "VERSION" {
-		fmt.Fprintf(stdout, `{"cniVersion":%q,"supportedVersions":%s}`, conf.CNIVersion, versions)
+		_ = json.NewEncoder(stdout).Encode(supported{conf.CNIVersion, versions})
 		return 0
 	}
 	switch {

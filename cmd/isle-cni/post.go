@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -93,6 +94,9 @@ func parse(answer []byte) (status int, body []byte, err error) {
 	}
 	if status, err = strconv.Atoi(fields[1]); err != nil {
 		return 0, nil, fmt.Errorf("status %q is not a number", fields[1])
+	}
+	if len(body) > 0 && !json.Valid(body) { // isled died while it answered
+		return 0, nil, errors.New("the connection ended in the middle of the answer")
 	}
 	return status, body, nil
 }

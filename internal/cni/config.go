@@ -25,7 +25,7 @@ type config struct {
 
 	RuntimeConfig wishes          `json:"runtimeConfig"`
 	PrevResult    json.RawMessage `json:"prevResult"`
-	Valid         *[]Attachment   `json:"cni.dev/valid-attachments"`
+	Valid         json.RawMessage `json:"cni.dev/valid-attachments"`
 }
 
 // wishes are what a runtime asks for by capabilities.
@@ -177,7 +177,8 @@ func (c *Call) configurePrev(conf config) (err error) {
 	return err
 }
 
-// configureGC: a list that is missing is not an empty one, which would remove all.
+// configureGC: a list that is missing is not an empty one, which removes all. Null is
+// how libcni writes that.
 func (c *Call) configureGC(conf config) error {
 	if c.Command != GC {
 		return nil
@@ -185,6 +186,8 @@ func (c *Call) configureGC(conf config) error {
 	if conf.Valid == nil {
 		return failf(CodeConfig, "GC needs cni.dev/valid-attachments")
 	}
-	c.Valid = *conf.Valid
+	if err := json.Unmarshal(conf.Valid, &c.Valid); err != nil {
+		return failf(CodeDecode, "cni.dev/valid-attachments: %w", err)
+	}
 	return nil
 }

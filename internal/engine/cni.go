@@ -115,6 +115,9 @@ func missing(file string) bool {
 // there and the configuration says how.
 func (e *Engine) guestNetwork(ctx context.Context, c cni.Call) (network.Network, error) {
 	n, err := e.Networks.Find(ctx, c.Network)
+	if err == nil && (isNone(n) || isHost(n)) {
+		return n, invalid("network %s gives no interface to a namespace", n.Name)
+	}
 	if !errdefs.IsNotFound(err) {
 		return n, err
 	}

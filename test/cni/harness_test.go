@@ -4,6 +4,7 @@ package cni
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -84,6 +85,16 @@ func (r *runtime) try(format string, args ...any) (string, error) {
 	cmd.Env = append(os.Environ(), "PATH="+lab.Bin()+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
+}
+
+// serve answers HTTP in a namespace until the test ends.
+func (r *runtime) serve(ns string, port int) {
+	r.Helper()
+	cmd := exec.Command("ip", "netns", "exec", ns, filepath.Join(lab.Bin(), "isle-toolbox"), "serve", "-q", fmt.Sprintf("http://:%d", port))
+	if err := cmd.Start(); err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 }
 
 // list is a list of plugins; $SOCKET stands for isled's.
@@ -169,4 +180,23 @@ func address(t *testing.T, res *types100.Result) string {
 		t.Fatalf("the result has no address: %+v", res)
 	}
 	return res.IPs[0].Address.IP.String()
+}
+
+// plugin runs isle-cni by itself, as no library would: they refuse some of this before.
+// code is 0 when it succeeded.
+func (r *runtime) plugin(command, id, netns, ifname, conf string) (code uint, out string) {
+	r.Helper()
+	conf = strings.ReplaceAll(`{"cniVersion": "1.1.0", "name": "pods", `+conf[1:], "$SOCKET", r.isled.Socket)
+	cmd := exec.Command(filepath.Join(lab.Bin(), "isle-cni"))
+	cmd.Stdin = strings.NewReader(conf)
+	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=" + ifname, "CNI_PATH=" + lab.Bin()}
+	b, err := cmd.Output()
+	if err == nil {
+		return 0, string(b)
+	}
+	var e types.Error
+	if err := json.Unmarshal(b, &e); err != nil {
+		r.Fatalf("%s: not an error of CNI: %q", command, b)
+	}
+	return e.Code, string(b)
 }

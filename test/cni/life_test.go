@@ -86,6 +86,7 @@ func TestRestart(t *testing.T) {
 	if err := r.isled.Start(); err != nil {
 		t.Fatal(err)
 	}
+	r.check(l, pod)
 	if after := r.shell("ip -n pod -o addr; ip -n pod route; ip -n pod link show eth0"); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
