@@ -45,7 +45,6 @@ type Call struct {
 	Ports            []Port
 	DNS              DNS
 	Prev             Result
-	HasPrev          bool
 	Valid            []Attachment // GC: those to be kept
 }
 
@@ -57,7 +56,7 @@ type Attachment struct {
 
 var (
 	identifier = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,252}$`)
-	ifname     = regexp.MustCompile(`^[^\s/:]{1,15}$`)
+	ifname     = regexp.MustCompile(`^[!-.0-9;-~]{1,15}$`) // printable, without '/' and ':'
 )
 
 // Parse reads a request. Its errors have codes.
@@ -101,7 +100,7 @@ func (c *Call) checkEnvironment() error {
 
 func checkInterface(code Code, what, name string) error {
 	if !ifname.MatchString(name) || name == "." || name == ".." {
-		return failf(code, "%s %q is not the name of an interface: 1 to 15 characters without spaces, '/' and ':'", what, name)
+		return failf(code, "%s %q is not the name of an interface: 1 to 15 printable characters without spaces, '/' and ':'", what, name)
 	}
 	return nil
 }

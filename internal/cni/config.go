@@ -172,7 +172,6 @@ func (c *Call) configurePrev(conf config) (err error) {
 		}
 		return nil
 	}
-	c.HasPrev = true
 	c.Prev, err = parseResult(conf.PrevResult)
 	return err
 }
