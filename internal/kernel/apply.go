@@ -122,7 +122,7 @@ func filters(cs []reconcile.Change) []reconcile.Change {
 func endingNamespaces(cs []reconcile.Change) map[netspec.NS]bool {
 	m := map[netspec.NS]bool{}
 	for _, c := range cs {
-		if n, ok := c.Old.(netspec.Namespace); ok && c.New == nil {
+		if n, ok := c.Old.(netspec.Namespace); ok && c.New == nil && !n.NS.Lent() {
 			m[n.NS] = true
 		}
 	}
@@ -159,7 +159,7 @@ func (k *Kernel) remember(cs []reconcile.Change) {
 func (k *Kernel) namespace(c reconcile.Change) error {
 	n := object(c).(netspec.Namespace)
 	if c.New != nil {
-		cookie, err := k.ns.Name(string(n.NS), k.ahead.take)
+		cookie, err := k.found(n.NS)
 		if err == nil {
 			k.memory.setCookie(n.NS, cookie)
 		}
