@@ -40,6 +40,8 @@ var objects = []netspec.Object{
 	netspec.PortGuard{NS: "c1", Link: "v1"},
 	netspec.Loopback{Proto: "tcp", HostIP: addr, HostPort: 80, Count: 1, To: addr, ToPort: 80},
 	netspec.DNSRedirect{NS: "c1", Port: 61000},
+	netspec.Tunnel{Port: 4789},
+	netspec.TunnelPeer{Addr: addr},
 }
 
 func TestKinds(t *testing.T) {
@@ -77,6 +79,7 @@ func TestIdentity(t *testing.T) {
 		{"a station's MAC", netspec.FDB{Link: "a"}, netspec.FDB{Link: "a", MAC: netspec.MAC{2}}, false},
 		{"where copies go", netspec.Flood{Link: "a"}, netspec.Flood{Link: "a", Dst: addr}, false},
 		{"a tunnel's number", netspec.VXLAN{Name: "a"}, netspec.VXLAN{Name: "a", VNI: 5}, true},
+		{"what a tunnel's packets come by", netspec.Tunnel{Port: 5}, netspec.Tunnel{Port: 5, Via: "w"}, true},
 		{"a link's namespace", netspec.Link{Name: "a"}, netspec.Link{NS: "n", Name: "a"}, false},
 		{"a route's gateway", netspec.Route{Dst: subnet}, netspec.Route{Dst: subnet, Via: addr}, true},
 		{"a route's table", netspec.Route{Dst: subnet}, netspec.Route{Dst: subnet, Table: 7}, false},

@@ -40,3 +40,18 @@ type Flood struct {
 }
 
 func (f Flood) Key() Key { return Key{RankNeigh, "", "flood " + f.Link + " " + f.Dst.String()} }
+
+// Tunnel is a UDP port at which tunnels of this host end. Only TunnelPeers may send to
+// it, and no program may send to theirs. With Via it is for what comes by that link
+// only, whoever sent it.
+type Tunnel struct {
+	Port uint16
+	Via  string
+}
+
+func (t Tunnel) Key() Key { return Key{RankFilter, "", fmt.Sprint("tunnel ", t.Port)} }
+
+// TunnelPeer is where another host's tunnels begin.
+type TunnelPeer struct{ Addr netip.Addr }
+
+func (p TunnelPeer) Key() Key { return Key{RankFilter, "", "tunnel peer " + p.Addr.String()} }
