@@ -40,3 +40,22 @@ type Caps struct {
 	OneMAC    bool // its endpoints have the MAC address of what they are on
 	Leaves    int  // how many more such devices a network can have
 }
+
+// Particular is a Driver whose networks differ in what they can do.
+type Particular interface {
+	// CapsOf says what n can do.
+	CapsOf(n Network) Caps
+}
+
+func caps(d Driver, n Network) Caps {
+	if p, ok := d.(Particular); ok {
+		return p.CapsOf(n)
+	}
+	return d.Caps()
+}
+
+// addressed reports whether endpoints of d's networks have addresses.
+func addressed(d Driver) bool {
+	_, others := d.(External)
+	return others || d.Caps().IPAM
+}

@@ -66,6 +66,15 @@ type Result struct {
 	Raw      json.RawMessage `json:",omitempty"` // in their own words, for inspect
 }
 
+func (r *Result) gateway(v4 bool) netip.Addr {
+	for _, g := range r.Gateways {
+		if g.Is4() == v4 {
+			return g
+		}
+	}
+	return netip.Addr{}
+}
+
 // ResultRoute is a route. Without Via it is on the link.
 type ResultRoute struct {
 	Dst netip.Prefix

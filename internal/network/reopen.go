@@ -84,9 +84,18 @@ func (m *Manager) sift(rec Sandbox, have []place, want []ConnectRequest) (keep [
 // fits reports whether pl is what d would become.
 func (d draft) fits(pl place) bool {
 	asked := func(want netip.Addr, v4 bool) bool { return !want.IsValid() || pl.Addr(v4) == want }
-	return pl.ContainerName == d.ContainerName && pl.GwPriority == d.GwPriority && pl.MAC == d.MAC &&
+	return pl.ContainerName == d.ContainerName && pl.GwPriority == d.GwPriority && d.sameMAC(pl) &&
 		maps.Equal(pl.Options, d.Options) && slices.Equal(pl.Names, d.Names) && slices.Equal(pl.LinkLocal, d.LinkLocal) &&
 		asked(d.want.IPv4Address, true) && asked(d.want.IPv6Address, false)
+}
+
+// sameMAC reports whether pl has the MAC address that d would have. Others choose it
+// when nobody asks for one.
+func (d draft) sameMAC(pl place) bool {
+	if d.Want != nil && pl.Want != nil && pl.Result != nil {
+		return d.Want.MAC == pl.Want.MAC
+	}
+	return pl.MAC == d.MAC
 }
 
 // rewrite gives a sandbox its other places: first those go that it does not keep,
