@@ -9,6 +9,7 @@ import (
 	"isle/internal/network/driver/ipvlan"
 	"isle/internal/network/driver/macvlan"
 	"isle/internal/network/driver/none"
+	"isle/internal/network/driver/overlay"
 )
 
 // Drivers are the drivers by the name that users give.
@@ -19,5 +20,6 @@ func Drivers() map[string]network.Driver {
 		network.DriverNone:    none.Driver{},
 		network.DriverMacvlan: macvlan.Driver{},
 		network.DriverIPvlan:  ipvlan.Driver{},
+		network.DriverOverlay: overlay.Driver{},
 	}
 }
