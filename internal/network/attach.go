@@ -7,7 +7,6 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"isle/internal/ids"
 	"isle/internal/store"
 )
 
@@ -16,8 +15,11 @@ import (
 // on; then the Result is committed. What they would not take back is owed to them, and
 // written down until they do.
 
-// debts are attachments whose endpoint is gone and that others still have.
-var debts = store.NewTable[Attachment]("debt")
+// What is gone here and others still have.
+var (
+	debts        = store.NewTable[Attachment]("debt")
+	networkDebts = store.NewTable[Network]("debt-network")
+)
 
 func (m *Manager) external(n *Network) (External, bool) {
 	d, _ := m.drivers().find(n.Driver)
@@ -67,15 +69,30 @@ func gone(found bool) error {
 // detach gives back what others gave an endpoint that goes. That they do not take it
 // is no reason for it to stay.
 func (m *Manager) detach(ctx context.Context, pl place) {
-	x, ok := m.external(pl.net)
-	if ok {
+	if x, ok := m.external(pl.net); ok {
 		done := m.seats.take(pl.ID)
 		defer done()
 		if a, found := m.attachment(pl.ID); found {
+			m.unseat(ctx, pl)
 			m.settleDebt(ctx, x, a)
 		}
 	}
 	m.ungrant(ctx, pl)
+}
+
+// unseat writes down that pl is not attached. If the process dies before it is gone,
+// it is attached again.
+func (m *Manager) unseat(ctx context.Context, pl place) {
+	_, _, _, err := m.alter(ctx, pl.ID, func(e *Endpoint) bool {
+		was := e.Result
+		if e.Result = nil; pl.net.given() {
+			e.Addrs = nil
+		}
+		return was != nil
+	})
+	if err != nil {
+		m.Log.Error("a container leaves a network", "container", pl.ContainerName, "network", pl.net.Name, "err", err)
+	}
 }
 
 // settleDebt has others take an attachment back, or writes down that they are to.
@@ -86,10 +103,37 @@ func (m *Manager) settleDebt(ctx context.Context, x External, a Attachment) {
 	}
 	m.Log.Error("a network's plug-in does not take back what it gave to a container: it is asked again later",
 		"container", a.Endpoint.ContainerName, "network", a.Network.Name, "err", err)
-	a.NSPath = "" // it is gone by then
-	err = m.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { return debts.Put(tx, a.Endpoint.ID, a) })
+	err = m.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { return owe(tx, a) })
 	if err != nil {
 		m.Log.Error("write down what a plug-in is to take back", "container", a.Endpoint.ContainerName, "err", err)
+	}
+}
+
+// owe writes down that others are to take an attachment back. By then its namespace is
+// gone, or another's.
+func owe(tx store.Tx, a Attachment) error {
+	a.NSPath = ""
+	return debts.Put(tx, a.Endpoint.ID, a)
+}
+
+// dismiss has others take back what left a sandbox that goes on; they owe it already.
+func (m *Manager) dismiss(ctx context.Context, left []Attachment) {
+	for _, a := range left {
+		if x, ok := m.external(&a.Network); ok {
+			m.dismissOne(ctx, x, a)
+		}
+		m.ungrant(ctx, place{a.Endpoint, &a.Network})
+	}
+}
+
+func (m *Manager) dismissOne(ctx context.Context, x External, a Attachment) {
+	defer m.seats.take(a.Endpoint.ID)()
+	err := x.Detach(ctx, a)
+	if err == nil {
+		err = m.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { debts.Delete(tx, a.Endpoint.ID); return nil })
+	}
+	if err != nil {
+		m.Log.Error("a container leaves a network", "container", a.Endpoint.ContainerName, "network", a.Network.Name, "err", err)
 	}
 }
 
@@ -108,7 +152,7 @@ func (m *Manager) attachmentOf(sb *sandbox, i int) Attachment {
 	pl := sb.places[i]
 	a := Attachment{Network: *pl.net, Endpoint: pl.Endpoint, NSPath: m.path(sb.NS), NS: sb.NS, Publish: m.ports(sb, i), Hostname: sb.Name}
 	if len(a.Endpoint.Addrs) == 0 {
-		a.Endpoint.Addrs = pl.Want.single()
+		a.Endpoint.Addrs = pl.Wish.single()
 	}
 	return a
 }
@@ -118,7 +162,7 @@ func (m *Manager) ports(sb *sandbox, i int) []Publish {
 	places := make([]place, len(sb.places))
 	for k, pl := range sb.places {
 		if _, ok := m.external(pl.net); ok && len(pl.Addrs) == 0 {
-			pl.Addrs = pl.Want.anywhere(pl.net)
+			pl.Addrs = pl.Wish.anywhere(pl.net)
 		}
 		places[k] = pl
 	}
@@ -130,14 +174,14 @@ func (m *Manager) ports(sb *sandbox, i int) []Publish {
 	return nil
 }
 
-// owed are the debts.
-func (m *Manager) owed(ctx context.Context) (out []Attachment, err error) {
+// owed is what others still have of a kind.
+func owed[T any](ctx context.Context, m *Manager, kind store.Table[T]) (out []T, err error) {
 	err = m.Store.View(ctx, func(tx store.Tx) error {
-		for a, err := range debts.All(tx) {
+		for one, err := range kind.All(tx) {
 			if err != nil {
-				return fmt.Errorf("debt %s: %w", ids.Short(a.Endpoint.ID), err)
+				return err
 			}
-			out = append(out, a)
+			out = append(out, one)
 		}
 		return nil
 	})

@@ -33,7 +33,7 @@ func (d draft) foreseen() place {
 	pl := d.place
 	pl.Addrs = nil
 	if d.net.given() && len(d.net.Pools) == 0 {
-		pl.Addrs = d.Want.anywhere(d.net)
+		pl.Addrs = d.Wish.anywhere(d.net)
 	}
 	for _, p := range d.net.Pools {
 		on := d.net.IPv4 || d.want.IPv4Address.IsValid()
@@ -139,10 +139,15 @@ func (m *Manager) disconnect(ctx context.Context, sandboxID, networkID string) (
 
 // leave takes a sandbox off the network of its i-th place.
 func (m *Manager) leave(ctx context.Context, old *sandbox, i int) error {
+	return m.part(ctx, old, i, func(store.Tx) error { return nil })
+}
+
+// part is leave, with more in its transaction.
+func (m *Manager) part(ctx context.Context, old *sandbox, i int, more func(store.Tx) error) error {
 	sb := m.assemble(old.Sandbox, slices.Concat(old.places[:i], old.places[i+1:]))
 	ports := turning{m: m}
 	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
-		if err := m.release(tx, old.places[i]); err != nil {
+		if err := errors.Join(m.release(tx, old.places[i]), more(tx)); err != nil {
 			return nil, err
 		}
 		if err := errors.Join(ports.to(sb), m.putHolds(tx, sb)); err != nil {
@@ -220,7 +225,7 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 		return d, err
 	}
 	if external || n.given() {
-		d.Want = d.wish()
+		d.Wish = d.wish()
 	}
 	if external {
 		return d, d.wishMAC(req.Settings.MacAddress)
@@ -238,9 +243,9 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 // wishMAC asks others for a MAC address when the user does.
 func (d *draft) wishMAC(want network.HardwareAddr) (err error) {
 	if len(want) > 0 {
-		d.Want.MAC, err = mac("", "", want)
+		d.Wish.MAC, err = mac("", "", want)
 	}
-	d.MAC = d.Want.MAC
+	d.MAC = d.Wish.MAC
 	return err
 }
 

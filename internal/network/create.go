@@ -26,6 +26,7 @@ const (
 	DriverBridge, DriverHost, DriverNone = "bridge", "host", "null"
 	DriverMacvlan, DriverIPvlan          = netspec.Macvlan, netspec.IPvlan
 	DriverOverlay                        = "overlay"
+	DriverCNI                            = "cni"
 )
 
 // Predefined reports whether name belongs to a network of Isle's own.

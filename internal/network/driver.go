@@ -41,12 +41,6 @@ type Caps struct {
 	Leaves    int  // how many more such devices a network can have
 }
 
-// Particular is a Driver whose networks differ in what they can do.
-type Particular interface {
-	// CapsOf says what n can do.
-	CapsOf(n Network) Caps
-}
-
 func caps(d Driver, n Network) Caps {
 	if p, ok := d.(Particular); ok {
 		return p.CapsOf(n)

@@ -38,6 +38,13 @@ type External interface {
 	Keep(ctx context.Context, n Network, all []Attachment) error
 }
 
+// Particular is a Driver whose networks differ in what they can do. For a network that
+// is not made yet CapsOf tells no more than Caps.
+type Particular interface {
+	Driver
+	CapsOf(n Network) Caps
+}
+
 // Made is what others said of a network that they made.
 type Made struct {
 	Warnings []string // for the person: what cannot be enforced, what was not understood

@@ -116,7 +116,7 @@ func (m *Manager) repay(ctx context.Context, n Network) error {
 // grant gets the addresses of new endpoints.
 func (m *Manager) grant(ctx context.Context, places []place) error {
 	for _, pl := range places {
-		if l, ok := m.lender(pl.net.IPAMDriver); ok && pl.Want != nil {
+		if l, ok := m.lender(pl.net.IPAMDriver); ok && pl.Wish != nil {
 			if err := m.grantOne(ctx, l, pl); err != nil {
 				return fmt.Errorf("container %s: %w", pl.ContainerName, inNetwork(*pl.net, err))
 			}
@@ -131,7 +131,7 @@ func (m *Manager) grantOne(ctx context.Context, l ExternalIPAM, pl place) error 
 		if !ok {
 			continue
 		}
-		got, err := l.RequestAddress(ctx, p.Grant, pl.Want.of(v6), false, pl.MAC)
+		got, err := l.RequestAddress(ctx, p.Grant, pl.Wish.of(v6), false, pl.MAC)
 		if err != nil {
 			return err
 		}
@@ -153,8 +153,8 @@ func (m *Manager) noteGrant(ctx context.Context, id string, g Granted) error {
 
 // poolFor is the pool that pl has its address of a family from.
 func (pl place) poolFor(v6 bool) (Pool, bool) {
-	want := pl.Want.of(v6)
-	if v6 && pl.Want.NoIPv6 {
+	want := pl.Wish.of(v6)
+	if v6 && pl.Wish.NoIPv6 {
 		return Pool{}, false
 	}
 	for _, p := range pl.net.Pools {

@@ -35,7 +35,10 @@ func (m *Manager) make(ctx context.Context, n Network) (Network, error) {
 		return n, nil
 	}
 	ctx = context.WithoutCancel(ctx)
-	return n, errors.Join(m.hinted(n, err), x.Unmake(ctx, n), m.drop(ctx, m.x.networks[n.ID]))
+	if !errdefs.IsNotFound(err) {
+		m.retire(ctx, x, n)
+	}
+	return n, errors.Join(m.hinted(n, err), m.drop(ctx, m.x.networks[n.ID]))
 }
 
 // hinted says which drivers there are, where one was not found.
@@ -46,21 +49,31 @@ func (m *Manager) hinted(n Network, err error) error {
 	return fmt.Errorf("%w (hint: the drivers that are built in are %s)", err, strings.Join(m.DriverNames(), ", "))
 }
 
-// unmake has others take n away. Nobody can be connected to it any more.
+// unmake has others take n away. That they do not is no reason for it to stay.
 func (m *Manager) unmake(ctx context.Context, x External, n Network) error {
-	err := x.Unmake(ctx, n)
+	ctx = context.WithoutCancel(ctx)
+	m.retire(ctx, x, n)
 	m.op.Lock()
 	defer m.op.Unlock()
 	delete(m.underway, n.ID)
 	now, ok := m.x.networks[n.ID]
-	switch {
-	case !ok:
-		return err
-	case err == nil:
-		return m.drop(ctx, now)
+	if !ok {
+		return nil
 	}
-	_, marked := m.mark(context.WithoutCancel(ctx), n, false)
-	return errors.Join(fmt.Errorf("error while removing network: %w", inNetwork(n, err)), marked)
+	return m.drop(ctx, now)
+}
+
+// retire has others take n away, or writes down that they are to.
+func (m *Manager) retire(ctx context.Context, x External, n Network) {
+	err := x.Unmake(ctx, n)
+	if err == nil {
+		return
+	}
+	m.Log.Error("a network's plug-in does not take it away: it is asked again later", "network", n.Name, "driver", n.Driver, "err", err)
+	err = m.Store.Update(ctx, func(tx store.Tx) error { return networkDebts.Put(tx, n.ID, n) })
+	if err != nil {
+		m.Log.Error("write down what a plug-in is to take away", "network", n.Name, "err", err)
+	}
 }
 
 // mark writes down whether n is ready. op is held.

@@ -76,7 +76,7 @@ type Endpoint struct {
 	Names                []string // DNS names on this network: container name, aliases, short id. The first gives the PTR record
 	GwPriority           int
 	Leases               map[Family]*dhcp.Lease `json:",omitempty"` // what it asks its LAN for, and was given; Addrs follow from them
-	Want                 *Wish                  `json:",omitempty"` // of one whose interface or addresses others give
+	Wish                 *Wish                  `json:",omitempty"` // of one whose interface or addresses others give
 	Granted              []Granted              `json:",omitempty"` // by an ExternalIPAM
 	Result               *Result                `json:",omitempty"` // what an External driver gave it; Addrs and MAC follow from it
 	Leaf                 int                    // which of the network's bridges it is a port of; 0 is the first

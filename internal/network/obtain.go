@@ -218,13 +218,15 @@ func (m *Manager) alter(ctx context.Context, id string, edit func(*Endpoint) boo
 	}
 	places[i].follow()
 	now, next := places[i].Endpoint, m.assemble(sb.Sandbox, places)
+	ports := turning{m: m}
 	err = m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
-		if err := endpoints.Put(tx, id, now); err != nil {
+		if err := errors.Join(endpoints.Put(tx, id, now), ports.to(next), m.putHolds(tx, next)); err != nil {
 			return nil, err
 		}
 		s, err := m.planner().sandbox(next.Sandbox, next.places)
 		return map[string]netspec.State{sandboxUnit(sb.ID): s}, err
 	})
+	ports.end(err)
 	if err != nil {
 		return was, was, true, fmt.Errorf("container %s: set up what network %s gave it: %w", sb.Name, sb.places[i].net.Name, err)
 	}

@@ -142,7 +142,7 @@ func (p planner) gateway(places []place, v4 bool) (place, netip.Addr, error) {
 		if err != nil {
 			return pl, netip.Addr{}, err
 		}
-		if !d.Caps().Gateway || pl.net.Internal || p.away(d, *pl.net) {
+		if !d.Caps().Gateway || pl.net.Internal || p.away(d, *pl.net) || unattached(d, pl.Endpoint) {
 			continue
 		}
 		if gw := pl.Gateway(*pl.net, v4); gw.IsValid() {
@@ -154,6 +154,12 @@ func (p planner) gateway(places []place, v4 bool) (place, netip.Addr, error) {
 
 // away reports whether what n is on is not there: there are no links on it.
 func (p planner) away(d Driver, n Network) bool { return errdefs.IsUnavailable(d.Ready(n, 0, p.host)) }
+
+// unattached reports whether e has no interface yet: others are to make it.
+func unattached(d Driver, e Endpoint) bool {
+	_, others := d.(External)
+	return others && e.Result == nil
+}
 
 // Gateway is the way out of n that e can use in a family; invalid: none.
 func (e Endpoint) Gateway(n Network, v4 bool) netip.Addr {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"isle/internal/store"
 )
 
@@ -105,24 +107,39 @@ func (m *Manager) diagnose(a Attachment, err error) {
 	m.Log.Warn("a container's place on a network is not as its plug-in made it", "container", a.Endpoint.ContainerName, "network", a.Network.Name, "err", err)
 }
 
-// payDebts has others take back what they would not before.
+// payDebts has others take back what they would not before: endpoints, then networks.
 func (m *Manager) payDebts(ctx context.Context) {
-	all, err := m.owed(ctx)
+	pay(ctx, m, debts, func(a Attachment) (string, Network, error) {
+		x, ok := m.external(&a.Network)
+		if !ok {
+			return a.Endpoint.ID, a.Network, errNoPlugin
+		}
+		return a.Endpoint.ID, a.Network, x.Detach(ctx, a)
+	})
+	pay(ctx, m, networkDebts, func(n Network) (string, Network, error) {
+		x, ok := m.external(&n)
+		if !ok {
+			return n.ID, n, errNoPlugin
+		}
+		return n.ID, n, x.Unmake(ctx, n)
+	})
+}
+
+var errNoPlugin = errdefs.ErrNotFound.WithMessage("this isled has no such plug-in")
+
+// pay strikes out the debts of a kind that are taken back.
+func pay[T any](ctx context.Context, m *Manager, kind store.Table[T], back func(T) (id string, n Network, err error)) {
+	all, err := owed(ctx, m, kind)
 	if err != nil {
 		m.Log.Error("read what plug-ins are to take back", "err", err)
 	}
-	for _, a := range all {
-		x, ok := m.external(&a.Network)
-		if !ok || ctx.Err() != nil {
-			continue
+	for _, one := range all {
+		id, n, err := back(one)
+		if err == nil {
+			err = m.Store.Update(ctx, func(tx store.Tx) error { kind.Delete(tx, id); return nil })
 		}
-		if err := x.Detach(ctx, a); err != nil {
-			m.Log.Warn("a plug-in still does not take back what it gave to a container", "container", a.Endpoint.ContainerName, "network", a.Network.Name, "err", err)
-			continue
-		}
-		err := m.Store.Update(ctx, func(tx store.Tx) error { debts.Delete(tx, a.Endpoint.ID); return nil })
-		if err != nil {
-			m.Log.Error("strike out what a plug-in took back", "container", a.Endpoint.ContainerName, "err", err)
+		if err != nil && ctx.Err() == nil {
+			m.Log.Warn("a plug-in does not take back what it has of ours", "network", n.Name, "driver", n.Driver, "err", err)
 		}
 	}
 }

@@ -23,7 +23,7 @@ type Granted struct {
 }
 
 // Later reports whether e has its addresses from others, after it was written down.
-func (e Endpoint) Later() bool { return e.Leased() || e.Want != nil }
+func (e Endpoint) Later() bool { return e.Leased() || e.Wish != nil }
 
 // follow gives e the addresses that others gave it.
 func (e *Endpoint) follow() {
