@@ -45,7 +45,7 @@ var layers = map[string]string{
 	// the network
 	"netspec":                   "",
 	"reconcile":                 "netspec",
-	"network":                   "netspec reconcile store network/dhcp network/ipam network/publish network/dns network/exposure network/doctor ruleset",
+	"network":                   "fabric netspec reconcile store network/dhcp network/ipam network/publish network/dns network/exposure network/doctor ruleset",
 	"fabric":                    "",
 	"network/exposure":          "netspec ruleset",
 	"network/doctor":            "netspec network/exposure ruleset",
@@ -57,7 +57,8 @@ var layers = map[string]string{
 	"network/dhcp":              "netspec",
 	"network/dns":               "",
 	"network/machine":           "kernel netspec network network/ipam network/exposure network/doctor",
-	"network/driver":            "netspec network network/publish network/firewall network/lan",
+	"network/bridged":           "netspec network network/publish network/firewall",
+	"network/driver":            "fabric netspec network network/publish network/firewall network/lan network/bridged",
 	"network/driver/drivertest": "netspec network reconcile",
 	"network/driver/builtin":    "network network/driver",
 	"ruleset":                   "",

@@ -25,6 +25,7 @@ const (
 	NameBridge, NameHost, NameNone       = "bridge", "host", "none"
 	DriverBridge, DriverHost, DriverNone = "bridge", "host", "null"
 	DriverMacvlan, DriverIPvlan          = netspec.Macvlan, netspec.IPvlan
+	DriverOverlay                        = "overlay"
 	DriverCNI                            = "cni"
 )
 

@@ -181,6 +181,7 @@ type Info struct {
 	Carrier             bool
 	VLAN                uint16 // what a link of that kind has, as Mode and Flag
 	Mode, Flag          string
+	VXLAN               VXLANInfo
 	RxBytes, TxBytes, RxPackets, TxPackets, RxErrors,
 	TxErrors, RxDropped, TxDropped uint64
 }
@@ -211,9 +212,13 @@ func ParseLink(b []byte) Info {
 		case unix.IFLA_LINKINFO:
 			l.Kind = nlmsg.Str(nlmsg.Find(d, unix.IFLA_INFO_KIND))
 			l.kindData(nlmsg.Find(d, unix.IFLA_INFO_DATA))
+			var port []byte
 			if nlmsg.Str(nlmsg.Find(d, unix.IFLA_INFO_SLAVE_KIND)) == netspec.Bridge {
-				port := nlmsg.Find(d, unix.IFLA_INFO_SLAVE_DATA)
+				port = nlmsg.Find(d, unix.IFLA_INFO_SLAVE_DATA)
 				l.Hairpin, l.Isolated = flag(nlmsg.Find(port, brportMode)), flag(nlmsg.Find(port, brportIsolated))
+			}
+			if l.Kind == netspec.KindVXLAN {
+				l.vxlan(nlmsg.Find(d, unix.IFLA_INFO_DATA), port)
 			}
 		case unix.IFLA_STATS64:
 			l.stats(d)
