@@ -39,7 +39,7 @@ func (d Driver) Attach(ctx context.Context, a network.Attachment) (res network.R
 	}
 	var out joined
 	_, err = d.plugin.ask(ctx, w, kindNetwork, "Join", join{a.Network.ID, a.Endpoint.ID, a.NSPath, portOptions(a.Publish)}, &out)
-	if !refused(err) {
+	if happened(err) {
 		u.Push("join", func(ctx context.Context) error { return d.remove(ctx, w, "Leave", of(a)) })
 	}
 	if err != nil {
@@ -67,7 +67,7 @@ func (d Driver) createEndpoint(ctx context.Context, w *patience, a network.Attac
 	sent := given{a.Endpoint.Addrs, a.Endpoint.MAC}
 	var answered createdEndpoint
 	err = d.askForEndpoint(ctx, w, a, createEndpoint{a.Network.ID, a.Endpoint.ID, sent.iface(), endpointOptions(a)}, &answered)
-	if !refused(err) { // what became of it is not known, or it is there
+	if happened(err) {
 		u.Push("create endpoint", func(ctx context.Context) error { return d.remove(ctx, w, "DeleteEndpoint", of(a)) })
 	}
 	if err != nil {
@@ -158,7 +158,7 @@ func (d Driver) program(ctx context.Context, w *patience, a network.Attachment, 
 	if unknownMethod(err) {
 		return nil
 	}
-	if !refused(err) {
+	if happened(err) {
 		u.Push("program external connectivity", func(ctx context.Context) error { return d.remove(ctx, w, "RevokeExternalConnectivity", of(a)) })
 	}
 	return err

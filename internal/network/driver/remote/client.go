@@ -62,10 +62,10 @@ func dial(addr url.URL) func(context.Context, string, string) (net.Conn, error) 
 			network, to = "unix", addr.Path
 		}
 		conn, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, network, to)
-		if err != nil && ctx.Err() == nil {
-			err = &unreachableError{err}
+		if err != nil {
+			return nil, &unreachableError{err}
 		}
-		return conn, err
+		return conn, nil
 	}
 }
 
@@ -81,7 +81,7 @@ func (t tlsFiles) config() (*tls.Config, error) {
 			cfg.RootCAs = x509.NewCertPool()
 		}
 		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("CAFile %s has no certificate: %w", t.CAFile, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("no certificate in CAFile %s: %w", t.CAFile, errdefs.ErrInvalidArgument)
 		}
 	}
 	if t.CertFile != "" || t.KeyFile != "" {
@@ -103,6 +103,16 @@ func (e *unreachableError) Error() string {
 
 func (e *unreachableError) Unwrap() []error { return []error{e.err, errdefs.ErrUnavailable} }
 
+// unsentError : something before the call went wrong.
+type unsentError struct{ error }
+
+func (e *unsentError) Unwrap() error { return e.error }
+
+// happened reports whether the plugin may have done what it was asked for.
+func happened(err error) bool {
+	return err == nil || !refused(err) && !errors.As(err, new(*unsentError)) && !errors.As(err, new(*unreachableError))
+}
+
 // refusedError is a plugin's own "no", in the words that Docker reports it in.
 type refusedError struct {
 	status int // 200: in the answer itself
@@ -111,20 +121,31 @@ type refusedError struct {
 
 func (e *refusedError) Error() string { return e.text }
 
-func refused(err error) bool { return errors.As(err, new(*refusedError)) }
+// refusal is the plugin's "no" to the call itself, not to one that came before it.
+func refusal(err error) (r *refusedError, ok bool) {
+	if errors.As(err, new(*unsentError)) {
+		return nil, false
+	}
+	return r, errors.As(err, &r)
+}
+
+func refused(err error) bool {
+	_, ok := refusal(err)
+	return ok
+}
 
 // unknownMethod reports whether the plugin has no such call: most are newer than
 // many plugins.
 func unknownMethod(err error) bool {
-	r := (*refusedError)(nil)
-	return errors.As(err, &r) && r.status == http.StatusNotFound
+	r, ok := refusal(err)
+	return ok && r.status == http.StatusNotFound
 }
 
 // absent reports whether a plugin refused since what it was to take away is not
 // there. The protocol has no code for that.
 func absent(err error) bool {
-	r := (*refusedError)(nil)
-	if !errors.As(err, &r) {
+	r, ok := refusal(err)
+	if !ok {
 		return false
 	}
 	text := strings.ToLower(r.text)

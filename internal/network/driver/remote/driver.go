@@ -69,7 +69,7 @@ func (d Driver) create(ctx context.Context, w *patience, n network.Network) erro
 		d.reg.told(n.ID, l)
 		return nil
 	}
-	if !refused(err) {
+	if happened(err) {
 		err = withUndo(err, d.remove(context.WithoutCancel(ctx), w, "DeleteNetwork", networkID{n.ID}))
 	}
 	if l != nil && l.caps.Scope == scopeGlobal {

@@ -182,11 +182,11 @@ func (p *plugin) ask(ctx context.Context, w *patience, kind, method string, arg 
 
 func (p *plugin) try(ctx context.Context, w *patience, kind, method string, arg any, ret answer) (*life, error) {
 	l, err := p.alive(ctx)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = l.is(kind)
 	}
-	if err := l.is(kind); err != nil {
-		return l, err
+	if err != nil {
+		return l, &unsentError{err}
 	}
 	start := time.Now()
 	err = l.post(ctx, w.within(), kind+"."+method, arg, ret)
