@@ -156,6 +156,7 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 			if err := endpoints.Put(tx, pl.ID, pl.Endpoint); err != nil {
 				return nil, err
 			}
+			debts.Delete(tx, pl.ID) // it was to go, and comes back
 			places = append(places[:len(places):len(places)], pl)
 		}
 		sb = m.assemble(rec, places)

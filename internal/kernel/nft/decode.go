@@ -56,12 +56,20 @@ func (t *Table) objects(es elements) (objs []netspec.Object, stray []element) {
 		}
 	}
 	explained := elements{}
-	for o := range found {
+	explain := func(o netspec.Object) {
 		if mine := t.elementsOf(o); es.hold(mine) {
 			objs = append(objs, o)
 			for _, e := range mine {
 				explained[e] = struct{}{}
 			}
+		}
+	}
+	for o := range found {
+		explain(o)
+	}
+	for e := range es { // a bridge that frames pass on, and no subnet of ours is behind it
+		if _, ok := explained[e]; !ok && e.set == "same" {
+			explain(lanOf(es, e))
 		}
 	}
 	for e := range es {
@@ -70,6 +78,14 @@ func (t *Table) objects(es elements) (objs []netspec.Object, stray []element) {
 		}
 	}
 	return objs, stray
+}
+
+func lanOf(es elements, e element) netspec.Object {
+	k := e.key[:len(e.key)/2]
+	s := netspec.Segment{Link: nameOf(k)}
+	_, s.Internal = es[element{set: "internal", key: k}]
+	_, s.Leaf = es[element{set: "leaves", key: k}]
+	return s
 }
 
 func addrLen(f string) int {

@@ -56,6 +56,9 @@ func (p plan) announce(s netspec.State, ep network.Endpoint) {
 // endpointMTU is the network's, or less where the endpoint says so. More than a
 // network has that follows the host is no mistake: the host may have changed.
 func (p plan) endpointMTU(ep network.Endpoint) (int, error) {
+	if lan := ep.LeaseMTU(); lan != 0 && (p.mtu == 0 || lan < p.mtu) {
+		p.mtu = lan
+	}
 	v := ep.Options[optEndpointMTU]
 	if v == "" {
 		return p.mtu, nil

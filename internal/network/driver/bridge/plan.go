@@ -23,7 +23,7 @@ var _ network.Driver = Driver{}
 
 // Caps implements network.Driver.
 func (Driver) Caps() network.Caps {
-	return network.Caps{IPAM: true, Publish: true, Gateway: true, Room: room, Leaves: leaves}
+	return network.Caps{IPAM: true, Publish: true, DHCP: true, Gateway: true, Room: room, Leaves: leaves}
 }
 
 // Validate implements network.Driver.
@@ -117,8 +117,17 @@ func (p plan) bridge(s netspec.State) {
 		}
 		s.Add(firewall.Segment(p.link, pool.Subnet, p.policy(pool))...)
 	}
+	p.lan(s, netspec.Segment{Link: p.link})
 	p.wide(s)
 	p.ipv6(s, "", p.link, p.IPv6)
+}
+
+// lan lets frames pass on a bridge whose subnet only the LAN knows: br_netfilter shows
+// them to the firewall.
+func (p plan) lan(s netspec.State, whole netspec.Segment) {
+	if p.OnLAN() {
+		s.Add(whole)
+	}
 }
 
 // hasAddress reports whether the bridge has the pool's gateway for its own.

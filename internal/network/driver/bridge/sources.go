@@ -39,6 +39,9 @@ func (p plan) own(ep network.Endpoint) (out []netip.Addr) {
 	for _, a := range ep.LinkLocal {
 		out = append(out, a.Addr())
 	}
+	if ep.Later() { // it is held to what others gave it, also when that is nothing
+		out = append(out, netip.IPv4Unspecified())
+	}
 	if p.IPv6 && p.host.IPv6 {
 		out = append(out, linkLocal(ep.MAC))
 	}

@@ -39,6 +39,7 @@ func (p plan) wide(s netspec.State) {
 		if p.host.IPv6 {
 			s.Add(netspec.Sysctl{Name: "ipv6/conf/" + leaf + "/disable_ipv6", Value: "1"})
 		}
+		p.lan(s, netspec.Segment{Link: leaf, Leaf: true})
 		for _, pool := range p.Pools { // br_netfilter shows the firewall what passes here
 			policy := p.policy(pool)
 			policy.Trusted = nil // the root's business: nothing is routed here
