@@ -265,7 +265,7 @@ func TestPluginForgets(t *testing.T) {
 	m.startL2("")
 	b := m.attach(d, m.attachment(n, "db", "1a1b2c3d", netip.MustParsePrefix("10.4.0.3/24")))
 	m.dress(db, b.Endpoint)
-	if got := strings.Join(m.l2.Calls(), " "); !strings.HasPrefix(got, "GetCapabilities CreateEndpoint CreateNetwork CreateEndpoint Join") {
+	if got := strings.Join(m.l2.Calls(), " "); !strings.HasPrefix(got, "GetCapabilities CreateEndpoint RevokeExternalConnectivity Leave DeleteEndpoint CreateNetwork CreateEndpoint Join") {
 		t.Error(got)
 	}
 	for _, x := range []network.Attachment{a, b} {
@@ -333,9 +333,9 @@ func TestNamespaceGone(t *testing.T) {
 	}
 }
 
-// TestEndpointTwice : what a plugin refuses leaves nothing, and does no harm to what
-// is there.
-func TestEndpointTwice(t *testing.T) {
+// TestRecordLost : what was attached when isled died before it wrote that down is
+// attached again, with the plugin's and the kernel's part of it made anew.
+func TestRecordLost(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	d := m.reg.Driver("l2")
@@ -344,16 +344,19 @@ func TestEndpointTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.container("web")
-	a := m.attach(d, m.attachment(n, "web", "0a1b2c3d", netip.MustParsePrefix("10.4.0.2/24")))
-	again := a
-	again.Endpoint.Result = nil
-	if _, err := d.Attach(t.Context(), again); err == nil || !strings.Contains(err.Error(), "plugin l2: NetworkDriver.CreateEndpoint: ") {
-		t.Error(err)
-	}
+	lost := m.attachment(n, "web", "0a1b2c3d", netip.MustParsePrefix("10.4.0.2/24"))
+	m.attach(d, lost)
+	a := m.attach(d, lost)
 	if err := d.Check(t.Context(), a); err != nil {
-		t.Error("the first:", err)
-	}
-	if err := d.Detach(t.Context(), a); err != nil {
 		t.Error(err)
+	}
+	if err := d.Detach(t.Context(), lost); err != nil { // and lost again
+		t.Error(err)
+	}
+	if err := d.Unmake(t.Context(), n); err != nil {
+		t.Error(err)
+	}
+	if out := m.host.Run("ip", "-br", "link"); strings.Contains(out, "l2") {
+		t.Errorf("left: %s", out)
 	}
 }

@@ -28,11 +28,15 @@ type raw struct {
 }
 
 // Attach implements network.External. The order is Docker's: CreateEndpoint, Join,
-// then the link goes where it belongs, then the way to the outside.
+// then the link goes where it belongs, then the way to the outside. A link that is in
+// the container already was left by a crash, and is made anew.
 func (d Driver) Attach(ctx context.Context, a network.Attachment) (res network.Result, err error) {
 	var u undo.Stack
 	defer u.Unwind(ctx, &err)
 	w := d.plugin.begin(true)
+	if err := d.plugin.about(d.bringBack(ctx, a)); err != nil {
+		return res, err
+	}
 	ep, err := d.createEndpoint(ctx, w, a, &u)
 	if err != nil {
 		return res, err
@@ -77,21 +81,39 @@ func (d Driver) createEndpoint(ctx context.Context, w *patience, a network.Attac
 	return created{got, answered.Interface}, d.plugin.about(err)
 }
 
-// askForEndpoint tells a plugin of the network first that refuses since it may have
-// forgotten it: one that was started, or whose network was made by another isled, after
-// it was told. Its own "no" stands when it knows the network after all.
+// askForEndpoint asks again when a plugin refuses for what can be made good: it has the
+// endpoint, since it was made before a crash, or it has not the network, since it was
+// started after it was told of it. Else its first "no" stands.
 func (d Driver) askForEndpoint(ctx context.Context, w *patience, a network.Attachment, arg createEndpoint, out *createdEndpoint) error {
 	l, err := d.plugin.ask(ctx, w, kindNetwork, "CreateEndpoint", arg, out)
-	if err == nil || !refused(err) || d.reg.knows(l, a.Network.ID) {
-		return err
-	}
-	if again := d.create(ctx, w, a.Network); again != nil {
-		d.reg.told(a.Network.ID, l)
+	if !refused(err) || !d.forgotten(ctx, w, a) && !d.toldAgain(ctx, w, a.Network, l) {
 		return err
 	}
 	*out = createdEndpoint{}
 	_, err = d.plugin.ask(ctx, w, kindNetwork, "CreateEndpoint", arg, out)
 	return err
+}
+
+// forgotten has the plugin forget an endpoint, and reports whether it had it.
+func (d Driver) forgotten(ctx context.Context, w *patience, a network.Attachment) bool {
+	for _, method := range []string{"RevokeExternalConnectivity", "Leave"} {
+		_ = d.remove(ctx, w, method, of(a)) // only the end counts
+	}
+	_, err := d.plugin.ask(ctx, w, kindNetwork, "DeleteEndpoint", of(a), &done{})
+	return err == nil
+}
+
+// toldAgain tells the plugin of a network, unless it was told in this life, and reports
+// whether that was news.
+func (d Driver) toldAgain(ctx context.Context, w *patience, n network.Network, l *life) bool {
+	if d.reg.knows(l, n.ID) {
+		return false
+	}
+	if err := d.create(ctx, w, n); err != nil {
+		d.reg.told(n.ID, l)
+		return false
+	}
+	return true
 }
 
 // iface is what a plugin is sent: one address of each family.

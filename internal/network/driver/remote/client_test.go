@@ -116,14 +116,14 @@ func TestRestart(t *testing.T) {
 	f.forget()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := d.Make(t.Context(), app()); err != nil {
+		if err := d.Unmake(t.Context(), app()); err != nil {
 			t.Error(err)
 		}
 	})
 	time.Sleep(20 * time.Millisecond)
 	s.run("x", f)
 	wg.Wait()
-	if got := strings.Join(f.heard, "\n"); !strings.HasPrefix(got, "Plugin.Activate\nNetworkDriver.GetCapabilities\nNetworkDriver.CreateNetwork") {
+	if got := strings.Join(f.heard, "\n"); !strings.HasPrefix(got, "Plugin.Activate\nNetworkDriver.GetCapabilities\nNetworkDriver.DeleteNetwork") {
 		t.Error(got)
 	}
 	f.forget()

@@ -58,6 +58,13 @@ func checkName(name string) error {
 	return fmt.Errorf("invalid plugin name %q: 1 to 128 letters, digits, '_', '-', '.', beginning with a letter or digit: %w", name, errdefs.ErrInvalidArgument)
 }
 
+// possible reports whether a plugin can have a name, or a person may think so: of
+// managed ones it is said what is wrong with them.
+func possible(name string) bool {
+	err := checkName(name)
+	return err == nil || missing(err)
+}
+
 // missingError : no file stands for a plugin, in Docker's own words.
 type missingError struct{ name string }
 

@@ -38,13 +38,13 @@ func (Driver) Uplink(network.Network, network.Host) string { return "" }
 // Make implements network.External. A network that an isled before this one made is
 // not made again: plugins keep theirs, as they must for Docker, and many take a second
 // CreateNetwork for a mistake. One that forgot is found out by its first endpoint, see
-// attach.go. The plugin must be there.
+// attach.go. The plugin must be there: class NotFound when no file stands for it.
 func (d Driver) Make(ctx context.Context, n network.Network) (network.Made, error) {
 	if n.Created.Before(d.reg.began) {
 		_, err := d.plugin.reach(ctx, &patience{answer: d.plugin.cfg.Answer}, kindNetwork)
 		return network.Made{}, err
 	}
-	return network.Made{Warnings: d.warnings(n)}, d.create(ctx, d.plugin.begin(true), n)
+	return network.Made{Warnings: d.warnings(n)}, d.create(ctx, d.plugin.begin(false), n)
 }
 
 func (d Driver) warnings(n network.Network) []string {

@@ -143,7 +143,8 @@ type seats struct {
 	mu    sync.Mutex
 	in    map[string]string // source by owner
 	took  []netspec.Seat
-	error error
+	error error // of Take
+	stuck error // of Return
 }
 
 var _ remote.Seats = &seats{}
@@ -175,8 +176,8 @@ func (s *seats) Check(_ context.Context, w netspec.Seat, have netspec.Seated) er
 func (s *seats) Return(_ context.Context, w netspec.Seat, have netspec.Seated) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.error != nil {
-		return s.error
+	if s.stuck != nil {
+		return s.stuck
 	}
 	if w.Source != "" && have.Index != 5 {
 		return fmt.Errorf("another link than that of %s", w.Source)

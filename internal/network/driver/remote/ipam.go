@@ -50,7 +50,7 @@ func (i IPAM) RequestPool(ctx context.Context, want network.PoolWish) (network.P
 	if want.Range.IsValid() && !want.Subnet.IsValid() {
 		return network.PoolGrant{}, fmt.Errorf("range %s without a subnet: %w", want.Range, errdefs.ErrInvalidArgument)
 	}
-	w := i.plugin.begin(true)
+	w := i.plugin.begin(false)
 	var spaces addressSpaces
 	if _, err := i.ask(ctx, w, "GetDefaultAddressSpaces", nil, &spaces); err != nil {
 		return network.PoolGrant{}, err

@@ -61,42 +61,54 @@ func New(cfg Config) *Registry {
 
 // LookUp finds a plugin for networks and activates it. Class NotFound when there is
 // none of that name, or it is for something else.
-func (r *Registry) LookUp(ctx context.Context, name string) (network.External, error) {
-	if err := r.lookUp(ctx, name, kindNetwork); err != nil {
-		return nil, err
-	}
-	return r.Driver(name), nil
+func (r *Registry) LookUp(ctx context.Context, name string) (Driver, error) {
+	return r.Driver(name), r.lookUp(ctx, name, kindNetwork)
 }
 
 // LookUpIPAM is LookUp for plugins that give out addresses.
-func (r *Registry) LookUpIPAM(ctx context.Context, name string) (network.ExternalIPAM, error) {
-	if err := r.lookUp(ctx, name, kindIPAM); err != nil {
-		return nil, err
-	}
-	return r.IPAM(name), nil
+func (r *Registry) LookUpIPAM(ctx context.Context, name string) (IPAM, error) {
+	return r.IPAM(name), r.lookUp(ctx, name, kindIPAM)
 }
 
 func (r *Registry) lookUp(ctx context.Context, name, kind string) error {
-	if _, err := r.cfg.find(name); err != nil { // else each wrong name would stay in memory
-		return err
-	}
 	p := r.plugin(name)
 	_, err := p.reach(ctx, p.begin(false), kind)
 	return err
 }
 
-// Driver is the driver of networks that there are already. The plugin may be away.
+// Driver is that of a plugin, which may be away: nobody is asked.
 func (r *Registry) Driver(name string) Driver { return Driver{r, r.plugin(name)} }
 
 // IPAM is Driver for addresses.
 func (r *Registry) IPAM(name string) IPAM { return IPAM{r.plugin(name)} }
 
+// Outside is a Manager's Outside: a driver for each name that a plugin could have.
+func (r *Registry) Outside(name string) (network.Driver, bool) {
+	if !possible(name) {
+		return nil, false
+	}
+	return r.Driver(name), true
+}
+
+// Lender is a Manager's Lender: the same for addresses.
+func (r *Registry) Lender(name string) (network.ExternalIPAM, bool) {
+	if !possible(name) {
+		return nil, false
+	}
+	return r.IPAM(name), true
+}
+
+// plugin is the one of a name. Only those that are there are remembered: else each
+// wrong name would stay in memory.
 func (r *Registry) plugin(name string) *plugin {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p, ok := r.plugins[name]
-	if !ok {
-		p = &plugin{name: name, cfg: r.cfg, turn: make(chan struct{}, 1)}
+	if ok {
+		return p
+	}
+	p = &plugin{name: name, cfg: r.cfg, turn: make(chan struct{}, 1)}
+	if _, err := r.cfg.find(name); err == nil {
 		r.plugins[name] = p
 	}
 	return p

@@ -166,6 +166,8 @@ func TestNoLink(t *testing.T) {
 // nothing behind.
 func TestAttachRefused(t *testing.T) {
 	t.Parallel()
+	// A plugin that takes away what it refuses to make may have had it.
+	again := "CreateEndpoint RevokeExternalConnectivity Leave DeleteEndpoint CreateEndpoint"
 	endpoint := func(v string) map[string]any {
 		return map[string]any{"NetworkDriver.CreateEndpoint": `{"Interface":` + v + `}`}
 	}
@@ -177,9 +179,9 @@ func TestAttachRefused(t *testing.T) {
 		answers map[string]any
 		after   string // the calls that take back
 	}{
-		"plugin x: remote: no more ports":                                               {map[string]any{"NetworkDriver.CreateEndpoint": `{"Err":"no more ports"}`}, "CreateEndpoint"},
-		"plugin x: NetworkDriver.CreateEndpoint: no more ports":                         {map[string]any{"NetworkDriver.CreateEndpoint": failure{500, `{"Err":"no more ports"}`}}, "CreateEndpoint"},
-		"plugin x: NetworkDriver.CreateEndpoint: <h1>broken</h1>":                       {map[string]any{"NetworkDriver.CreateEndpoint": failure{502, "<h1>broken</h1>\n"}}, "CreateEndpoint"},
+		"plugin x: remote: no more ports":                                               {map[string]any{"NetworkDriver.CreateEndpoint": `{"Err":"no more ports"}`}, again},
+		"plugin x: NetworkDriver.CreateEndpoint: no more ports":                         {map[string]any{"NetworkDriver.CreateEndpoint": failure{500, `{"Err":"no more ports"}`}}, again},
+		"plugin x: NetworkDriver.CreateEndpoint: <h1>broken</h1>":                       {map[string]any{"NetworkDriver.CreateEndpoint": failure{502, "<h1>broken</h1>\n"}}, again},
 		"plugin x: NetworkDriver.CreateEndpoint: the answer is not understood":          {map[string]any{"NetworkDriver.CreateEndpoint": "hello"}, "CreateEndpoint DeleteEndpoint"},
 		"plugin x: NetworkDriver.CreateEndpoint: the answer is empty":                   {map[string]any{"NetworkDriver.CreateEndpoint": ""}, "CreateEndpoint DeleteEndpoint"},
 		"endpoint interface IP present (10.9.0.2/24). Cannot be modified with 10.9.0.3": {endpoint(`{"Address":"10.9.0.3/24"}`), "CreateEndpoint DeleteEndpoint"},
@@ -290,7 +292,7 @@ func TestDetachAfterCrash(t *testing.T) {
 	if err := s.lookUp(s.registry(), "x").Detach(t.Context(), a); err != nil || !s.seats.empty() {
 		t.Error(err, s.seats.in)
 	}
-	s.seats.error = errors.New("the kernel says no")
+	s.seats.stuck = errors.New("the kernel says no")
 	if err := s.registry().Driver("x").Detach(t.Context(), a); err == nil || !strings.Contains(err.Error(), "the kernel says no") {
 		t.Error(err)
 	}
@@ -362,7 +364,27 @@ func TestMakeAgain(t *testing.T) {
 		t.Error(err, f.calls())
 	}
 	stop()
-	if _, err := s.registry().Driver("x").Make(t.Context(), n); !errdefs.IsNotFound(err) {
+	for _, created := range []time.Time{n.Created, app().Created} { // neither waits
+		n.Created = created
+		if _, err := s.registry().Driver("x").Make(t.Context(), n); !errdefs.IsNotFound(err) {
+			t.Error(err)
+		}
+	}
+}
+
+// TestNames : who asks for a driver of a name gets one, unless no plugin can have it.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	r := newSite(t).registry()
+	for name, want := range map[string]bool{"weave": true, "vieux/net:v1": true, "../x": false, "": false} {
+		_, driver := r.Outside(name)
+		if _, lender := r.Lender(name); driver != want || lender != want {
+			t.Errorf("%q: driver %t, lender %t", name, driver, lender)
+		}
+	}
+	d, _ := r.Outside("vieux/net:v1")
+	_, err := d.(network.External).Make(t.Context(), app())
+	if err := errors.Join(d.Validate(app()), err); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "hint: managed plugins") {
 		t.Error(err)
 	}
 }
@@ -387,6 +409,7 @@ func TestForgetful(t *testing.T) {
 	}))
 	stop := s.run("x", f)
 	r := s.registry()
+	f.set("NetworkDriver.DeleteEndpoint", `{"Err":"what endpoint?"}`)
 	d := s.lookUp(r, "x")
 	if _, err := d.Make(t.Context(), app()); err != nil {
 		t.Fatal(err)
@@ -398,12 +421,12 @@ func TestForgetful(t *testing.T) {
 	if _, err := d.Attach(t.Context(), web(app())); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.calls(); !strings.HasPrefix(got, "CreateEndpoint CreateNetwork CreateEndpoint Join") {
+	if got := f.calls(); !strings.HasPrefix(got, "CreateEndpoint RevokeExternalConnectivity Leave DeleteEndpoint CreateNetwork CreateEndpoint Join") {
 		t.Error(got)
 	}
 	f.set("NetworkDriver.CreateEndpoint", `{"Err":"full"}`)
 	f.forget()
-	if _, err := d.Attach(t.Context(), web(app())); err == nil || f.calls() != "CreateEndpoint" {
+	if _, err := d.Attach(t.Context(), web(app())); err == nil || f.calls() != "CreateEndpoint RevokeExternalConnectivity Leave DeleteEndpoint" {
 		t.Errorf("it was told in this life: %v, calls %s", err, f.calls())
 	}
 }
@@ -413,7 +436,7 @@ func TestForgetful(t *testing.T) {
 func TestNeverForgets(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	f := answering("NetworkDriver", map[string]any{"NetworkDriver.CreateNetwork": `{"Err":"network exists"}`, "NetworkDriver.CreateEndpoint": `{"Err":"full"}`})
+	f := answering("NetworkDriver", map[string]any{"NetworkDriver.CreateNetwork": `{"Err":"network exists"}`, "NetworkDriver.CreateEndpoint": `{"Err":"full"}`, "NetworkDriver.DeleteEndpoint": `{"Err":"no such endpoint"}`})
 	s.run("x", f)
 	d := s.registry().Driver("x")
 	for range 2 {
@@ -421,8 +444,39 @@ func TestNeverForgets(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if f.calls() != "CreateEndpoint CreateNetwork CreateEndpoint" {
+	asked := "CreateEndpoint RevokeExternalConnectivity Leave DeleteEndpoint"
+	if f.calls() != asked+" CreateNetwork "+asked {
 		t.Error(f.calls())
+	}
+}
+
+// TestAttachAfterCrash : an endpoint that was made before its result was written down is
+// made anew, and its link is not in the way.
+func TestAttachAfterCrash(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	f := answering("NetworkDriver", map[string]any{"NetworkDriver.Join": goodJoin})
+	var there atomic.Bool
+	f.set("NetworkDriver.CreateEndpoint", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if there.Swap(true) {
+			fmt.Fprint(w, `{"Err":"endpoint exists"}`)
+			return
+		}
+		fmt.Fprint(w, "{}")
+	}))
+	f.set("NetworkDriver.DeleteEndpoint", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		there.Store(false)
+		fmt.Fprint(w, "{}")
+	}))
+	s.run("x", f)
+	for range 2 {
+		if _, err := s.registry().Driver("x").Attach(t.Context(), web(app())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.seats.stuck = errors.New("the kernel says no")
+	if _, err := s.registry().Driver("x").Attach(t.Context(), web(app())); err == nil {
+		t.Error("a link of before is in the way")
 	}
 }
 
