@@ -91,7 +91,7 @@ func newMachine(t *testing.T) *machine {
 func (m *machine) restart() {
 	m.Driver = cni.New(cni.Config{
 		PluginDirs: append([]string{filepath.Join(m.lab.dir, "bin")}, pluginDirs...), StateDir: filepath.Join(m.lab.dir, "state"),
-		Limit: 20 * time.Second, Inside: kernel.Inside{},
+		Limit: 20 * time.Second, Inside: kernel.Visitor{},
 	})
 }
 
