@@ -133,12 +133,19 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	h.zones = firewalld.New(h.log.With("part", "firewalld"))
 	host := machine.Machine{Kernel: k, Servers: resolver.Servers}
 	h.networks = &network.Manager{
-		Store: records, Kernel: k, Drivers: builtin.Drivers(), IPAM: &ipam.Allocator{Sources: sources},
+		Store: records, Kernel: k, Drivers: h.drivers(), IPAM: &ipam.Allocator{Sources: sources},
 		Machine: host, Lender: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}, Sysctl: sysctl.Read},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
 		Bridges: h.zones, Surroundings: host.Surroundings, Lease: network.AskLAN,
 	}
 	return nil
+}
+
+// drivers are those of networks.
+func (h *house) drivers() map[string]network.Driver {
+	all := builtin.Drivers()
+	all[network.DriverCNI] = builtin.CNI(h.config.Network, filepath.Join(h.config.DataDir, "cni"), kernel.Visitor{})
+	return all
 }
 
 func prefix(s string) (netip.Prefix, error) {

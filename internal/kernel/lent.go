@@ -51,7 +51,7 @@ func (k *Kernel) found(ns netspec.NS) (cookie uint64, err error) {
 	if ns.Lent() {
 		return k.ns.Cookie(string(ns))
 	}
-	return k.ns.New(string(ns))
+	return k.ns.Name(string(ns), k.ahead.take)
 }
 
 // Inside is an interface as it is seen in a namespace.

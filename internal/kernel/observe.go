@@ -91,6 +91,12 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) 
 			s.Add(l.Parent(names[l.Peer]))
 			continue
 		}
+		if l.Kind == netspec.KindVXLAN {
+			if err := readVXLAN(s, c, l, names); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		o, up := v.Object(l, "", peers)
 		switch {
 		case !up:

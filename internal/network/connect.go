@@ -32,6 +32,9 @@ type draft struct {
 func (d draft) foreseen() place {
 	pl := d.place
 	pl.Addrs = nil
+	if d.net.given() && len(d.net.Pools) == 0 {
+		pl.Addrs = d.Wish.anywhere(d.net)
+	}
 	for _, p := range d.net.Pools {
 		on := d.net.IPv4 || d.want.IPv4Address.IsValid()
 		if p.Subnet.Addr().Is6() {
@@ -136,10 +139,15 @@ func (m *Manager) disconnect(ctx context.Context, sandboxID, networkID string) (
 
 // leave takes a sandbox off the network of its i-th place.
 func (m *Manager) leave(ctx context.Context, old *sandbox, i int) error {
+	return m.part(ctx, old, i, func(store.Tx) error { return nil })
+}
+
+// part is leave, with more in its transaction.
+func (m *Manager) part(ctx context.Context, old *sandbox, i int, more func(store.Tx) error) error {
 	sb := m.assemble(old.Sandbox, slices.Concat(old.places[:i], old.places[i+1:]))
 	ports := turning{m: m}
 	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
-		if err := m.release(tx, old.places[i]); err != nil {
+		if err := errors.Join(m.release(tx, old.places[i]), more(tx)); err != nil {
 			return nil, err
 		}
 		if err := errors.Join(ports.to(sb), m.putHolds(tx, sb)); err != nil {
@@ -183,6 +191,9 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 	if err != nil {
 		return draft{}, err
 	}
+	if n.Unready {
+		return draft{}, fmt.Errorf("network %s is being made or removed: %w", n.Name, errdefs.ErrUnavailable)
+	}
 	if n.ConfigOnly {
 		return draft{}, errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("network %s is a configuration-only network: containers cannot be connected to it", n.Name))
 	}
@@ -197,7 +208,8 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 		d.ContainerName = rec.Name
 	}
 	drv, err := m.planner().driver(*n)
-	if err != nil || !drv.Caps().IPAM {
+	_, external := drv.(External)
+	if err != nil || !addressed(drv) {
 		return d, err
 	}
 	d.HostInterface = m.hostInterface(d.ID)
@@ -212,6 +224,12 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 	if d.LinkLocal, err = linkLocal(n, d.want.LinkLocalIPs); err != nil {
 		return d, err
 	}
+	if external || n.given() {
+		d.Wish = d.wish()
+	}
+	if external {
+		return d, d.wishMAC(req.Settings.MacAddress)
+	}
 	if drv.Caps().OneMAC {
 		return d, noMAC(n, req.Settings.MacAddress)
 	}
@@ -220,6 +238,15 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 		return d, err
 	}
 	return d, m.x.soleMAC(d.place)
+}
+
+// wishMAC asks others for a MAC address when the user does.
+func (d *draft) wishMAC(want network.HardwareAddr) (err error) {
+	if len(want) > 0 {
+		d.Wish.MAC, err = mac("", "", want)
+	}
+	d.MAC = d.Wish.MAC
+	return err
 }
 
 func linkLocal(n *Network, want []netip.Addr) (out []netip.Prefix, err error) {
@@ -343,7 +370,7 @@ func (m *Manager) reserve(tx store.Tx, d draft) (place, error) {
 		addr netip.Addr
 		on   bool
 	}{{false, d.want.IPv4Address, d.net.IPv4}, {true, d.want.IPv6Address, d.net.IPv6 && !d.noIPv6}} {
-		if d.HostInterface == "" || (!want.on && !want.addr.IsValid()) {
+		if d.HostInterface == "" || d.net.given() || (!want.on && !want.addr.IsValid()) {
 			continue
 		}
 		p, err := m.reserveFamily(tx, d, want.v6, want.addr)

@@ -51,6 +51,9 @@ func (m *Manager) open(ctx context.Context, req OpenRequest) (sb *sandbox, warni
 	if err != nil {
 		return nil, nil, err
 	}
+	if rec.NS != "" {
+		defer m.Machine.Prepare()()
+	}
 	var u undo.Stack
 	defer u.Unwind(ctx, &err)
 	if err := m.borrow(req, &u); err != nil {
@@ -159,6 +162,7 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 			if err := endpoints.Put(tx, pl.ID, pl.Endpoint); err != nil {
 				return nil, err
 			}
+			debts.Delete(tx, pl.ID) // it was to go, and comes back
 			places = append(places[:len(places):len(places)], pl)
 		}
 		sb = m.assemble(rec, places)

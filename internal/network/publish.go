@@ -326,8 +326,8 @@ func (m *Manager) portRequests(rec Sandbox, places []place, want PortRequest) (r
 		if err != nil {
 			return nil, nil, err
 		}
-		isolated = isolated && !drv.Caps().IPAM
-		if drv.Caps().Publish && !pl.net.Internal && !able {
+		isolated = isolated && !addressed(drv)
+		if caps(drv, *pl.net).Publish && !pl.net.Internal && !able {
 			if able = true; pl.net.Options[OptHostBinding] != "" {
 				if d.HostIP, err = hostBinding(*pl.net, d.HostIP); err != nil {
 					return nil, nil, err

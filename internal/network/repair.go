@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"isle/internal/reconcile"
@@ -23,6 +24,9 @@ const (
 func (m *Manager) Run(ctx context.Context) error {
 	k := newKeeper(m)
 	defer k.close()
+	var visits sync.WaitGroup
+	visits.Go(func() { m.visits(ctx) })
+	defer visits.Wait()
 	for k.step(ctx) {
 	}
 	for _, id := range m.tenants.all() {

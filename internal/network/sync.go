@@ -23,6 +23,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	defer m.op.Unlock()
 	m.kick, m.tenants = make(chan struct{}, 1), newTenants()
 	m.units, m.unplanned = map[string]netspec.State{}, map[string]bool{}
+	m.underway, m.ailing = map[string]bool{}, map[string]string{}
 	if err := m.look(ctx); err != nil {
 		return err
 	}

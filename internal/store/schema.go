@@ -9,6 +9,8 @@ package store
 //	├── network/<id>                      network.Network
 //	├── sandbox/<container id>            network.Sandbox
 //	├── endpoint/<id>                     network.Endpoint
+//	├── debt/<endpoint id>                network.Attachment that is gone and that a plug-in still has
+//	├── debt-network/<id>                 network.Network that is gone and that a plug-in still has
 //	├── publish/<proto>/<host ip>/<port>  id of the container that holds the row of ports that begins there
 //	│                                     ("<host ip>%<interface>" for those of an interface)
 //	├── cni/<key>                         engine.attachment: a namespace of another runtime

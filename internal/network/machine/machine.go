@@ -53,17 +53,7 @@ func (m Machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {
 }
 
 func (m Machine) Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error) {
-	at := netip.AddrPortFrom(network.ResolverAddr, port)
-	udp, err := m.ListenUDP(ctx, ns, at)
-	if err != nil {
-		return nil, nil, err
-	}
-	tcp, err := m.ListenTCP(ctx, ns, at)
-	if err != nil {
-		udp.Close()
-		return nil, nil, err
-	}
-	return udp, tcp, nil
+	return m.Kernel.Listen(ctx, ns, netip.AddrPortFrom(network.ResolverAddr, port))
 }
 
 func (m Machine) Counters(ctx context.Context, ns netspec.NS) (map[string]network.Counters, error) {
