@@ -172,7 +172,7 @@ func DelLink(name string) nlmsg.Message {
 type Info struct {
 	Index, Master, Peer int32
 	PeerNS              int32 // -1: the link's own namespace
-	Name, Kind          string
+	Name, Kind, Alias   string
 	Group, MTU          uint32
 	MAC                 netspec.MAC
 	Up                  bool
@@ -197,6 +197,8 @@ func ParseLink(b []byte) Info {
 		switch t {
 		case unix.IFLA_IFNAME:
 			l.Name = nlmsg.Str(d)
+		case unix.IFLA_IFALIAS:
+			l.Alias = nlmsg.Str(d)
 		case unix.IFLA_GROUP:
 			l.Group = nlmsg.U32(d)
 		case unix.IFLA_MTU:
