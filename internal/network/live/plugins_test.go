@@ -15,7 +15,6 @@ import (
 
 	"isle/internal/kernel/rtnl"
 	"isle/internal/kernel/seat"
-	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/driver/remote"
 	"isle/test/plugins/l2"
