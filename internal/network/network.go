@@ -119,6 +119,9 @@ type Host struct {
 	// Advertised are the uplinks that take router advertisements, with "/" between
 	// them, which no name has: a Host is compared.
 	Advertised string
+	// Tunnel is where tunnels to the other hosts of the cluster begin. Its zero value: this
+	// host is in none.
+	Tunnel Tunnel
 	// Parents are the interfaces that are not ours, as function Parents writes them.
 	Parents string
 }

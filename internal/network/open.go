@@ -56,6 +56,9 @@ func (m *Manager) open(ctx context.Context, req OpenRequest) (sb *sandbox, warni
 	}
 	var u undo.Stack
 	defer u.Unwind(ctx, &err)
+	if err := m.borrow(req, &u); err != nil {
+		return nil, nil, err
+	}
 	if warnings, err = m.claim(&rec, drafts, req.Ports); err != nil {
 		return nil, nil, err
 	}

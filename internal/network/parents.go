@@ -202,10 +202,10 @@ func (m *Manager) beside(n Network, d Driver) error {
 }
 
 // shared reports whether several units may have an object: what networks on one
-// parent have in common.
+// parent have in common, or tunnels at one port.
 func shared(o netspec.Object) bool {
 	switch o := o.(type) {
-	case netspec.VLAN:
+	case netspec.VLAN, netspec.Tunnel:
 		return true
 	case netspec.LAN:
 		return o.NS == ""

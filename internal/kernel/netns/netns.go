@@ -175,6 +175,31 @@ func (d Dir) Name(name string, made func() (Unnamed, error)) (cookie uint64, err
 	return n.Cookie, nil
 }
 
+// Hold keeps a namespace that somebody else made under a name. One that is held
+// already stays so.
+func (d Dir) Hold(name string, ns *os.File) error {
+	if !filepath.IsLocal(name) || strings.ContainsRune(name, '/') {
+		return fmt.Errorf("hold namespace %q: not a file name", name)
+	}
+	file := d.File(name)
+	if IsNS(file) {
+		return nil
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		return fmt.Errorf("hold namespace %s: %w", name, err)
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), file, "", unix.MS_BIND, ""); err != nil {
+		return errors.Join(fmt.Errorf("hold namespace %s: %w", name, err), os.Remove(file))
+	}
+	return nil
+}
+
+// Same reports whether a namespace is the one at path.
+func Same(ns *os.File, path string) bool {
+	var a, b unix.Stat_t
+	return unix.Fstat(int(ns.Fd()), &a) == nil && unix.Stat(path, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
+}
+
 // Cookie is the kernel's number of a namespace: never used twice until reboot.
 func (d Dir) Cookie(name string) (cookie uint64, err error) {
 	f, err := OpenFile(d.File(name))
@@ -184,6 +209,12 @@ func (d Dir) Cookie(name string) (cookie uint64, err error) {
 	defer f.Close()
 	err = Visit(f, func() (err error) { cookie, err = CookieHere(); return err })
 	return cookie, err
+}
+
+// RaiseLo brings lo up in the namespace of the calling thread.
+func RaiseLo() error {
+	_, err := setUp()
+	return err
 }
 
 // setUp brings lo up in the namespace of the calling thread.

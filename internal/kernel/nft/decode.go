@@ -21,7 +21,7 @@ func (es elements) hold(want []element) bool {
 }
 
 // decoders read the object that an element of a set stands for, from the rest
-// of the set's name ("4", "6") and the element.
+// of the set's name ("4", "6"; "s" where there is one for all) and the element.
 var decoders = map[string]func(es elements, e element, f string) (netspec.Object, bool){
 	"segments":   segmentOf,
 	"entrances":  entranceOf,
@@ -39,6 +39,9 @@ var decoders = map[string]func(es elements, e element, f string) (netspec.Object
 	"sources":    sourceOf,
 	"prefixes":   sourceOf,
 	"routers":    sourceOf,
+	"tunnel":     tunnelOf,
+	"seal":       tunnelOf,
+	"peers":      peerOf,
 }
 
 // objects turns elements into what they were made from. An object of which an

@@ -91,6 +91,10 @@ func elementsOf(o netspec.Object) []element {
 		return allowElements(o)
 	case netspec.Source:
 		return sourceElements(o)
+	case netspec.Tunnel:
+		return tunnelElements(o)
+	case netspec.TunnelPeer:
+		return []element{peerElement(o)}
 	}
 	return nil
 }

@@ -317,6 +317,8 @@ func everyKind() []netspec.Object {
 		netspec.Source{Link: "v1", MAC: netspec.MAC{2, 1}, Addr: px("10.8.0.0/24")},
 		netspec.Source{Link: "v2", MAC: netspec.MAC{2, 2}, Addr: px("0.0.0.0/0")},
 		netspec.Source{Link: "v2", MAC: netspec.MAC{2, 2}, Addr: px("::/0")},
+		netspec.Tunnel{Port: 4789}, netspec.Tunnel{Port: 8472}, netspec.Tunnel{Port: 4790, Via: "wg0"},
+		netspec.TunnelPeer{Addr: ip("192.0.2.7")}, netspec.TunnelPeer{Addr: ip("2001:db8::7")},
 	}
 }
 

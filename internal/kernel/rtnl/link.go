@@ -172,7 +172,7 @@ func DelLink(name string) nlmsg.Message {
 type Info struct {
 	Index, Master, Peer int32
 	PeerNS              int32 // -1: the link's own namespace
-	Name, Kind          string
+	Name, Kind, Alias   string
 	Group, MTU          uint32
 	MAC                 netspec.MAC
 	Up                  bool
@@ -181,6 +181,7 @@ type Info struct {
 	Carrier             bool
 	VLAN                uint16 // what a link of that kind has, as Mode and Flag
 	Mode, Flag          string
+	VXLAN               VXLANInfo
 	RxBytes, TxBytes, RxPackets, TxPackets, RxErrors,
 	TxErrors, RxDropped, TxDropped uint64
 }
@@ -196,6 +197,8 @@ func ParseLink(b []byte) Info {
 		switch t {
 		case unix.IFLA_IFNAME:
 			l.Name = nlmsg.Str(d)
+		case unix.IFLA_IFALIAS:
+			l.Alias = nlmsg.Str(d)
 		case unix.IFLA_GROUP:
 			l.Group = nlmsg.U32(d)
 		case unix.IFLA_MTU:
@@ -211,9 +214,13 @@ func ParseLink(b []byte) Info {
 		case unix.IFLA_LINKINFO:
 			l.Kind = nlmsg.Str(nlmsg.Find(d, unix.IFLA_INFO_KIND))
 			l.kindData(nlmsg.Find(d, unix.IFLA_INFO_DATA))
+			var port []byte
 			if nlmsg.Str(nlmsg.Find(d, unix.IFLA_INFO_SLAVE_KIND)) == netspec.Bridge {
-				port := nlmsg.Find(d, unix.IFLA_INFO_SLAVE_DATA)
+				port = nlmsg.Find(d, unix.IFLA_INFO_SLAVE_DATA)
 				l.Hairpin, l.Isolated = flag(nlmsg.Find(port, brportMode)), flag(nlmsg.Find(port, brportIsolated))
+			}
+			if l.Kind == netspec.KindVXLAN {
+				l.vxlan(nlmsg.Find(d, unix.IFLA_INFO_DATA), port)
 			}
 		case unix.IFLA_STATS64:
 			l.stats(d)

@@ -23,7 +23,10 @@ type Machine struct {
 	Servers func() []netip.AddrPort // the name servers of the host
 }
 
-var _ network.Machine = Machine{}
+var (
+	_ network.Machine = Machine{}
+	_ network.Lender  = Machine{}
+)
 
 func (m Machine) Host(ctx context.Context) (network.Host, error) {
 	f, err := m.Facts(ctx)
@@ -78,6 +81,12 @@ func (m Machine) MAC(ns netspec.NS, link string) (mac netspec.MAC, err error) {
 		return mac, fmt.Errorf("MAC address of %s in namespace %s: %w", link, ns, err)
 	}
 	return mac, nil
+}
+
+// Inside implements network.Lender.
+func (m Machine) Inside(ns netspec.NS, link string) (network.Inside, error) {
+	in, err := m.Kernel.Inside(ns, link)
+	return network.Inside(in), err
 }
 
 func parents(list []kernel.Parent) string {

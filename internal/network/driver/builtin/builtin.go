@@ -13,6 +13,7 @@ import (
 	"isle/internal/network/driver/ipvlan"
 	"isle/internal/network/driver/macvlan"
 	"isle/internal/network/driver/none"
+	"isle/internal/network/driver/overlay"
 )
 
 // CNI is the driver of networks that CNI plugins make.
@@ -31,5 +32,6 @@ func Drivers() map[string]network.Driver {
 		network.DriverNone:    none.Driver{},
 		network.DriverMacvlan: macvlan.Driver{},
 		network.DriverIPvlan:  ipvlan.Driver{},
+		network.DriverOverlay: overlay.Driver{},
 	}
 }
