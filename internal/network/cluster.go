@@ -71,7 +71,7 @@ func (m *Manager) followCluster(ctx context.Context) {
 		case <-after(again):
 		}
 		again = 0
-		if err := m.restore(ctx); err != nil && ctx.Err() == nil {
+		if err := m.Restore(ctx); err != nil && ctx.Err() == nil {
 			m.Log.Warn("tell the cluster what this host has", "err", err)
 			again = restoreAgain
 		}

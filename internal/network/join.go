@@ -191,9 +191,9 @@ func (m *Manager) restoreSoon() {
 	}
 }
 
-// restore writes down in the cluster what this host has, when that is not there. Nobody
+// Restore writes down in the cluster what this host has, when that is not there. Run calls it. Nobody
 // comes or goes meanwhile.
-func (m *Manager) restore(ctx context.Context) error {
+func (m *Manager) Restore(ctx context.Context) error {
 	m.cluster.joining.Lock()
 	defer m.cluster.joining.Unlock()
 	mine, differs := m.mine()

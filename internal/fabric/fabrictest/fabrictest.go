@@ -32,7 +32,14 @@ type Directory struct {
 	self  string
 	cut   bool
 	view  fabric.View
-	watch []chan fabric.Change
+	feeds []*Feed
+}
+
+// Feed is the changes that a watcher has not seen yet.
+type Feed struct {
+	d    *Directory
+	list []fabric.Change
+	news chan struct{}
 }
 
 var _ fabric.Directory = (*Directory)(nil)
@@ -77,9 +84,43 @@ func (d *Directory) reset() {
 }
 
 func (d *Directory) tell(ch fabric.Change) {
-	for _, w := range d.watch {
-		w <- ch
+	for _, f := range d.feeds {
+		f.list = append(f.list, ch)
+		select {
+		case f.news <- struct{}{}:
+		default:
+		}
 	}
+}
+
+// Feed begins to watch; a test takes the changes when it wants to.
+func (d *Directory) Feed() *Feed {
+	d.c.mu.Lock()
+	defer d.c.mu.Unlock()
+	f := &Feed{d: d, news: make(chan struct{}, 1)}
+	d.feeds = append(d.feeds, f)
+	if d.view.Known {
+		f.list = append(f.list, fabric.Change{Reset: true, Revision: d.view.Revision})
+	}
+	return f
+}
+
+// Next takes the next change, if there is one.
+func (f *Feed) Next() (ch fabric.Change, ok bool) {
+	f.d.c.mu.Lock()
+	defer f.d.c.mu.Unlock()
+	if len(f.list) == 0 {
+		return ch, false
+	}
+	ch, f.list = f.list[0], f.list[1:]
+	return ch, true
+}
+
+// Close ends it.
+func (f *Feed) Close() {
+	f.d.c.mu.Lock()
+	defer f.d.c.mu.Unlock()
+	f.d.feeds = slices.DeleteFunc(f.d.feeds, func(o *Feed) bool { return o == f })
 }
 
 // Cut has a host not reach the store, as when it restarts while that is away: it knows
@@ -146,24 +187,16 @@ func (d *Directory) View() fabric.View {
 
 // Watch implements fabric.Directory.
 func (d *Directory) Watch(ctx context.Context, fn func(fabric.Change)) error {
-	w := make(chan fabric.Change, 1<<16)
-	d.c.mu.Lock()
-	d.watch = append(d.watch, w)
-	if d.view.Known {
-		w <- fabric.Change{Reset: true, Revision: d.view.Revision}
-	}
-	d.c.mu.Unlock()
-	defer func() {
-		d.c.mu.Lock()
-		defer d.c.mu.Unlock()
-		d.watch = slices.DeleteFunc(d.watch, func(o chan fabric.Change) bool { return o == w })
-	}()
+	f := d.Feed()
+	defer f.Close()
 	for {
+		for ch, ok := f.Next(); ok; ch, ok = f.Next() {
+			fn(ch)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case ch := <-w:
-			fn(ch)
+		case <-f.news:
 		}
 	}
 }
