@@ -45,6 +45,7 @@ var layers = map[string]string{
 	"reconcile":                 "netspec",
 	"network":                   "netspec reconcile store network/dhcp network/ipam network/publish network/dns network/exposure network/doctor ruleset",
 	"fabric":                    "",
+	"cluster/directory":         "fabric store store/etcd",
 	"network/exposure":          "netspec ruleset",
 	"network/doctor":            "netspec network/exposure ruleset",
 	"network/ipam":              "store",

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,12 +20,13 @@ import (
 	"isle/internal/store/storetest"
 )
 
-var n int
+var n atomic.Int64
 
 // prefix is one that no other test has.
-func prefix() string { n++; return "/test" + strconv.Itoa(n) + "/" }
+func prefix() string { return "/test" + strconv.FormatInt(n.Add(1), 10) + "/" }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	c := etcdtest.Start(t).Client(t)
 	storetest.Run(t, func(*testing.T) store.Store { return etcd.Store{Client: c, Prefix: prefix()} })
 }
@@ -32,6 +34,7 @@ func TestConformance(t *testing.T) {
 // TestIsolation: transactions that read what others write behave as if they ran one
 // after another.
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	c := etcdtest.Start(t).Client(t)
 	t.Run("a counter", func(t *testing.T) { testCounter(t, c) })
 	t.Run("a scan and a new record", func(t *testing.T) { testScanSees(t, c, func(tx store.Tx) { tx.Put("thing/b", nil) }) })
@@ -128,6 +131,7 @@ func testOwnWrites(t *testing.T, c *clientv3.Client) {
 
 // TestMany: what does not fit into one answer is read all the same.
 func TestMany(t *testing.T) {
+	t.Parallel()
 	s := etcd.Store{Client: etcdtest.Start(t).Client(t), Prefix: prefix(), Timeout: 20 * time.Second}
 	for i := range 25 {
 		must(t, s.Update(t.Context(), func(tx store.Tx) error {
@@ -147,6 +151,7 @@ func TestMany(t *testing.T) {
 
 // TestTooMuch: what no etcd takes in one transaction is refused as such.
 func TestTooMuch(t *testing.T) {
+	t.Parallel()
 	s := etcd.Store{Client: etcdtest.Start(t).Client(t), Prefix: prefix()}
 	err := s.Update(t.Context(), func(tx store.Tx) error {
 		for i := range 200 {
@@ -162,6 +167,7 @@ func TestTooMuch(t *testing.T) {
 // TestUnavailable: without an etcd every call ends in bounded time, and what a
 // transaction made of records that it could not read does not count.
 func TestUnavailable(t *testing.T) {
+	t.Parallel()
 	srv := etcdtest.Start(t)
 	s := etcd.Store{Client: srv.Client(t), Prefix: prefix(), Timeout: 300 * time.Millisecond}
 	put(t, s, "a", "1")

@@ -24,6 +24,7 @@ type Event struct {
 	Value    []byte
 	Gone     bool
 	Revision int64 // at which it was written
+	Lease    int64 // that it goes with; 0: none
 }
 
 // Watch calls fn with what is below prefix and changes after revision from, in order,
@@ -93,9 +94,13 @@ func (s Store) follow(ctx context.Context, prefix string, from int64, fn func(Ba
 		if err := resp.Err(); err != nil {
 			return classify(ctx, err)
 		}
-		b := Batch{Revision: resp.Header.Revision}
+		if len(resp.Events) == 0 {
+			continue
+		}
+		var b Batch
 		for _, e := range resp.Events {
 			b.Events = append(b.Events, s.event(e.Kv, e.Type == clientv3.EventTypeDelete))
+			b.Revision = e.Kv.ModRevision // the header's may be of what is still to come
 		}
 		if err := fn(b); err != nil {
 			return err
@@ -105,5 +110,5 @@ func (s Store) follow(ctx context.Context, prefix string, from int64, fn func(Ba
 }
 
 func (s Store) event(kv *mvccpb.KeyValue, gone bool) Event {
-	return Event{Key: strings.TrimPrefix(string(kv.Key), s.Prefix), Value: kv.Value, Gone: gone, Revision: kv.ModRevision}
+	return Event{Key: strings.TrimPrefix(string(kv.Key), s.Prefix), Value: kv.Value, Gone: gone, Revision: kv.ModRevision, Lease: kv.Lease}
 }

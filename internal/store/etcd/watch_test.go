@@ -33,6 +33,7 @@ func first(etcd.Batch) bool { return true }
 // TestWatch: a watch begins with all that there is, goes on with what changes, one
 // transaction in one batch, and can be taken up again where it ended.
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	c := etcdtest.Start(t).Client(t)
 	s := etcd.Store{Client: c, Prefix: prefix()}
 	put(t, s, "w/a", "1")
@@ -58,6 +59,7 @@ func TestWatch(t *testing.T) {
 
 // TestWatchAfterCompaction: what is not kept any more makes the watch begin anew.
 func TestWatchAfterCompaction(t *testing.T) {
+	t.Parallel()
 	c := etcdtest.Start(t).Client(t)
 	s := etcd.Store{Client: c, Prefix: prefix()}
 	put(t, s, "w/a", "1")
@@ -74,6 +76,7 @@ func TestWatchAfterCompaction(t *testing.T) {
 
 // TestWatchOfLease: what goes with its lease is told like what is deleted.
 func TestWatchOfLease(t *testing.T) {
+	t.Parallel()
 	c := etcdtest.Start(t).Client(t)
 	l, err := c.Grant(t.Context(), 60)
 	must(t, err)
@@ -92,6 +95,7 @@ func TestWatchOfLease(t *testing.T) {
 
 // TestWatchEnds: a watch ends with its context, and does not take long.
 func TestWatchEnds(t *testing.T) {
+	t.Parallel()
 	s := etcd.Store{Client: etcdtest.Start(t).Client(t), Prefix: prefix()}
 	ctx, cancel := context.WithCancel(t.Context())
 	err := s.Watch(ctx, "", 0, func(etcd.Batch) error { cancel(); return nil })

@@ -10,6 +10,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"isle/internal/store/etcd"
 )
 
 // Server is an etcd of one member on loopback, without TLS.
@@ -27,6 +29,7 @@ func Start(t testing.TB) *Server {
 	client, peer := loopback(t), loopback(t)
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	cfg.GRPCKeepAliveMinTime = 0
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.TickMs, cfg.ElectionMs = 20, 200
 	cfg.UnsafeNoFsync = true
@@ -52,10 +55,16 @@ func (s *Server) Resume(t testing.TB) {
 	}
 }
 
+// Crash ends it at once, as far as its clients see.
+func (s *Server) Crash() {
+	s.Server.HardStop()
+	s.Etcd.Close()
+}
+
 // Client is a client of it that ends with the test.
 func (s *Server) Client(t testing.TB) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.URL}, Logger: zap.NewNop(), DialTimeout: 5 * time.Second})
+	c, err := etcd.Dial{Endpoints: []string{s.URL}}.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
