@@ -155,3 +155,20 @@ func sleep(ctx context.Context, pause time.Duration) bool {
 		return true
 	}
 }
+
+// CatchUp waits a moment for what the store has by now, so that a View tells how far
+// behind it is and not how long nothing has changed.
+func (d *Directory) CatchUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	d.state.mu.Lock()
+	news := d.state.news
+	d.state.mu.Unlock()
+	if err := d.Store.Progress(ctx); err != nil {
+		return
+	}
+	select {
+	case <-news:
+	case <-ctx.Done():
+	}
+}

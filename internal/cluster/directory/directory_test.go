@@ -125,8 +125,9 @@ func TestHosts(t *testing.T) {
 		t.Error(err)
 	}
 	b.must(b.Leave(t.Context()))
-	b.stop()
 	a.eventually("that it left", func(v fabric.View) bool { return len(v.Hosts) == 1 })
+	b.Stay()
+	a.eventually("that it stays", func(v fabric.View) bool { return len(v.Hosts) == 2 })
 }
 
 // TestNetworks: names, subnets and VNIs are each given once.

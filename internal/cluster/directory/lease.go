@@ -22,6 +22,7 @@ type lease struct {
 	had  clientv3.LeaseID // before isled was started, or before it was lost
 	kick chan struct{}    // holds one: look at the lease now
 	got  chan struct{}    // closed while there is one
+	left bool             // none is wanted
 }
 
 func (l *lease) init(had int64) {
@@ -55,6 +56,12 @@ func (l *lease) lost(id clientv3.LeaseID) {
 	case l.kick <- struct{}{}:
 	default:
 	}
+}
+
+func (l *lease) want(one bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left = !one
 }
 
 // await waits until there is a lease.
@@ -98,8 +105,11 @@ func (d *Directory) keepLease(ctx context.Context) error {
 
 func (d *Directory) renew(ctx context.Context) error {
 	d.lease.mu.Lock()
-	id, had := d.lease.id, d.lease.had
+	id, had, left := d.lease.id, d.lease.had, d.lease.left
 	d.lease.mu.Unlock()
+	if left {
+		return nil
+	}
 	if had == 0 {
 		return d.grant(ctx)
 	}
@@ -152,8 +162,9 @@ func (d *Directory) putHost(ctx context.Context, id clientv3.LeaseID, h fabric.H
 	return s.Update(ctx, func(tx store.Tx) error { return hosts.Put(tx, h.ID, h) })
 }
 
-// Leave ends the lease, and with it all that others see of this host.
+// Leave ends the lease, and with it all that others see of this host, until Stay.
 func (d *Directory) Leave(ctx context.Context) error {
+	d.lease.want(false)
 	id := d.lease.current()
 	if id == 0 {
 		return nil
@@ -163,3 +174,6 @@ func (d *Directory) Leave(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Stay is the way back from Leave.
+func (d *Directory) Stay() { d.lease.want(true) }

@@ -32,6 +32,8 @@ type JoinRequest struct {
 	Addr    netip.Addr
 	Request []byte // for its certificate
 	Ports   Ports
+	// External: the host is set up for an etcd that others run.
+	External bool
 }
 
 // Ports are where a host that becomes a member will be reached.

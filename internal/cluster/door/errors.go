@@ -25,6 +25,7 @@ var classes = []struct {
 	{"exists", errdefs.ErrAlreadyExists, errdefs.IsAlreadyExists, http.StatusConflict},
 	{"conflict", errdefs.ErrConflict, errdefs.IsConflict, http.StatusConflict},
 	{"busy", errdefs.ErrResourceExhausted, errdefs.IsResourceExhausted, http.StatusTooManyRequests},
+	{"again", errdefs.ErrAborted, errdefs.IsAborted, http.StatusConflict},
 	{"unavailable", errdefs.ErrUnavailable, errdefs.IsUnavailable, http.StatusServiceUnavailable},
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // Batch is what was changed at once. With Reset it is all that there is: what is not in
-// it is gone.
+// it is gone. Without events it says that nothing was changed up to Revision.
 type Batch struct {
 	Reset    bool
 	Revision int64
@@ -94,10 +94,10 @@ func (s Store) follow(ctx context.Context, prefix string, from int64, fn func(Ba
 		if err := resp.Err(); err != nil {
 			return classify(ctx, err)
 		}
-		if len(resp.Events) == 0 {
+		if len(resp.Events) == 0 && !resp.IsProgressNotify() {
 			continue
 		}
-		var b Batch
+		b := Batch{Revision: resp.Header.Revision}
 		for _, e := range resp.Events {
 			b.Events = append(b.Events, s.event(e.Kv, e.Type == clientv3.EventTypeDelete))
 			b.Revision = e.Kv.ModRevision // the header's may be of what is still to come
@@ -107,6 +107,11 @@ func (s Store) follow(ctx context.Context, prefix string, from int64, fn func(Ba
 		}
 	}
 	return classify(ctx, fmt.Errorf("the watch ended: %w", context.Cause(ctx)))
+}
+
+// Progress has all watches told how far they are: each gets a batch without events.
+func (s Store) Progress(ctx context.Context) error {
+	return s.Client.RequestProgress(clientv3.WithRequireLeader(ctx))
 }
 
 func (s Store) event(kv *mvccpb.KeyValue, gone bool) Event {
