@@ -127,7 +127,10 @@ func (s *session) invite(ctx context.Context, r record, ans *door.JoinAnswer) (e
 		return err
 	}
 	added, err := s.client.MemberAddAsLearner(ctx, []string{r.peer()})
-	if errors.Is(err, rpctypes.ErrTooManyLearners) || errors.Is(err, rpctypes.ErrUnhealthy) {
+	switch {
+	case errors.Is(err, rpctypes.ErrTooManyLearners), errors.Is(err, rpctypes.ErrUnhealthy):
+		return fmt.Errorf("%w: %w", err, errNext)
+	case errors.Is(err, rpctypes.ErrMemberNotFound): // one with this address was removed in this very second
 		return fmt.Errorf("%w: %w", err, errNext)
 	}
 	if err != nil {

@@ -164,13 +164,15 @@ func (d *Directory) putHost(ctx context.Context, id clientv3.LeaseID, h fabric.H
 
 // Leave ends the lease, and with it all that others see of this host, until Stay.
 func (d *Directory) Leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
+	defer cancel()
 	d.lease.want(false)
 	id := d.lease.current()
 	if id == 0 {
 		return nil
 	}
 	if _, err := d.Store.Client.Revoke(ctx, id); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		return fmt.Errorf("end the lease of this host: %w", err)
+		return fmt.Errorf("end the lease of this host: %w: %w", err, errdefs.ErrUnavailable)
 	}
 	return nil
 }
