@@ -15,7 +15,7 @@ const small = "config event failpoint filters ids undo version"
 var layers = map[string]string{
 	// programs
 	"cmd/isle":         "cli",
-	"cmd/isled":        "api server engine image runtime volume network netspec kernel firewalld store/bolt",
+	"cmd/isled":        "api server engine image runtime volume network netspec kernel firewalld cluster store store/etcd store/bolt",
 	"cmd/isle-shim":    "runtime/shim",
 	"cmd/isle-toolbox": "toolbox",
 	"bench":            "",

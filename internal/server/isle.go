@@ -14,6 +14,7 @@ func (s *Server) isleRoutes() {
 	s.handle("GET /isle/v1/networks/{id}/dns", s.networkNames)
 	s.handle("GET /isle/v1/network/exposure", s.networkExposure)
 	s.handle("GET /isle/v1/network/doctor", s.networkDoctor)
+	s.clusterRoutes()
 }
 
 func (s *Server) containerPublish(a *answer, r *http.Request) error {
