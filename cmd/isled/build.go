@@ -129,11 +129,17 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	if err != nil {
 		return err
 	}
+	seats, err := k.Seats()
+	if err != nil {
+		return err
+	}
+	h.closers = append(h.closers, seats.Close)
+	plugins := builtin.Plugins(seats)
 	log, resolver := h.log.With("part", "network"), &dns.HostConfig{}
 	h.zones = firewalld.New(h.log.With("part", "firewalld"))
 	host := machine.Machine{Kernel: k, Servers: resolver.Servers}
 	h.networks = &network.Manager{
-		Store: records, Kernel: k, Drivers: h.drivers(), IPAM: &ipam.Allocator{Sources: sources},
+		Store: records, Kernel: k, Drivers: h.drivers(), Outside: plugins.Outside, OutsideIPAM: plugins.OutsideIPAM, IPAM: &ipam.Allocator{Sources: sources},
 		Machine: host, Lender: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}, Sysctl: sysctl.Read},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
 		Bridges: h.zones, Surroundings: host.Surroundings, Lease: network.AskLAN,

@@ -232,18 +232,23 @@ func (j Joined) lacks() (out []string) {
 // Leave takes a lent namespace off a network; ports are those that it keeps. With its
 // last network the sandbox goes. What is not there is no error.
 func (m *Manager) Leave(ctx context.Context, sandboxID, networkID string, ports PortRequest) error {
-	if err := m.Disconnect(ctx, sandboxID, networkID); err != nil && !errdefs.IsNotFound(err) {
-		return err
-	}
 	sb, err := m.sandbox(sandboxID)
 	if err != nil {
 		return nil
 	}
-	if len(sb.places) == 0 {
+	if len(without(sb.places, sb.on(networkID))) == 0 {
 		return m.Close(ctx, sandboxID)
+	}
+	if err := m.Disconnect(ctx, sandboxID, networkID); err != nil && !errdefs.IsNotFound(err) {
+		return err
 	}
 	_, err = m.SetPorts(ctx, sandboxID, ports)
 	return err
+}
+
+// on is the place on a network, if there is one.
+func (sb *sandbox) on(networkID string) []place {
+	return slices.DeleteFunc(slices.Clone(sb.places), func(pl place) bool { return pl.net.ID != networkID })
 }
 
 // forsake forgets the sandboxes whose namespaces are gone, as all are after a boot:
