@@ -47,6 +47,7 @@ var layers = map[string]string{
 	"reconcile":                 "netspec",
 	"network":                   "fabric netspec reconcile store network/dhcp network/ipam network/publish network/dns network/exposure network/doctor ruleset",
 	"fabric":                    "",
+	"fabric/fabrictest":         "fabric",
 	"network/exposure":          "netspec ruleset",
 	"network/doctor":            "netspec network/exposure ruleset",
 	"network/ipam":              "store",
