@@ -35,7 +35,7 @@ var (
 
 // Check reports what in c cannot work, as a *Mistake.
 func (c Config) Check() error {
-	for _, check := range []func() *Mistake{c.checkHost, c.Network.checkNames, c.Network.checkNumbers, c.Network.checkAddresses, c.Network.checkDNS, c.Network.checkPools} {
+	for _, check := range []func() *Mistake{c.checkHost, c.Network.checkNames, c.Network.checkNumbers, c.Network.checkAddresses, c.Network.checkDNS, c.Network.checkPools, c.Network.checkCNI} {
 		if m := check(); m != nil {
 			return m
 		}
@@ -129,6 +129,20 @@ func (n Network) checkPools() *Mistake {
 		if !p.Base.IsValid() || p.Size < p.Base.Bits() || p.Size > p.Base.Addr().BitLen()-2 {
 			return mistake("network.pools", "has %s, which cannot be cut into subnets of /%d", p.Base, p.Size)
 		}
+	}
+	return nil
+}
+
+func (n Network) checkCNI() *Mistake {
+	for key, dirs := range map[string][]string{"network.cni-plugin-dirs": n.CNIPluginDirs, "network.cni-conf-dirs": n.CNIConfDirs} {
+		for _, dir := range dirs {
+			if !filepath.IsAbs(dir) || strings.ContainsRune(dir, os.PathListSeparator) {
+				return mistake(key, "%q must be an absolute path without ':'", dir)
+			}
+		}
+	}
+	if n.CNITimeout < 1 || n.CNITimeout > 3600 {
+		return mistake("network.cni-timeout-seconds", "%d must be from 1 to 3600", n.CNITimeout)
 	}
 	return nil
 }

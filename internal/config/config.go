@@ -72,6 +72,9 @@ type Network struct {
 	DNSSearch     []string `toml:"dns-search"`
 	DNSOptions    []string `toml:"dns-options"`
 	ResyncSeconds int      `toml:"resync-seconds" comment:"How often the kernel is compared with the records when nothing happens."`
+	CNIPluginDirs []string `toml:"cni-plugin-dirs" comment:"Where networks of the driver cni look for plugins, in order."`
+	CNIConfDirs   []string `toml:"cni-conf-dirs" comment:"Where they look for configurations that are given by name. GC is not used with what is there: other runtimes may share it."`
+	CNITimeout    int      `toml:"cni-timeout-seconds" comment:"How long one plugin may run."`
 }
 
 // Pool is a prefix cut into subnets of Size bits.
@@ -101,6 +104,9 @@ func Default() Config {
 			},
 			IPv6:          true,
 			ResyncSeconds: 300,
+			CNIPluginDirs: []string{"/opt/cni/bin", "/usr/lib/cni"},
+			CNIConfDirs:   []string{"/etc/cni/net.d"},
+			CNITimeout:    30,
 		},
 		ShutdownTimeout: 10,
 	}
