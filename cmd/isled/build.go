@@ -94,7 +94,7 @@ func (h *house) open() error {
 		return err
 	}
 	h.engine = &engine.Engine{
-		Config: c, Store: records, Images: images, Runtime: runtimes, Networks: h.networks, Volumes: volumes,
+		Config: c, Store: records, Images: images, Runtime: runtimes, Networks: h.networks, Volumes: volumes, Guests: h.networks,
 		Bus: bus, Log: log.With("part", "engine"), Host: host, Init: cmp.Or(c.Init, initPath),
 		Reports: reports(h.networks), Probes: probes(h.kernel.Features(), host),
 	}
@@ -134,7 +134,7 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	host := machine.Machine{Kernel: k, Servers: resolver.Servers}
 	h.networks = &network.Manager{
 		Store: records, Kernel: k, Drivers: h.drivers(), IPAM: &ipam.Allocator{Sources: sources},
-		Machine: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}, Sysctl: sysctl.Read},
+		Machine: host, Lender: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}, Sysctl: sysctl.Read},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
 		Bridges: h.zones, Surroundings: host.Surroundings, Lease: network.AskLAN,
 	}
@@ -144,7 +144,7 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 // drivers are those of networks.
 func (h *house) drivers() map[string]network.Driver {
 	all := builtin.Drivers()
-	all[network.DriverCNI] = builtin.CNI(h.config.Network, filepath.Join(h.config.DataDir, "cni"), kernel.Inside{})
+	all[network.DriverCNI] = builtin.CNI(h.config.Network, filepath.Join(h.config.DataDir, "cni"), kernel.Visitor{})
 	return all
 }
 

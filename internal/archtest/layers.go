@@ -16,6 +16,7 @@ var layers = map[string]string{
 	// programs
 	"cmd/isle":         "cli",
 	"cmd/isled":        "api server engine image runtime volume network netspec kernel firewalld store/bolt",
+	"cmd/isle-cni":     "",
 	"cmd/isle-shim":    "runtime/shim",
 	"cmd/isle-toolbox": "toolbox",
 	"bench":            "",
@@ -24,9 +25,10 @@ var layers = map[string]string{
 	// the way of a request, from above
 	"cli":               "api sentence",
 	"api":               "",
-	"server":            "api container image sentence",
-	"server/servertest": "api server container image",
-	"engine":            "api network/ipam network/publish container image rootfs runtime runtime/cgroup runtime/jsonlog runtime/spec network store volume",
+	"server":            "api cni container image sentence",
+	"server/servertest": "api cni server container image",
+	"cni":               "",
+	"engine":            "api cni network/ipam network/publish container image rootfs runtime runtime/cgroup runtime/jsonlog runtime/spec network store volume",
 	"container":         "",
 	"image":             "runtime toolbox/applets",
 	"rootfs":            "runtime",

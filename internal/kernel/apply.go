@@ -124,7 +124,7 @@ func filters(cs []reconcile.Change) []reconcile.Change {
 func endingNamespaces(cs []reconcile.Change) map[netspec.NS]bool {
 	m := map[netspec.NS]bool{}
 	for _, c := range cs {
-		if n, ok := c.Old.(netspec.Namespace); ok && c.New == nil {
+		if n, ok := c.Old.(netspec.Namespace); ok && c.New == nil && !n.NS.Lent() {
 			m[n.NS] = true
 		}
 	}
@@ -161,7 +161,7 @@ func (k *Kernel) remember(cs []reconcile.Change) {
 func (k *Kernel) namespace(c reconcile.Change) error {
 	n := object(c).(netspec.Namespace)
 	if c.New != nil {
-		cookie, err := k.ns.New(string(n.NS))
+		cookie, err := k.found(n.NS)
 		if err == nil {
 			k.memory.setCookie(n.NS, cookie)
 		}

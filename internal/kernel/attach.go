@@ -362,17 +362,16 @@ func (v *visit) takeBack(first, at int, errs []error) error {
 	return nil
 }
 
-// makeVeths makes links by one sendmsg, and sets the ports that it made by
+// makeVeths makes links by one sendmsg, and brings them into their bridges by
 // another: what goes by a name must not meet somebody else's link.
 // It returns how many there are.
 func (k *Kernel) makeVeths(links []netspec.Link, peer *os.File) (int, error) {
 	msgs := make([]nlmsg.Message, len(links))
 	for i, l := range links {
-		master, err := k.master(l)
-		if err != nil {
+		if _, err := k.master(l); err != nil {
 			return 0, err
 		}
-		msgs[i] = rtnl.NewLink(l, k.mark, master, int(peer.Fd()))
+		msgs[i] = rtnl.NewLink(l, k.mark, int(peer.Fd()))
 	}
 	errs, err := k.rt.Execute(msgs...)
 	if err != nil {
@@ -388,21 +387,33 @@ func (k *Kernel) makeVeths(links []netspec.Link, peer *os.File) (int, error) {
 			break
 		}
 	}
-	made, perr := k.setPorts(links[:n])
+	made, perr := k.plugIn(links[:n])
 	if perr != nil {
 		return made, errors.Join(perr, err, k.deleteLinks(links[made:n]))
 	}
 	return n, err
 }
 
-// setPorts gives new ports of bridges their flags. It returns how many of links
-// are as they should be.
-func (k *Kernel) setPorts(links []netspec.Link) (int, error) {
+// plugIn brings the near ends of veths up, as ports of their bridges. It returns how
+// many of links are as they should be.
+func (k *Kernel) plugIn(links []netspec.Link) (int, error) {
 	var msgs []nlmsg.Message
 	var of []int
 	for i, l := range links {
+		index, err := k.rt.Index(l.Name)
+		if err != nil {
+			return 0, err
+		}
+		master, err := k.master(l)
+		if err != nil {
+			return 0, err
+		}
+		if master != 0 {
+			msgs, of = append(msgs, rtnl.NoLinkLocal(index)), append(of, i)
+		}
+		msgs, of = append(msgs, rtnl.UpIn(index, master)), append(of, i)
 		if l.Hairpin || l.Isolated {
-			msgs, of = append(msgs, rtnl.SetNewPort(l)), append(of, i)
+			msgs, of = append(msgs, rtnl.SetPort(index, l)), append(of, i)
 		}
 	}
 	errs, err := k.rt.Execute(msgs...)
@@ -410,7 +421,7 @@ func (k *Kernel) setPorts(links []netspec.Link) (int, error) {
 		return 0, err
 	}
 	for m, i := range of {
-		if errs[m] != nil {
+		if errs[m] != nil && !errors.Is(errs[m], unix.EAFNOSUPPORT) { // it has no IPv6 at all
 			return i, fmt.Errorf("set port %s of bridge %s: %w", links[i].Name, links[i].Master, errs[m])
 		}
 	}

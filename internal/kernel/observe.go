@@ -174,6 +174,7 @@ func (k *Kernel) readNamespace(ns netspec.NS, parents func() (map[int32]string, 
 	if err != nil {
 		return nil, -1, v, err
 	}
+	k.memory.setCookie(ns, cookie)
 	if v, err = c.Read(); err != nil {
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
 	}
@@ -184,7 +185,7 @@ func (k *Kernel) readNamespace(ns netspec.NS, parents func() (map[int32]string, 
 	for _, a := range k.memory.announcements(ns) {
 		s.Add(a)
 	}
-	port, err := k.dnsPort(ns, f, cookie)
+	port, err := k.dnsPort(f, cookie)
 	if err != nil {
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
 	}

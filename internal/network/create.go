@@ -51,14 +51,14 @@ func (m *Manager) Create(ctx context.Context, req network.CreateRequest) (Networ
 	if n.Global() {
 		return m.createGlobal(ctx, n, req.IPAM)
 	}
-	if err := m.borrow(ctx, &n, req.IPAM); err != nil {
+	if err := m.borrowPools(ctx, &n, req.IPAM); err != nil {
 		return Network{}, err
 	}
 	if n, err = m.createNow(ctx, n, req.IPAM); err == nil {
 		n, err = m.make(ctx, n)
 	}
 	if err != nil {
-		err = errors.Join(err, m.repay(context.WithoutCancel(ctx), n))
+		err = errors.Join(err, m.repayPools(context.WithoutCancel(ctx), n))
 	}
 	return n, err
 }
@@ -126,7 +126,7 @@ func (m *Manager) addressedBy(n Network) (Network, error) {
 		n.IPAMDriver = n.Driver
 		return n, nil
 	}
-	if _, ok := m.lender(n.IPAMDriver); n.given() && !ok {
+	if _, ok := m.outsideIPAM(n.IPAMDriver); n.given() && !ok {
 		return n, fmt.Errorf("network %s: ipam driver %q not found: %w", n.Name, n.IPAMDriver, errdefs.ErrNotFound)
 	}
 	return n, nil

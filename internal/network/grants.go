@@ -18,22 +18,22 @@ import (
 // question for what is taken, so what a crash leaves between the answer and the record
 // stays taken there.
 
-func (m *Manager) lender(name string) (ExternalIPAM, bool) {
-	if m.Lender == nil || !(Network{IPAMDriver: name}).given() {
+func (m *Manager) outsideIPAM(name string) (ExternalIPAM, bool) {
+	if m.OutsideIPAM == nil || !(Network{IPAMDriver: name}).given() {
 		return nil, false
 	}
-	return m.Lender(name)
+	return m.OutsideIPAM(name)
 }
 
-// borrow gets the pools of a network that is to be.
-func (m *Manager) borrow(ctx context.Context, n *Network, want *network.IPAM) (err error) {
-	l, ok := m.lender(n.IPAMDriver)
+// borrowPools gets the pools of a network that is to be.
+func (m *Manager) borrowPools(ctx context.Context, n *Network, want *network.IPAM) (err error) {
+	l, ok := m.outsideIPAM(n.IPAMDriver)
 	if !ok || n.ConfigOnly {
 		return nil
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(inNetwork(*n, err), m.repay(context.WithoutCancel(ctx), *n))
+			err = errors.Join(inNetwork(*n, err), m.repayPools(context.WithoutCancel(ctx), *n))
 		}
 	}()
 	for _, c := range n.poolWishes(want) {
@@ -95,9 +95,9 @@ func borrowPool(ctx context.Context, l ExternalIPAM, c network.IPAMConfig, optio
 	return p, p.complete()
 }
 
-// repay gives the pools of a network back that is gone.
-func (m *Manager) repay(ctx context.Context, n Network) error {
-	l, ok := m.lender(n.IPAMDriver)
+// repayPools gives the pools of a network back that is gone.
+func (m *Manager) repayPools(ctx context.Context, n Network) error {
+	l, ok := m.outsideIPAM(n.IPAMDriver)
 	if !ok || n.ConfigOnly {
 		return nil
 	}
@@ -116,7 +116,7 @@ func (m *Manager) repay(ctx context.Context, n Network) error {
 // grant gets the addresses of new endpoints.
 func (m *Manager) grant(ctx context.Context, places []place) error {
 	for _, pl := range places {
-		if l, ok := m.lender(pl.net.IPAMDriver); ok && pl.Wish != nil {
+		if l, ok := m.outsideIPAM(pl.net.IPAMDriver); ok && pl.Wish != nil {
 			if err := m.grantOne(ctx, l, pl); err != nil {
 				return fmt.Errorf("container %s: %w", pl.ContainerName, inNetwork(*pl.net, err))
 			}
@@ -175,7 +175,7 @@ func (pl place) checkGrant(p Pool, a netip.Addr) error {
 
 // ungrant gives the addresses of an endpoint back that goes.
 func (m *Manager) ungrant(ctx context.Context, pl place) {
-	l, ok := m.lender(pl.net.IPAMDriver)
+	l, ok := m.outsideIPAM(pl.net.IPAMDriver)
 	if !ok {
 		return
 	}

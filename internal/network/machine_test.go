@@ -38,6 +38,8 @@ func (m *machine) Counters(context.Context, netspec.NS) (map[string]network.Coun
 	return map[string]network.Counters{"lo": {}, "eth0": {RxBytes: 7}, "foreign": {}}, nil
 }
 
+func (m *machine) Prepare() func() { return func() {} }
+
 func (m *machine) Listen(_ context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error) {
 	if m.listen == nil {
 		return nil, nil, errors.New("no listener here")

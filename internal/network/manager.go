@@ -50,15 +50,15 @@ type Manager struct {
 	// Outside finds drivers that are not among Drivers, whether they are there now or
 	// not. It asks nobody. May be nil.
 	Outside func(name string) (Driver, bool)
-	// Lender finds IPAM drivers that are not Isle's in the same way. May be nil.
-	Lender  func(name string) (ExternalIPAM, bool)
-	IPAM    *ipam.Allocator // required
-	Machine Machine         // required
-	Ports   *publish.Table  // required
-	DNS     *dns.Server     // nil: names are not resolved
-	Events  *event.Bus      // nil: nobody is told
-	Log     *slog.Logger    // required
-	Config  Config
+	// OutsideIPAM finds IPAM drivers that are not Isle's in the same way. May be nil.
+	OutsideIPAM func(name string) (ExternalIPAM, bool)
+	IPAM        *ipam.Allocator // required
+	Machine     Machine         // required
+	Ports       *publish.Table  // required
+	DNS         *dns.Server     // nil: names are not resolved
+	Events      *event.Bus      // nil: nobody is told
+	Log         *slog.Logger    // required
+	Config      Config
 	// Changed says that somebody else changed something in the kernel. May be nil.
 	Changed <-chan reconcile.Alarm
 	// Fabric is the cluster that this host is in. nil: none, and there are no networks on
@@ -66,6 +66,8 @@ type Manager struct {
 	Fabric fabric.Directory
 	// Bridges is told of our bridges, for other firewalls. May be nil.
 	Bridges Bridges
+	// Lender holds namespaces that somebody else made. nil: none can join.
+	Lender Lender
 	// Lease asks a LAN for addresses. nil: there is no IPAM driver "dhcp".
 	Lease Lessor
 	// Moved is told of an endpoint whose LAN gave it other addresses than before. May

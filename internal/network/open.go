@@ -51,8 +51,14 @@ func (m *Manager) open(ctx context.Context, req OpenRequest) (sb *sandbox, warni
 	if err != nil {
 		return nil, nil, err
 	}
+	if rec.NS != "" {
+		defer m.Machine.Prepare()()
+	}
 	var u undo.Stack
 	defer u.Unwind(ctx, &err)
+	if err := m.borrow(req, &u); err != nil {
+		return nil, nil, err
+	}
 	if warnings, err = m.claim(&rec, drafts, req.Ports); err != nil {
 		return nil, nil, err
 	}

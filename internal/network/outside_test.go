@@ -93,12 +93,12 @@ func (o outer) Keep(_ context.Context, n network.Network, all []network.Attachme
 	return o.do("keep", func() {})
 }
 
-// lender is an IPAM driver of theirs.
-type lender struct{ *outside }
+// addresser is an IPAM driver of theirs.
+type addresser struct{ *outside }
 
-var _ network.ExternalIPAM = lender{}
+var _ network.ExternalIPAM = addresser{}
 
-func (l lender) RequestPool(_ context.Context, w network.PoolWish) (network.PoolGrant, error) {
+func (l addresser) RequestPool(_ context.Context, w network.PoolWish) (network.PoolGrant, error) {
 	if w.IPv6 {
 		return network.PoolGrant{}, fmt.Errorf("no IPv6: %w", errdefs.ErrInvalidArgument)
 	}
@@ -110,11 +110,11 @@ func (l lender) RequestPool(_ context.Context, w network.PoolWish) (network.Pool
 	return network.PoolGrant{ID: p.String(), Subnet: p}, err
 }
 
-func (l lender) ReleasePool(_ context.Context, id string) error {
+func (l addresser) ReleasePool(_ context.Context, id string) error {
 	return l.do("give pool", func() { delete(l.pools, id) })
 }
 
-func (l lender) RequestAddress(_ context.Context, id string, want netip.Addr, _ bool, _ netspec.MAC) (netip.Prefix, error) {
+func (l addresser) RequestAddress(_ context.Context, id string, want netip.Addr, _ bool, _ netspec.MAC) (netip.Prefix, error) {
 	p := l.pools[id]
 	for a := p.Addr().Next(); !want.IsValid() && p.Contains(a); a = a.Next() {
 		if !l.lent[a] {
@@ -127,7 +127,7 @@ func (l lender) RequestAddress(_ context.Context, id string, want netip.Addr, _ 
 	return netip.PrefixFrom(want, p.Bits()), l.do("address", func() { l.lent[want] = true })
 }
 
-func (l lender) ReleaseAddress(_ context.Context, _ string, a netip.Addr) error {
+func (l addresser) ReleaseAddress(_ context.Context, _ string, a netip.Addr) error {
 	return l.do("give address", func() { delete(l.lent, a) })
 }
 
@@ -136,7 +136,7 @@ func (o *outside) plug(m *network.Manager) *network.Manager {
 	m.Outside = func(name string) (network.Driver, bool) {
 		return outer{o, name == "half"}, name == "outer" || name == "half"
 	}
-	m.Lender = func(name string) (network.ExternalIPAM, bool) { return lender{o}, name == "lender" }
+	m.OutsideIPAM = func(name string) (network.ExternalIPAM, bool) { return addresser{o}, name == "lender" }
 	return m
 }
 
@@ -291,8 +291,8 @@ func TestOutsideRefuses(t *testing.T) {
 	}
 }
 
-// TestLender: addresses that others give out, on a network of Isle's own.
-func TestLender(t *testing.T) {
+// TestOutsideIPAM: addresses that others give out, on a network of Isle's own.
+func TestOutsideIPAM(t *testing.T) {
 	w := newWorld()
 	m := w.start(t)
 	n := create(t, m, api.CreateRequest{Name: "lent", IPAM: &api.IPAM{Driver: "lender"}})

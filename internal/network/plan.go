@@ -142,7 +142,7 @@ func (p planner) gateway(places []place, v4 bool) (place, netip.Addr, error) {
 		if err != nil {
 			return pl, netip.Addr{}, err
 		}
-		if !d.Caps().Gateway || pl.net.Internal || p.away(d, *pl.net) || unattached(d, pl.Endpoint) {
+		if !d.Caps().Gateway || pl.net.Internal || pl.Options[OptDefaultRoute] == "false" || p.away(d, *pl.net) || unattached(d, pl.Endpoint) {
 			continue
 		}
 		if gw := pl.Gateway(*pl.net, v4); gw.IsValid() {

@@ -24,7 +24,7 @@ func (m *Manager) Remove(ctx context.Context, ref string) (Network, error) {
 	if err != nil {
 		return n, err
 	}
-	if err := m.repay(context.WithoutCancel(ctx), n); err != nil {
+	if err := m.repayPools(context.WithoutCancel(ctx), n); err != nil {
 		m.Log.Error("give the addresses of a network back", "network", n.Name, "err", err)
 	}
 	return n, nil

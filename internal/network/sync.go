@@ -29,6 +29,9 @@ func (m *Manager) Start(ctx context.Context) error {
 	if err := m.load(ctx); err != nil {
 		return fmt.Errorf("networks: %w", err)
 	}
+	if err := m.forsake(ctx); err != nil {
+		m.Log.Error("forget the namespaces of others that are gone", "err", err)
+	}
 	for _, s := range m.units {
 		m.announce(nil, s)
 	}

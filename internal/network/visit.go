@@ -156,7 +156,7 @@ func (m *Manager) finish(ctx context.Context) {
 			m.Log.Warn("a network that was left half made is not taken away", "network", n.Name, "err", err)
 			continue
 		}
-		if err := m.repay(ctx, n); err != nil {
+		if err := m.repayPools(ctx, n); err != nil {
 			m.Log.Warn("give the addresses of a network back", "network", n.Name, "err", err)
 		}
 	}

@@ -14,6 +14,7 @@ package store
 //	├── debt-network/<id>                 network.Network that is gone and that a plug-in still has
 //	├── publish/<proto>/<host ip>/<port>  id of the container that holds the row of ports that begins there
 //	│                                     ("<host ip>%<interface>" for those of an interface)
+//	├── cni/<key>                         engine.attachment: a namespace of another runtime
 //	└── ipam/<pool>/addr/<address>        owner of the address
 //	    ipam/<pool>/owner/<owner>         the owner's address
 //

@@ -10,11 +10,11 @@ import (
 	"isle/internal/kernel/rtnl"
 )
 
-// Inside looks into namespaces, given by path, for what others have left there.
-type Inside struct{}
+// Visitor looks into namespaces, given by path, for what others have left there.
+type Visitor struct{}
 
 // Links names the links of a namespace. One that is not there has none.
-func (Inside) Links(ns string) (names []string, err error) {
+func (Visitor) Links(ns string) (names []string, err error) {
 	err = within(ns, func(c *rtnl.Conn) error {
 		links, err := c.Links(false)
 		for _, l := range links {
@@ -26,7 +26,7 @@ func (Inside) Links(ns string) (names []string, err error) {
 }
 
 // RemoveLink takes a link of a namespace away. One that is not there is no error.
-func (Inside) RemoveLink(ns, name string) error {
+func (Visitor) RemoveLink(ns, name string) error {
 	return within(ns, func(c *rtnl.Conn) error {
 		if err := c.Do(rtnl.DelLink(name)); !errors.Is(err, unix.ENODEV) {
 			return err
