@@ -35,6 +35,8 @@ type Guests interface {
 	Missing(sandboxID, networkID string) ([]string, error)
 	// Leave takes a sandbox off a network; ports are those that it keeps. Idempotent.
 	Leave(ctx context.Context, sandboxID, networkID string, ports network.PortRequest) error
+	// Endpoints are all that there are.
+	Endpoints(ctx context.Context) ([]network.Endpoint, error)
 }
 
 // attachment is one that ADD made. It is written before anything is done, so that
@@ -183,7 +185,7 @@ func (e *Engine) restoreGuests(ctx context.Context) error {
 	if err := e.loadGuests(ctx); err != nil {
 		return err
 	}
-	eps, err := e.Networks.Endpoints(ctx)
+	eps, err := e.Guests.Endpoints(ctx)
 	if err != nil {
 		return fmt.Errorf("list endpoints: %w", err)
 	}

@@ -37,6 +37,7 @@ import (
 	"isle/internal/kernel/nft"
 	"isle/internal/kernel/probe"
 	"isle/internal/kernel/rtnl"
+	"isle/internal/kernel/seat"
 	"isle/internal/kernel/tc"
 	"isle/internal/netspec"
 )
@@ -161,6 +162,10 @@ func (k *Kernel) sweep() {
 		k.log.Warn("free redirects of namespaces that are gone", "err", err)
 	}
 }
+
+// Seats moves links of others between the host's namespace and containers'. It does
+// not take those that are ours.
+func (k *Kernel) Seats() (*seat.Seats, error) { return seat.Open(k.mark) }
 
 // Close waits for what goes on in the background and lets go. The machine's
 // network stays as it is.

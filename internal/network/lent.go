@@ -100,7 +100,7 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 	if err := m.prefer(sb, &req); err != nil {
 		return Joined{}, err
 	}
-	if err := m.join(ctx, id, len(sb.places) > 0, req); err != nil {
+	if err := m.bring(ctx, id, len(sb.places) > 0, req); err != nil {
 		return Joined{}, err
 	}
 	out, err := m.Joined(id, req.Place.Network)
@@ -131,7 +131,7 @@ func (m *Manager) prefer(sb *sandbox, req *JoinRequest) error {
 	return nil
 }
 
-func (m *Manager) join(ctx context.Context, id string, open bool, req JoinRequest) error {
+func (m *Manager) bring(ctx context.Context, id string, open bool, req JoinRequest) error {
 	if !open {
 		_, err := m.Open(ctx, OpenRequest{ID: id, Name: req.Name, DNS: req.DNS, Networks: []ConnectRequest{req.Place}, Ports: req.Ports, From: req.NS})
 		return err
@@ -232,18 +232,23 @@ func (j Joined) lacks() (out []string) {
 // Leave takes a lent namespace off a network; ports are those that it keeps. With its
 // last network the sandbox goes. What is not there is no error.
 func (m *Manager) Leave(ctx context.Context, sandboxID, networkID string, ports PortRequest) error {
-	if err := m.Disconnect(ctx, sandboxID, networkID); err != nil && !errdefs.IsNotFound(err) {
-		return err
-	}
 	sb, err := m.sandbox(sandboxID)
 	if err != nil {
 		return nil
 	}
-	if len(sb.places) == 0 {
+	if len(without(sb.places, sb.on(networkID))) == 0 {
 		return m.Close(ctx, sandboxID)
+	}
+	if err := m.Disconnect(ctx, sandboxID, networkID); err != nil && !errdefs.IsNotFound(err) {
+		return err
 	}
 	_, err = m.SetPorts(ctx, sandboxID, ports)
 	return err
+}
+
+// on is the place on a network, if there is one.
+func (sb *sandbox) on(networkID string) []place {
+	return slices.DeleteFunc(slices.Clone(sb.places), func(pl place) bool { return pl.net.ID != networkID })
 }
 
 // forsake forgets the sandboxes whose namespaces are gone, as all are after a boot:

@@ -15,11 +15,10 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"isle/internal/kernel/kerneltest"
-	kns "isle/internal/kernel/netns"
+	"isle/internal/kernel/netns"
 	"isle/internal/kernel/rtnl"
 	"isle/internal/kernel/seat"
 	"isle/internal/netspec"
@@ -35,7 +34,7 @@ func TestMain(m *testing.M) { kerneltest.Main(m) }
 type machine struct {
 	t       *testing.T
 	host    kerneltest.NS
-	dir     kns.Dir
+	dir     netns.Dir
 	sockets string
 	reg     *remote.Registry
 	l2      *l2.Driver
@@ -44,7 +43,7 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	m := &machine{t: t, host: kerneltest.NewNS(t), dir: kns.Dir{Path: t.TempDir()}, sockets: t.TempDir(), pools: &pools.Driver{}}
+	m := &machine{t: t, host: kerneltest.NewNS(t), dir: netns.Dir{Path: t.TempDir()}, sockets: t.TempDir(), pools: &pools.Driver{}}
 	var seats *seat.Seats
 	m.host.Do(func() (err error) {
 		seats, err = seat.Open(rtnl.Mark{Group: 77, Prefix: "isle"})
@@ -73,10 +72,11 @@ func (m *machine) serve(name string, serve func(net.Listener) error) (stop func(
 // startL2 starts a plugin that knows nothing yet.
 func (m *machine) startL2(scope string) (stop func()) {
 	m.t.Helper()
-	h, err := netlink.NewHandleAt(netns.NsHandle(m.host.File.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	var h *netlink.Handle
+	m.host.Do(func() (err error) {
+		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
 	m.t.Cleanup(h.Close)
 	m.l2 = &l2.Driver{Links: h, Scope: scope}
 	return m.serve("l2", m.l2.Serve)

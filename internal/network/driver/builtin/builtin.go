@@ -14,6 +14,7 @@ import (
 	"isle/internal/network/driver/macvlan"
 	"isle/internal/network/driver/none"
 	"isle/internal/network/driver/overlay"
+	"isle/internal/network/driver/remote"
 )
 
 // CNI is the driver of networks that CNI plugins make.
@@ -23,6 +24,9 @@ func CNI(n config.Network, state string, inside cni.Inside) network.Driver {
 		Limit: time.Duration(n.CNITimeout) * time.Second, Inside: inside,
 	})
 }
+
+// Plugins finds Docker's plugins for networks and addresses.
+func Plugins(seats remote.Seats) *remote.Registry { return remote.New(remote.Config{Seats: seats}) }
 
 // Drivers are the other drivers by the name that users give.
 func Drivers() map[string]network.Driver {

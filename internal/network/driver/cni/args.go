@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net"
 	"net/netip"
@@ -135,20 +136,23 @@ func (o options) inSubnet(a netip.Addr) string {
 	return netip.PrefixFrom(a, o.Subnets[i].Bits()).String()
 }
 
-// mac is the one that the user has asked for, else the endpoint's own: it is the same
-// after every start.
+// mac is the one that the user has asked for, else one that is the same at every start.
 func (c chain) mac(_ options, a network.Attachment) (any, error) {
-	mac := a.Endpoint.MAC
+	mac := stable(a.Endpoint)
 	if w := a.Endpoint.Wish; w != nil && w.MAC != (netspec.MAC{}) {
 		if !c.takes(capMAC) {
 			return nil, c.lacks(fmt.Sprintf("MAC address %s", net.HardwareAddr(w.MAC[:])), capMAC)
 		}
 		mac = w.MAC
 	}
-	if mac == (netspec.MAC{}) {
-		return nil, nil
-	}
 	return net.HardwareAddr(mac[:]).String(), nil
+}
+
+func stable(ep network.Endpoint) (mac netspec.MAC) {
+	h := sha256.Sum256([]byte("cni " + ep.Sandbox + " " + ep.Network))
+	copy(mac[:], h[:])
+	mac[0] = mac[0]&^1 | 2 // of one station, not of a maker
+	return mac
 }
 
 func (c chain) aliases(_ options, a network.Attachment) (any, error) {

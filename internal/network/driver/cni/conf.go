@@ -209,6 +209,9 @@ func inFolder(list *libcni.NetworkConfigList, dir string) ([]*libcni.PluginConfi
 
 // settle writes the list as it is now understood, and checks it.
 func settle(top map[string]json.RawMessage, list *libcni.NetworkConfigList) (chain, error) {
+	if len(list.Plugins) == 0 {
+		return chain{}, errors.New("it has no plugins")
+	}
 	var plugins []json.RawMessage
 	for _, p := range list.Plugins {
 		plugins = append(plugins, p.Bytes)
@@ -236,8 +239,6 @@ func check(list *libcni.NetworkConfigList) error {
 	}
 	known := version.All.SupportedVersions()
 	switch {
-	case len(list.Plugins) == 0:
-		return errors.New("it has no plugins")
 	case len(list.Plugins) > maxPlugins:
 		return fmt.Errorf("it has %d plugins; %d are the most", len(list.Plugins), maxPlugins)
 	case len(list.Bytes) > maxFile:

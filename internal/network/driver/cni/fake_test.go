@@ -114,7 +114,7 @@ var fakes = map[string]func(c call) int{
 		}
 		return 0
 	},
-	"picky": answer, "sleeper": func(call) int { time.Sleep(time.Minute); return 0 },
+	"litter": litter, "picky": answer, "sleeper": func(call) int { time.Sleep(time.Minute); return 0 },
 }
 
 // onAdd answers all other verbs well.

@@ -90,8 +90,8 @@ func (r *Registry) Outside(name string) (network.Driver, bool) {
 	return r.Driver(name), true
 }
 
-// Lender is a Manager's Lender: the same for addresses.
-func (r *Registry) Lender(name string) (network.ExternalIPAM, bool) {
+// OutsideIPAM is a Manager's OutsideIPAM: the same for addresses.
+func (r *Registry) OutsideIPAM(name string) (network.ExternalIPAM, bool) {
 	if !possible(name) {
 		return nil, false
 	}

@@ -378,7 +378,7 @@ func TestNames(t *testing.T) {
 	r := newSite(t).registry()
 	for name, want := range map[string]bool{"weave": true, "vieux/net:v1": true, "../x": false, "": false} {
 		_, driver := r.Outside(name)
-		if _, lender := r.Lender(name); driver != want || lender != want {
+		if _, lender := r.OutsideIPAM(name); driver != want || lender != want {
 			t.Errorf("%q: driver %t, lender %t", name, driver, lender)
 		}
 	}
