@@ -129,6 +129,10 @@ func (m *Manager) grant(ctx context.Context, places []place) error {
 }
 
 func (m *Manager) grantOne(ctx context.Context, l ExternalIPAM, pl place) error {
+	pl, err := m.withMAC(ctx, l, pl)
+	if err != nil {
+		return err
+	}
 	for _, v6 := range []bool{false, true} {
 		p, ok := pl.poolFor(v6)
 		if !ok {
