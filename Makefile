@@ -4,6 +4,7 @@ VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo 0.1.0-dev)
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 DATE    ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 PREFIX  ?= /usr/local
+CNIDIR  ?= /opt/cni/bin
 
 export CGO_ENABLED = 0
 LDFLAGS = -s -w -X isle/internal/version.Version=$(VERSION) -X isle/internal/version.Commit=$(COMMIT) -X isle/internal/version.Date=$(DATE)
@@ -29,7 +30,7 @@ test-netns: ## the kernel tests only (root)
 test-e2e: build ## whole sessions and crashes against a real isled (root)
 	go test -timeout 20m -count 1 -p 1 ./test/...
 
-test-vm: build ## cgroup v2 and Debian's kernels, in a virtual machine (root; slow)
+test-vm: ## the network, the LAN and cgroup v2 on Debian's kernels, in a virtual machine (root)
 	test/vm/run
 
 lint: ## gofmt, vet, staticcheck
@@ -55,6 +56,7 @@ bench: build ## compare with docker and podman on this machine (root)
 install: build ## install the programs, the man pages and the systemd unit
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/systemd/system $(addprefix $(DESTDIR)$(PREFIX)/share/man/man,1 5 7 8)
 	install -m 0755 bin/isle bin/isled bin/isle-shim bin/isle-toolbox $(DESTDIR)$(PREFIX)/bin
+	install -D -m 0755 bin/isle-cni $(DESTDIR)$(CNIDIR)/isle-cni
 	install -m 0644 contrib/systemd/isled.service $(DESTDIR)/etc/systemd/system
 	for s in 1 5 7 8; do install -m 0644 docs/man/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s || exit 1; done
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -14,14 +15,19 @@ const (
 )
 
 func takesNames(o options) time.Duration {
-	return 20*time.Second + time.Duration(o.few()+1)*6*4*(o.time+300*time.Millisecond)
+	return 20*time.Second + time.Duration(o.few()+1)*6*5*(o.time+300*time.Millisecond)
 }
 
 // names measures an engine's name server: names of containers, and names of
-// outside, for which it asks a server on its host that answers at once.
+// outside, for which it asks a server on its host that answers at once. On the bare
+// host that server itself is asked: what the asking program and the kernel take.
 func names(ctx context.Context, s *session) error {
 	all := s.engines(false)
-	for _, e := range all {
+	_, bare, err := s.outside()
+	if err != nil {
+		return err
+	}
+	for _, e := range append(all[:len(all):len(all)], bare) {
 		stop, err := begin(ctx, e, s.load, "upstream", e.addr+":53")
 		if err != nil {
 			return err
@@ -38,7 +44,7 @@ func names(ctx context.Context, s *session) error {
 		{"one name of outside", []string{"www.example.com"}},
 		{"new names of outside", []string{"-fresh", "example.com"}},
 	} {
-		s.measureNames(ctx, q, list)
+		s.measureNames(ctx, q, append(list[:len(list):len(list)], bare))
 	}
 	return nil
 }
@@ -79,8 +85,16 @@ func (s *session) measureNames(ctx context.Context, q question, list []engine) {
 // ask asks from inside a container. A server that leaves more than one question
 // in a hundred unanswered has no rate.
 func (q question) ask(ctx context.Context, o options, e engine, workers int) (l loaded, err error) {
-	args := append([]string{"exec", namesAsker, "/load", "dns", "-time", o.time.String(), "-workers", strconv.Itoa(workers)}, q.args...)
-	err = patiently(func() (err error) { l, err = load(e.command(ctx, args...)); return err })
+	args := append([]string{"dns", "-time", o.time.String(), "-workers", strconv.Itoa(workers)}, q.args...)
+	ask := func() (err error) {
+		l, err = load(e.command(ctx, append([]string{"exec", namesAsker, "/load"}, args...)...))
+		return err
+	}
+	if len(e.cli) == 0 {
+		args = slices.Insert(args, 1, "-server", e.addr+":53")
+		ask = func() (err error) { l, err = load(e.onHost(ctx, append([]string{o.load}, args...)...)); return err }
+	}
+	err = patiently(ask)
 	if err == nil && l.Lost*100 > l.Count {
 		err = fmt.Errorf("%d of %d questions without an answer", l.Lost, l.Count+l.Lost)
 	}

@@ -15,15 +15,11 @@ import (
 // dnsLoad asks for NAME with each worker on a socket and a thread of its own,
 // one question at a time.
 func dnsLoad(o options, name string) (result, error) {
-	conf, err := dns.ClientConfigFromFile("/etc/resolv.conf")
+	server, search, err := o.nameServer()
 	if err != nil {
 		return result{}, err
 	}
-	if len(conf.Servers) == 0 {
-		return result{}, errors.New("/etc/resolv.conf names no server")
-	}
-	server := net.JoinHostPort(conf.Servers[0], "53")
-	if name, err = known(server, name, conf.Search, o.fresh); err != nil {
+	if name, err = known(server, name, search, o.fresh); err != nil {
 		return result{}, err
 	}
 	askers := make([]asker, o.workers)
@@ -37,6 +33,21 @@ func dnsLoad(o options, name string) (result, error) {
 		return result{}, err
 	}
 	return sum(askers, time.Since(start)), nil
+}
+
+// nameServer is whom to ask, and the domains in which names are.
+func (o options) nameServer() (server string, search []string, err error) {
+	if o.server != "" {
+		return o.server, nil, nil
+	}
+	conf, err := dns.ClientConfigFromFile("/etc/resolv.conf")
+	if err != nil {
+		return "", nil, err
+	}
+	if len(conf.Servers) == 0 {
+		return "", nil, errors.New("/etc/resolv.conf names no server")
+	}
+	return net.JoinHostPort(conf.Servers[0], "53"), conf.Search, nil
 }
 
 func sum(askers []asker, took time.Duration) result {

@@ -6,7 +6,7 @@
 //	load stream [flags] ADDR         bytes to a sink, as many as go
 //	load ping [flags] ADDR           round trips of one byte on one connection
 //	load connect [flags] ADDR        connections of one byte, one after another
-//	load dns [flags] NAME            questions to the first server of /etc/resolv.conf
+//	load dns [flags] NAME            questions to the first server of /etc/resolv.conf, or another
 //	load upstream ADDR               a name server that knows every name
 //
 // A client prints one JSON object. Addresses are IPv4.
@@ -35,6 +35,7 @@ type options struct {
 	streams int
 	workers int
 	fresh   bool
+	server  string
 }
 
 func main() {
@@ -54,6 +55,7 @@ func run(args []string) error {
 	fs.IntVar(&o.streams, "streams", 1, "connections of stream")
 	fs.IntVar(&o.workers, "workers", 1, "questions at a time of dns")
 	fs.BoolVar(&o.fresh, "fresh", false, "dns: another name below NAME for each question")
+	fs.StringVar(&o.server, "server", "", "dns: address and port of the server to ask")
 	if err := fs.Parse(args[1:]); err != nil {
 		return err
 	}

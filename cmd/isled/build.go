@@ -96,7 +96,7 @@ func (h *house) open() error {
 		return err
 	}
 	h.engine = &engine.Engine{
-		Config: c, Store: records, Images: images, Runtime: runtimes, Networks: h.networks, Volumes: volumes,
+		Config: c, Store: records, Images: images, Runtime: runtimes, Networks: h.networks, Volumes: volumes, Guests: h.networks,
 		Bus: bus, Log: log.With("part", "engine"), Host: host, Init: cmp.Or(c.Init, initPath),
 		Reports: reports(h.networks), Probes: probes(h.kernel.Features(), host),
 	}
@@ -132,16 +132,29 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	if err != nil {
 		return err
 	}
+	seats, err := k.Seats()
+	if err != nil {
+		return err
+	}
+	h.closers = append(h.closers, seats.Close)
+	plugins := builtin.Plugins(seats)
 	log, resolver := h.log.With("part", "network"), &dns.HostConfig{}
 	h.zones = firewalld.New(h.log.With("part", "firewalld"))
 	host := machine.Machine{Kernel: k, Servers: resolver.Servers}
 	h.networks = &network.Manager{
-		Store: records, Kernel: k, Drivers: builtin.Drivers(), IPAM: &ipam.Allocator{Sources: sources},
-		Machine: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}, Sysctl: sysctl.Read},
+		Store: records, Kernel: k, Drivers: h.drivers(), Outside: plugins.Outside, OutsideIPAM: plugins.OutsideIPAM, IPAM: &ipam.Allocator{Sources: sources},
+		Machine: host, Lender: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}, Sysctl: sysctl.Read},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
 		Bridges: h.zones, Surroundings: host.Surroundings, Lease: network.AskLAN,
 	}
 	return nil
+}
+
+// drivers are those of networks.
+func (h *house) drivers() map[string]network.Driver {
+	all := builtin.Drivers()
+	all[network.DriverCNI] = builtin.CNI(h.config.Network, filepath.Join(h.config.DataDir, "cni"), kernel.Visitor{})
+	return all
 }
 
 func prefix(s string) (netip.Prefix, error) {

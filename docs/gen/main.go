@@ -8,6 +8,7 @@
 //	docs/man/isle.1           internal/cli's tree of commands
 //	docs/man/isled.8          isled --help
 //	docs/man/isled.toml.5     the tags of config.Config
+//	docs/man/isle-cni.8       docs/cni.md
 //	docs/man/isle-DRIVER.7    internal/network/driver/DRIVER/README.md
 package main
 
@@ -60,6 +61,9 @@ func contents(top string) (map[string][]byte, error) {
 		return nil, err
 	}
 	if err := daemonPage(all, top); err != nil {
+		return nil, err
+	}
+	if err := pluginPage(all, top); err != nil {
 		return nil, err
 	}
 	return all, driverPages(all, top)

@@ -119,6 +119,21 @@ func daemonPage(all map[string][]byte, top string) error {
 	return nil
 }
 
+// pluginPage is docs/cni.md, whose headings become sections.
+func pluginPage(all map[string][]byte, top string) error {
+	b, err := os.ReadFile(filepath.Join(top, "docs", "cni.md"))
+	if err != nil {
+		return err
+	}
+	_, body, _ := strings.Cut(string(b), "\n")
+	body = section.ReplaceAllStringFunc(body, func(s string) string { return strings.ToUpper(s[1:]) })
+	all["man/isle-cni.8"] = man(title("isle-cni", "8", "System administration") +
+		"# NAME\n\nisle-cni - Isle's networks for other container runtimes\n\n# DESCRIPTION\n" + body + "\n# SEE ALSO\n\n**isled**(8), **isle-bridge**(7), **isle-macvlan**(7)\n")
+	return nil
+}
+
+var section = regexp.MustCompile(`(?m)^## .*$`)
+
 func block(s string) string { return "```\n" + strings.TrimRight(s, "\n") + "\n```\n" }
 
 var heading = regexp.MustCompile(`(?m)^\*\*(Name|Description|Options|Examples|Packet path|Limits|See also)\*\* ?`)

@@ -186,6 +186,16 @@ func TestShimIsSmall(t *testing.T) {
 	}
 }
 
+// TestPluginIsSmall : isle-cni starts for every container of other runtimes.
+func TestPluginIsSmall(t *testing.T) {
+	t.Parallel()
+	for _, p := range deps(t, "cmd/isle-cni") {
+		if p.Module != nil && p.Module.Path != "isle" || p.ImportPath == "net" || p.ImportPath == "net/http" {
+			t.Errorf("isle-cni links %s", p.ImportPath)
+		}
+	}
+}
+
 func TestToolboxLinksNoEngine(t *testing.T) {
 	t.Parallel()
 	for _, p := range deps(t, "cmd/isle-toolbox") {

@@ -193,7 +193,7 @@ func TestDependenciesAreExplained(t *testing.T) {
 			t.Errorf("docs/dependencies.md does not explain %s", w)
 		}
 	}
-	programs := []string{"isle", "isled", "isle-shim", "isle-toolbox"}
+	programs := []string{"isle", "isled", "isle-cni", "isle-shim", "isle-toolbox"}
 	for _, h := range have {
 		if !slices.Contains(want, h) && !slices.Contains(programs, h) {
 			t.Errorf("docs/dependencies.md explains %s, which go.mod does not require directly", h)

@@ -36,7 +36,7 @@ var (
 
 // Check reports what in c cannot work, as a *Mistake.
 func (c Config) Check() error {
-	for _, check := range []func() *Mistake{c.checkHost, c.Network.checkNames, c.Network.checkNumbers, c.Network.checkAddresses, c.Network.checkDNS, c.Network.checkPools, c.Cluster.check, c.Cluster.checkEtcd} {
+	for _, check := range []func() *Mistake{c.checkHost, c.Network.checkNames, c.Network.checkNumbers, c.Network.checkAddresses, c.Network.checkDNS, c.Network.checkPools, c.Network.checkCNI, c.Cluster.check, c.Cluster.checkEtcd} {
 		if m := check(); m != nil {
 			return m
 		}
@@ -165,6 +165,20 @@ func (c Cluster) checkEtcd() *Mistake {
 		return mistake("cluster.etcd-cert", "and etcd-key are given together")
 	case (c.EtcdUser == "") != (c.EtcdPassword == ""):
 		return mistake("cluster.etcd-user", "and etcd-password-file are given together")
+	}
+	return nil
+}
+
+func (n Network) checkCNI() *Mistake {
+	for key, dirs := range map[string][]string{"network.cni-plugin-dirs": n.CNIPluginDirs, "network.cni-conf-dirs": n.CNIConfDirs} {
+		for _, dir := range dirs {
+			if !filepath.IsAbs(dir) || strings.ContainsRune(dir, os.PathListSeparator) {
+				return mistake(key, "%q must be an absolute path without ':'", dir)
+			}
+		}
+	}
+	if n.CNITimeout < 1 || n.CNITimeout > 3600 {
+		return mistake("network.cni-timeout-seconds", "%d must be from 1 to 3600", n.CNITimeout)
 	}
 	return nil
 }

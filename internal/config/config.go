@@ -73,6 +73,9 @@ type Network struct {
 	DNSSearch     []string `toml:"dns-search"`
 	DNSOptions    []string `toml:"dns-options"`
 	ResyncSeconds int      `toml:"resync-seconds" comment:"How often the kernel is compared with the records when nothing happens."`
+	CNIPluginDirs []string `toml:"cni-plugin-dirs" comment:"Where networks of the driver cni look for plugins, in order."`
+	CNIConfDirs   []string `toml:"cni-conf-dirs" comment:"Where they look for configurations that are given by name. GC is not used with what is there: other runtimes may share it."`
+	CNITimeout    int      `toml:"cni-timeout-seconds" comment:"How long one plugin may run."`
 }
 
 // Cluster is what concerns clusters of hosts. Being in one is not configured: isle cluster
@@ -119,6 +122,9 @@ func Default() Config {
 			},
 			IPv6:          true,
 			ResyncSeconds: 300,
+			CNIPluginDirs: []string{"/opt/cni/bin", "/usr/lib/cni"},
+			CNIConfDirs:   []string{"/etc/cni/net.d"},
+			CNITimeout:    30,
 		},
 		Cluster:         Cluster{Port: 2377, ClientPort: 2379, PeerPort: 2380, LeaseSeconds: 10, EtcdPrefix: "/isle"},
 		ShutdownTimeout: 10,

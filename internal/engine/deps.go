@@ -114,6 +114,8 @@ type Runtime interface {
 type Networks interface {
 	// DriverNames are what the driver of a new network may be, sorted.
 	DriverNames() []string
+	// KnowsDriver reports whether there may be a driver of that name.
+	KnowsDriver(name string) bool
 	Create(ctx context.Context, req networktypes.CreateRequest) (network.Network, error)
 	Remove(ctx context.Context, ref string) (network.Network, error)
 	// Find takes a name, an id or a unique prefix of one. Class NotFound with

@@ -30,6 +30,7 @@ type Engine struct {
 	Runtime  Runtime      // required
 	Networks Networks     // required
 	Volumes  Volumes      // required
+	Guests   Guests       // nil: no other runtime is served
 	Bus      *event.Bus   // required; Events is the method of the API
 	Log      *slog.Logger // required
 	Host     spec.Host    // required: what spec.DetectHost found
@@ -43,6 +44,7 @@ type Engine struct {
 	byName map[string]string // name → id; reserved before the record is committed
 
 	sessions sessions // exec sessions by id
+	guests   guestbook
 	versions runtimeVersions
 
 	life context.Context // of background work

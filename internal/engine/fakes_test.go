@@ -326,6 +326,8 @@ func newFakeNetworks() *fakeNetworks {
 }
 
 func (n *fakeNetworks) DriverNames() []string { return []string{"bridge", "host"} }
+
+func (n *fakeNetworks) KnowsDriver(name string) bool { return slices.Contains(n.DriverNames(), name) }
 func (n *fakeNetworks) Create(context.Context, networktypes.CreateRequest) (network.Network, error) {
 	return network.Network{}, errdefs.ErrNotImplemented
 }

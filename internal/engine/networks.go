@@ -30,7 +30,7 @@ func (e *Engine) NetworkCreate(ctx context.Context, req networktypes.CreateReque
 	if err != nil {
 		return networktypes.CreateResponse{}, err
 	}
-	return networktypes.CreateResponse{ID: n.ID}, nil
+	return networktypes.CreateResponse{ID: n.ID, Warning: strings.Join(n.Warnings, "\n")}, nil
 }
 
 func (e *Engine) mayCreate(req networktypes.CreateRequest) error {
@@ -39,7 +39,7 @@ func (e *Engine) mayCreate(req networktypes.CreateRequest) error {
 		return forbidden("operation is not permitted on predefined %s network ", req.Name)
 	case len(req.Name) > maxNetworkName:
 		return invalid("invalid network name: it has %d characters, at most %d are allowed", len(req.Name), maxNetworkName)
-	case !req.ConfigOnly && d != "default" && !slices.Contains(e.Networks.DriverNames(), d):
+	case !req.ConfigOnly && d != "default" && !e.Networks.KnowsDriver(d):
 		return notFound("could not find plugin %s in v1 plugin registry: plugin not found (hint: the drivers of this isled are %s)", d, strings.Join(e.Networks.DriverNames(), ", "))
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 
 	"isle/internal/container"
 	"isle/internal/ids"
+	"isle/internal/network"
 	"isle/internal/runtime"
 	"isle/internal/store"
 )
@@ -22,8 +23,8 @@ import (
 // found is what is on the machine when isled starts.
 type found struct {
 	live      map[string]runtime.Status // containers that the shim has
-	sandboxes map[string]bool
-	missed    map[*entry]runtime.Exit // ends that the records do not have
+	sandboxes map[string]bool           // false: of a namespace that is not ours
+	missed    map[*entry]runtime.Exit   // ends that the records do not have
 }
 
 // Restore brings the records and the machine together after a start of isled,
@@ -44,6 +45,7 @@ func (e *Engine) Restore(ctx context.Context) error {
 	for _, c := range e.all() {
 		errs = append(errs, e.restoreOne(ctx, c, m))
 	}
+	errs = append(errs, e.restoreGuests(ctx))
 	errs = append(errs, e.sweep(ctx, m)) // it spares what runs, so also what is still to be torn down
 	e.recordMissed(ctx, m)
 	if err := errors.Join(errs...); err != nil { // each is about one thing: the others are served
@@ -90,7 +92,7 @@ func (e *Engine) lookAround(ctx context.Context) (found, error) {
 		return m, fmt.Errorf("list sandboxes: %w", err)
 	}
 	for _, id := range open {
-		m.sandboxes[id] = true
+		m.sandboxes[id] = !network.IsLent(id)
 	}
 	m.missed = e.missedEnds(m.live)
 	return m, nil
@@ -238,7 +240,7 @@ func (e *Engine) sweep(ctx context.Context, m found) error {
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.sandboxes)) {
-		if !e.knows(id) {
+		if m.sandboxes[id] && !e.knows(id) {
 			errs = append(errs, e.Networks.Close(ctx, id))
 		}
 	}

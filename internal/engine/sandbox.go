@@ -274,7 +274,7 @@ func (e *Engine) filesOf(rec container.Record) string {
 }
 
 func gateway(n network.Network, ep network.Endpoint, v4 bool) (a netip.Addr) {
-	if ep.Leased() {
+	if ep.Leased() || ep.Result != nil {
 		return ep.Gateway(n, v4)
 	}
 	for _, p := range n.Pools {

@@ -55,9 +55,11 @@ func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err e
 		return one(k.parent(rest[0]))
 	case netspec.LAN:
 		return k.lan(rest)
+	case netspec.VXLAN:
+		return one(k.vxlan(rest[0]))
 	case netspec.Announce:
 		return 1, nil // remembered: no address comes with it
-	case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.Rule, netspec.Route:
+	case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route:
 		return k.attach(nil, inside(rest, rest[0].Key.NS), rest)
 	case netspec.Guard:
 		return one(k.guard(rest[0]))
@@ -100,7 +102,7 @@ func newVeths(cs []reconcile.Change) (n int) {
 func inside(cs []reconcile.Change, ns netspec.NS) []reconcile.Change {
 	for i, c := range cs {
 		switch object(c).(type) {
-		case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.Rule, netspec.Route, netspec.Announce:
+		case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route, netspec.Announce:
 			if c.Key.NS == ns {
 				continue
 			}
@@ -122,7 +124,7 @@ func filters(cs []reconcile.Change) []reconcile.Change {
 func endingNamespaces(cs []reconcile.Change) map[netspec.NS]bool {
 	m := map[netspec.NS]bool{}
 	for _, c := range cs {
-		if n, ok := c.Old.(netspec.Namespace); ok && c.New == nil {
+		if n, ok := c.Old.(netspec.Namespace); ok && c.New == nil && !n.NS.Lent() {
 			m[n.NS] = true
 		}
 	}
@@ -159,7 +161,7 @@ func (k *Kernel) remember(cs []reconcile.Change) {
 func (k *Kernel) namespace(c reconcile.Change) error {
 	n := object(c).(netspec.Namespace)
 	if c.New != nil {
-		cookie, err := k.ns.New(string(n.NS))
+		cookie, err := k.found(n.NS)
 		if err == nil {
 			k.memory.setCookie(n.NS, cookie)
 		}

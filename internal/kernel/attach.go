@@ -193,12 +193,14 @@ func quiet(link string, ipv6 bool) error {
 // change turns one change into messages.
 func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
 	if o := c.Old; o != nil && o != c.New && !mends(c) {
-		m, ok, err := v.remove(o)
+		msgs, err := v.remove(o)
 		if err != nil {
 			return nil, err
 		}
-		if ok && !replaces(c) {
-			ops = append(ops, visitOp{index: i, del: true, msg: m})
+		for _, m := range msgs {
+			if !replaces(c) {
+				ops = append(ops, visitOp{index: i, del: true, msg: m})
+			}
 		}
 	}
 	var index int32
@@ -220,6 +222,16 @@ func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
 			return nil, err
 		}
 		ops = append(ops, visitOp{index: i, msg: rtnl.AddNeigh(index, o)})
+	case netspec.FDB:
+		if index, err = v.conn.Index(o.Link); err != nil {
+			return nil, err
+		}
+		ops = append(ops, visitOp{index: i, msg: rtnl.AddFDB(index, o)})
+	case netspec.Flood:
+		if index, err = v.conn.Index(o.Link); err != nil {
+			return nil, err
+		}
+		ops = append(ops, visitOp{index: i, msg: rtnl.AddFlood(index, o)})
 	case netspec.Rule:
 		ops = append(ops, visitOp{index: i, keeps: true, msg: rtnl.AddRule(o)})
 	case netspec.Route:
@@ -235,6 +247,10 @@ func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
 
 // replaces reports whether adding the new object takes the old one's place.
 func replaces(c reconcile.Change) bool {
+	switch c.New.(type) {
+	case netspec.Neigh, netspec.FDB:
+		return true
+	}
 	old, ok1 := c.Old.(netspec.Route)
 	now, ok2 := c.New.(netspec.Route)
 	return ok1 && ok2 && old.Metric == now.Metric
@@ -247,22 +263,31 @@ func mends(c reconcile.Change) bool {
 	return ok1 && ok2 && old.Cut
 }
 
-// remove is the message that deletes o; there is none when its link is gone.
-func (v *visit) remove(o netspec.Object) (m nlmsg.Message, ok bool, err error) {
+// remove are the messages that delete o; there are none when its link is gone.
+func (v *visit) remove(o netspec.Object) ([]nlmsg.Message, error) {
+	on := func(link string, msgs func(index int32) []nlmsg.Message) ([]nlmsg.Message, error) {
+		index, err := v.conn.Index(link)
+		if err != nil {
+			return nil, rtnl.Gone(err)
+		}
+		return msgs(index), nil
+	}
+	one := func(m nlmsg.Message) []nlmsg.Message { return []nlmsg.Message{m} }
 	switch o := o.(type) {
 	case netspec.Addr:
-		index, err := v.conn.Index(o.Link)
-		return rtnl.DelAddr(index, o.Prefix), err == nil, rtnl.Gone(err)
+		return on(o.Link, func(i int32) []nlmsg.Message { return one(rtnl.DelAddr(i, o.Prefix)) })
 	case netspec.Neigh:
-		index, err := v.conn.Index(o.Link)
-		return rtnl.DelNeigh(index, o), err == nil, rtnl.Gone(err)
+		return on(o.Link, func(i int32) []nlmsg.Message { return one(rtnl.DelNeigh(i, o)) })
+	case netspec.FDB:
+		return on(o.Link, func(i int32) []nlmsg.Message { return rtnl.DelFDB(i, o) })
+	case netspec.Flood:
+		return on(o.Link, func(i int32) []nlmsg.Message { return one(rtnl.DelFlood(i, o)) })
 	case netspec.Rule:
-		return rtnl.DelRule(o), true, nil
+		return one(rtnl.DelRule(o)), nil
 	case netspec.Route:
-		index, err := v.conn.Index(o.Dev)
-		return rtnl.DelRoute(index, o), err == nil, rtnl.Gone(err)
+		return on(o.Dev, func(i int32) []nlmsg.Message { return one(rtnl.DelRoute(i, o)) })
 	}
-	return m, false, nil
+	return nil, nil
 }
 
 // send sends all messages. When one fails, those behind it that the kernel has
@@ -337,17 +362,16 @@ func (v *visit) takeBack(first, at int, errs []error) error {
 	return nil
 }
 
-// makeVeths makes links by one sendmsg, and sets the ports that it made by
+// makeVeths makes links by one sendmsg, and brings them into their bridges by
 // another: what goes by a name must not meet somebody else's link.
 // It returns how many there are.
 func (k *Kernel) makeVeths(links []netspec.Link, peer *os.File) (int, error) {
 	msgs := make([]nlmsg.Message, len(links))
 	for i, l := range links {
-		master, err := k.master(l)
-		if err != nil {
+		if _, err := k.master(l); err != nil {
 			return 0, err
 		}
-		msgs[i] = rtnl.NewLink(l, k.mark, master, int(peer.Fd()))
+		msgs[i] = rtnl.NewLink(l, k.mark, int(peer.Fd()))
 	}
 	errs, err := k.rt.Execute(msgs...)
 	if err != nil {
@@ -363,21 +387,33 @@ func (k *Kernel) makeVeths(links []netspec.Link, peer *os.File) (int, error) {
 			break
 		}
 	}
-	made, perr := k.setPorts(links[:n])
+	made, perr := k.plugIn(links[:n])
 	if perr != nil {
 		return made, errors.Join(perr, err, k.deleteLinks(links[made:n]))
 	}
 	return n, err
 }
 
-// setPorts gives new ports of bridges their flags. It returns how many of links
-// are as they should be.
-func (k *Kernel) setPorts(links []netspec.Link) (int, error) {
+// plugIn brings the near ends of veths up, as ports of their bridges. It returns how
+// many of links are as they should be.
+func (k *Kernel) plugIn(links []netspec.Link) (int, error) {
 	var msgs []nlmsg.Message
 	var of []int
 	for i, l := range links {
+		index, err := k.rt.Index(l.Name)
+		if err != nil {
+			return 0, err
+		}
+		master, err := k.master(l)
+		if err != nil {
+			return 0, err
+		}
+		if master != 0 {
+			msgs, of = append(msgs, rtnl.NoLinkLocal(index)), append(of, i)
+		}
+		msgs, of = append(msgs, rtnl.UpIn(index, master)), append(of, i)
 		if l.Hairpin || l.Isolated {
-			msgs, of = append(msgs, rtnl.SetNewPort(l)), append(of, i)
+			msgs, of = append(msgs, rtnl.SetPort(index, l)), append(of, i)
 		}
 	}
 	errs, err := k.rt.Execute(msgs...)
@@ -385,7 +421,7 @@ func (k *Kernel) setPorts(links []netspec.Link) (int, error) {
 		return 0, err
 	}
 	for m, i := range of {
-		if errs[m] != nil {
+		if errs[m] != nil && !errors.Is(errs[m], unix.EAFNOSUPPORT) { // it has no IPv6 at all
 			return i, fmt.Errorf("set port %s of bridge %s: %w", links[i].Name, links[i].Master, errs[m])
 		}
 	}

@@ -128,10 +128,9 @@ func (k *Kernel) nftDNS(d netspec.DNSRedirect, now netspec.Object) error {
 func (k *Kernel) dnsTable() string { return k.cfg.Table + "-dns" }
 
 // dnsPort reads the redirect of a namespace's resolver; 0: there is none.
-func (k *Kernel) dnsPort(ns netspec.NS, f *os.File, cookie uint64) (uint16, error) {
+func (k *Kernel) dnsPort(f *os.File, cookie uint64) (uint16, error) {
 	if k.redirect == nil {
 		return nft.DNS(f, k.dnsTable())
 	}
-	k.memory.setCookie(ns, cookie)
 	return k.redirect.DNS(cookie)
 }

@@ -37,6 +37,7 @@ import (
 	"isle/internal/kernel/nft"
 	"isle/internal/kernel/probe"
 	"isle/internal/kernel/rtnl"
+	"isle/internal/kernel/seat"
 	"isle/internal/kernel/tc"
 	"isle/internal/netspec"
 )
@@ -76,6 +77,7 @@ type Kernel struct {
 	announcer announcer
 	memory    memory
 	watched   ports
+	ahead     ahead
 }
 
 // New opens the kernel as the calling thread's network namespace shows it.
@@ -161,6 +163,10 @@ func (k *Kernel) sweep() {
 	}
 }
 
+// Seats moves links of others between the host's namespace and containers'. It does
+// not take those that are ours.
+func (k *Kernel) Seats() (*seat.Seats, error) { return seat.Open(k.mark) }
+
 // Close waits for what goes on in the background and lets go. The machine's
 // network stays as it is.
 func (k *Kernel) Close() error {
@@ -221,13 +227,29 @@ func (k *Kernel) Do(ns netspec.NS, fn func() error) error {
 	return netns.Do(f, fn)
 }
 
-// ListenUDP opens a UDP socket in a namespace.
-func (k *Kernel) ListenUDP(ctx context.Context, ns netspec.NS, at netip.AddrPort) (c net.PacketConn, err error) {
-	err = k.Do(ns, func() (err error) {
-		c, err = (&net.ListenConfig{}).ListenPacket(ctx, "udp", at.String())
-		return err
+// Listen opens a UDP socket and a listening TCP socket in a namespace. Without MPTCP,
+// which costs more and which no resolver's client speaks.
+func (k *Kernel) Listen(ctx context.Context, ns netspec.NS, at netip.AddrPort) (udp net.PacketConn, tcp net.Listener, err error) {
+	f, err := k.open(ns)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	err = netns.Visit(f, func() (err error) {
+		if udp, err = lc.ListenPacket(ctx, "udp", at.String()); err != nil {
+			return err
+		}
+		if tcp, err = lc.Listen(ctx, "tcp", at.String()); err != nil {
+			return errors.Join(err, udp.Close())
+		}
+		return nil
 	})
-	return c, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return udp, tcp, nil
 }
 
 // ListenTCP opens a listening TCP socket in a namespace.

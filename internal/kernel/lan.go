@@ -98,6 +98,8 @@ func supported(err error, o netspec.Object) error {
 		feature = "a dummy interface (module dummy)"
 	case netspec.LAN:
 		feature = "an interface of kind " + o.Kind + " (module " + o.Kind + ")"
+	case netspec.VXLAN:
+		feature = "a tunnel of kind vxlan (module vxlan)"
 	}
 	return &probe.NotSupportedError{Feature: feature, Err: err}
 }

@@ -49,7 +49,7 @@ func (k *Kernel) makeBridge(l netspec.Link, ipv6 bool) error {
 	if err := k.nameAgain(l); err != nil {
 		return fmt.Errorf("make link %s: %w", l.Name, err)
 	}
-	err := k.rt.Do(rtnl.NewLink(beforeMTU(l), k.mark, 0, -1))
+	err := k.rt.Do(rtnl.NewLink(beforeMTU(l), k.mark, -1))
 	made := err == nil
 	switch {
 	case made && l.MTU != 0:
@@ -285,10 +285,6 @@ const (
 // place of one of ours that leads elsewhere (the kernel may not have reaped it
 // yet) and leaves a foreign one alone.
 func (k *Kernel) remake(l netspec.Link, peer *os.File) error {
-	master, err := k.master(l)
-	if err != nil {
-		return err
-	}
 	for range remakeTries {
 		have, err := k.rt.Link(l.Name)
 		if err == nil {
@@ -304,12 +300,7 @@ func (k *Kernel) remake(l netspec.Link, peer *os.File) error {
 		if err = rtnl.Gone(err); err != nil {
 			return err
 		}
-		err = k.rt.Do(rtnl.NewLink(l, k.mark, master, int(peer.Fd())))
-		if err == nil {
-			_, err = k.setPorts([]netspec.Link{l})
-			return err
-		}
-		if !errors.Is(err, unix.EEXIST) {
+		if err = k.rt.Do(rtnl.NewLink(l, k.mark, int(peer.Fd()))); !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 		time.Sleep(remakeWait)

@@ -17,6 +17,7 @@ type memory struct {
 	tell    map[netspec.Key]netspec.Announce
 	dying   map[string]struct{} // names of host ends
 	cookies map[netspec.NS]uint64
+	owners  map[uint64]netspec.NS // cookies, the other way round
 	lans    map[netspec.Key]int32 // links on a LAN, with the numbers of their parents
 	parents map[string]int32      // by the names that they had when they were first used
 }
@@ -25,7 +26,7 @@ func newMemory() memory {
 	return memory{
 		sysctls: map[netspec.Key]netspec.Sysctl{}, links: map[netspec.Key]netspec.Link{},
 		ends: map[string]end{}, tell: map[netspec.Key]netspec.Announce{},
-		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{},
+		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{}, owners: map[uint64]netspec.NS{},
 		lans: map[netspec.Key]int32{}, parents: map[string]int32{},
 	}
 }
@@ -57,6 +58,7 @@ func (m *memory) note(key netspec.Key, o netspec.Object) {
 func (m *memory) forget(ns netspec.NS) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	delete(m.owners, m.cookies[ns])
 	delete(m.cookies, ns)
 	for k := range m.sysctls {
 		if k.NS == ns {
@@ -198,7 +200,15 @@ func (m *memory) announcements(ns netspec.NS) (out []netspec.Announce) {
 func (m *memory) setCookie(ns netspec.NS, c uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.cookies[ns] = c
+	m.cookies[ns], m.owners[c] = c, ns
+}
+
+// owner is the namespace of ours that has a cookie.
+func (m *memory) owner(cookie uint64) (netspec.NS, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ns, ok := m.owners[cookie]
+	return ns, ok
 }
 
 func (m *memory) cookie(ns netspec.NS) (uint64, bool) {

@@ -514,10 +514,15 @@ var equivalent = map[string]string{
 	"rule source 3 (its own address; sources6) deleted":                                      "chain source_ip6 says it again, later",
 	"how large the others may be; ) without condition 1: meta cmp":                           "the kernel looks for options in TCP only",
 	"how large the others may be; ) without condition 2: payload bitwise cmp":                "only a SYN has the option",
+	"(a program speaks for a tunnel; seals) without condition 2: meta cmp":                   asksUser,
+	"(a program speaks for a tunnel; tunnels peers4) without condition 3: meta cmp":          asksUser,
+	"(a program speaks for a tunnel; tunnels peers6) without condition 3: meta cmp":          asksUser,
 	"(br_netfilter: hairpin meets the guard before the forward chain; ) without condition 2": "only connections of others, of which both ends are translated, would be marked too, and no guard of ours lets them in",
 }
 
 const theSet = "the set says it too: comparing costs less, and spares most packets the look into it"
+
+const asksUser = "to read the user is the question: what the kernel sends by itself has none, and the rule ends there"
 
 func excuse(name string) string {
 	for what, why := range equivalent {

@@ -91,6 +91,12 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) 
 			s.Add(l.Parent(names[l.Peer]))
 			continue
 		}
+		if l.Kind == netspec.KindVXLAN {
+			if err := readVXLAN(s, c, l, names); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		o, up := v.Object(l, "", peers)
 		switch {
 		case !up:
@@ -168,6 +174,7 @@ func (k *Kernel) readNamespace(ns netspec.NS, parents func() (map[int32]string, 
 	if err != nil {
 		return nil, -1, v, err
 	}
+	k.memory.setCookie(ns, cookie)
 	if v, err = c.Read(); err != nil {
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
 	}
@@ -178,7 +185,7 @@ func (k *Kernel) readNamespace(ns netspec.NS, parents func() (map[int32]string, 
 	for _, a := range k.memory.announcements(ns) {
 		s.Add(a)
 	}
-	port, err := k.dnsPort(ns, f, cookie)
+	port, err := k.dnsPort(f, cookie)
 	if err != nil {
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
 	}

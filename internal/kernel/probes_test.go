@@ -100,6 +100,7 @@ func newPolicy(t testing.TB, opts ...option) *policy {
 	p.container(natNet, 4)
 	p.routers()
 	p.grants()
+	p.tunnels()
 	p.apply(p.want)
 	p.inside()
 	return p
@@ -242,6 +243,58 @@ func (p *policy) grants() {
 	}
 }
 
+// UDP ports of tunnels: one for lanAt and nobody else, and one for what comes by up3.
+const tunnelPort, sealedPort = 4789, 4790
+
+// tunnels are the ports, with the peer. Programs stand in for the tunnels.
+func (p *policy) tunnels() {
+	p.want.Add(netspec.Tunnel{Port: tunnelPort}, netspec.Tunnel{Port: sealedPort, Via: "up3"})
+	for f, a := range lanAt {
+		p.want.Add(netspec.TunnelPeer{Addr: ip(a)})
+		for _, at := range []both{lanAt, lanToo} { // who has two addresses must answer with the one that was asked
+			serveUDPAs(p.t, p.ns["lan"].File, "lan", at.url(f, tunnelPort))
+			serveUDPAs(p.t, p.ns["lan"].File, "lan", at.url(f, sealedPort))
+		}
+	}
+	for _, who := range []string{"host", "transit"} {
+		for _, port := range []int{tunnelPort, sealedPort} {
+			serveUDPAs(p.t, p.ns[who].File, who, fmt.Sprint(":", port))
+		}
+	}
+}
+
+// askTunnels : who may speak for a tunnel.
+func (p *policy) askTunnels(f int, s string) {
+	others := both{"198.51.100.1", "2001:db8:100::1"}
+	for _, q := range []struct {
+		name, from, network, local string
+		to                         both
+		port                       int
+		want, touches              string
+	}{
+		{"from a peer", "lan", "udp", lanAt[f], hostAt, tunnelPort, answer("host", tunnelPort, lanAt[f]), "peers" + s},
+		{"from a stranger", "lan", "udp", lanToo[f], hostAt, tunnelPort, blocked, "arrived tunnels"},
+		{"from a stranger elsewhere", "transit", "udp", "", hostAt, tunnelPort, blocked, "arrived tunnels"},
+		{"from a stranger, no tunnel", "lan", "tcp", lanToo[f], hostAt, tunnelPort, answer("host", tunnelPort, lanToo[f]), "arrived no tunnel"},
+		{"sealed, from outside", "lan", "udp", lanAt[f], hostAt, sealedPort, blocked, "arrived sealed"},
+		{"sealed, from where it must", "transit", "udp", "", others, sealedPort, answer("host", sealedPort, farAt[f]), "arrived seals"},
+		{"sealed, from outside, no tunnel", "lan", "tcp", "", hostAt, sealedPort, answer("host", sealedPort, lanAt[f]), "arrived no tunnel"},
+		{"by a program", "host", "udp", "", lanAt, tunnelPort, blocked, "spoken peers" + s + " tunnels"},
+		{"by a program, to a stranger", "host", "udp", "", lanToo, tunnelPort, answer("lan", tunnelPort, hostAt[f]), "spoken"},
+		{"by a program, no tunnel", "host", "tcp", "", lanAt, tunnelPort, answer("lan", tunnelPort, hostAt[f]), "spoken no tunnel"},
+		{"sealed, by a program", "host", "udp", "", farAt, sealedPort, blocked, "spoken seals"},
+		{"sealed, by a program, another way", "host", "udp", "", lanAt, sealedPort, answer("lan", sealedPort, hostAt[f]), "spoken seals"},
+		{"sealed, by a program, no tunnel", "host", "tcp", "", farAt, sealedPort, answer("transit", sealedPort, others[f]), "spoken no tunnel"},
+		{"by a container", "c1-1", "udp", "", lanAt, tunnelPort, blocked, "ingress peers" + s + " tunnels"},
+		{"by a container, to a stranger", "c1-1", "udp", "", lanToo, tunnelPort, answer("lan", tunnelPort, hostAt[f]), "ingress a container speaks"},
+		{"by a container, another port", "c1-1", "udp", "", lanAt, sealedPort, answer("lan", sealedPort, hostAt[f]), "ingress a container speaks"},
+		{"by a container, no tunnel", "c1-1", "tcp", "", lanAt, tunnelPort, answer("lan", tunnelPort, hostAt[f]), "ingress a container speaks"},
+		{"through this host", "transit", "udp", "", lanAt, tunnelPort, answer("lan", tunnelPort, farAt[f]), "ingress a container speaks"},
+	} {
+		p.calls("tunnel "+q.name, call{from: q.from, network: q.network, local: q.local, to: q.to.url(f, q.port)}, q.want, q.touches)
+	}
+}
+
 // outside makes the neighbours, and a host that helps those who attack it.
 func (p *policy) outside() {
 	for _, s := range []string{"all/route_localnet=1", "all/rp_filter=0", "default/rp_filter=0", "all/send_redirects=0", "default/send_redirects=0"} {
@@ -257,9 +310,9 @@ func (p *policy) outside() {
 		addr add 2001:db8::22/64 dev lan2 nodad preferred_lft 0`)
 	for who, link := range map[string]string{"lan": "lan2", "transit": "lan3"} {
 		p.wires[who] = tap(p.t, p.ns[who].File, link)
-		serveAs(p.t, p.ns[who].File, who, 80, 77, 88, 7201, 7301, 8080, 8090, 8091)
+		serveAs(p.t, p.ns[who].File, who, 80, 77, 88, 7201, 7301, 8080, 8090, 8091, tunnelPort, sealedPort)
 	}
-	ports := []int{22, 24, 25, 8080, 8081, 8082, 8083, 8084, 8090, 8091, 6000, 6001}
+	ports := []int{tunnelPort, sealedPort, 22, 24, 25, 8080, 8081, 8082, 8083, 8084, 8090, 8091, 6000, 6001}
 	for i := range 3 {
 		ports = append(ports, 7000+i, 7100+i, 7200+i, 7300+i)
 	}
@@ -391,7 +444,9 @@ func (p *policy) call(c call, patience time.Duration) (answer string) {
 			return errors.Join(lingerNot(c.network, raw), marked(c.mark, raw))
 		}}
 		if c.local != "" {
-			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(c.local), Port: c.port}
+			if d.LocalAddr = (&net.TCPAddr{IP: net.ParseIP(c.local), Port: c.port}); c.network == "udp" {
+				d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(c.local), Port: c.port}
+			}
 		}
 		conn, err := d.DialContext(context.Background(), c.network, c.to)
 		if err != nil {
@@ -457,6 +512,7 @@ func (p *policy) ask(bpf bool) *policy {
 		p.askNetworks(f, s, bpf)
 		p.askOpen(f, s)
 		p.askSources(f, s)
+		p.askTunnels(f, s)
 	}
 	p.askOddities(bpf)
 	p.askARP()

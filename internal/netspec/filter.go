@@ -10,7 +10,7 @@ import (
 // reached from Link only, and from elsewhere only by what Access says.
 type Segment struct {
 	Link       string       // the bridge
-	Subnet     netip.Prefix // masked
+	Subnet     netip.Prefix // masked; invalid: the LAN's, which is not known here: frames only pass on Link
 	Masquerade bool         // source NAT for what leaves by another interface
 	Internal   bool         // nothing leaves, nothing enters
 	Access     Access

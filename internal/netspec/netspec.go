@@ -10,10 +10,21 @@ package netspec
 import (
 	"fmt"
 	"maps"
+	"strings"
 )
 
 // NS names a network namespace of a container. The zero value is the host's.
 type NS string
+
+// lent begins the names of namespaces that somebody else made.
+const lent = "lent-"
+
+// Lent names a namespace that somebody else made, by the kernel's number of it.
+func Lent(cookie uint64) NS { return NS(fmt.Sprintf("%s%x", lent, cookie)) }
+
+// Lent reports whether somebody else made the namespace. We never make such a one, and
+// it lives on when we let go: what is ours in it must be taken away.
+func (ns NS) Lent() bool { return strings.HasPrefix(string(ns), lent) }
 
 // Object is one kernel object. Implementations are comparable value types, so
 // that two versions of an object are compared with ==.

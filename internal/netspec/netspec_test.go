@@ -20,6 +20,7 @@ var objects = []netspec.Object{
 	netspec.Dummy{Name: "dm-1"},
 	netspec.LAN{NS: "c1", Name: "eth1", Kind: netspec.Macvlan, Parent: "eth0.5", Mode: "bridge"},
 	netspec.Link{NS: "", Name: "v1", Kind: netspec.Veth, Master: "br", PeerNS: "c1", Peer: "eth0"},
+	netspec.VXLAN{Name: "x1", VNI: 5, Local: addr, Port: 4789, Master: "br"},
 	netspec.Guard{Link: "br"},
 	netspec.Sysctl{NS: "c1", Name: "ipv6/conf/eth0/accept_ra", Value: "0"},
 	netspec.Sysctl{NS: "", Name: "ipv6/conf/all/forwarding", Value: "1"},
@@ -27,6 +28,8 @@ var objects = []netspec.Object{
 	netspec.Rule{NS: "c1", From: subnet, Table: 7, Priority: 1},
 	netspec.Route{NS: "c1", Dst: subnet, Dev: "eth0"},
 	netspec.Neigh{NS: "c1", Link: "eth1", Addr: addr, MAC: netspec.MAC{2}},
+	netspec.FDB{Link: "x1", MAC: netspec.MAC{2}, Dst: addr},
+	netspec.Flood{Link: "x1", Dst: addr},
 	netspec.Announce{NS: "c1", Link: "eth0", Times: 1},
 	netspec.Segment{Link: "br", Subnet: subnet},
 	netspec.Entrance{Link: "br", Subnet: subnet, From: "eth1"},
@@ -37,6 +40,8 @@ var objects = []netspec.Object{
 	netspec.PortGuard{NS: "c1", Link: "v1"},
 	netspec.Loopback{Proto: "tcp", HostIP: addr, HostPort: 80, Count: 1, To: addr, ToPort: 80},
 	netspec.DNSRedirect{NS: "c1", Port: 61000},
+	netspec.Tunnel{Port: 4789},
+	netspec.TunnelPeer{Addr: addr},
 }
 
 func TestKinds(t *testing.T) {
@@ -70,6 +75,11 @@ func TestIdentity(t *testing.T) {
 		{"a link's parent", netspec.LAN{Name: "a", Parent: "b"}, netspec.LAN{Name: "a", Parent: "c"}, true},
 		{"a neighbour's place", netspec.Neigh{Addr: addr}, netspec.Neigh{Addr: addr, MAC: netspec.MAC{2}}, true},
 		{"a neighbour's link", netspec.Neigh{Addr: addr}, netspec.Neigh{Addr: addr, Link: "a"}, false},
+		{"where a station is", netspec.FDB{Link: "a"}, netspec.FDB{Link: "a", Dst: addr}, true},
+		{"a station's MAC", netspec.FDB{Link: "a"}, netspec.FDB{Link: "a", MAC: netspec.MAC{2}}, false},
+		{"where copies go", netspec.Flood{Link: "a"}, netspec.Flood{Link: "a", Dst: addr}, false},
+		{"a tunnel's number", netspec.VXLAN{Name: "a"}, netspec.VXLAN{Name: "a", VNI: 5}, true},
+		{"what a tunnel's packets come by", netspec.Tunnel{Port: 5}, netspec.Tunnel{Port: 5, Via: "w"}, true},
 		{"a link's namespace", netspec.Link{Name: "a"}, netspec.Link{NS: "n", Name: "a"}, false},
 		{"a route's gateway", netspec.Route{Dst: subnet}, netspec.Route{Dst: subnet, Via: addr}, true},
 		{"a route's table", netspec.Route{Dst: subnet}, netspec.Route{Dst: subnet, Table: 7}, false},

@@ -81,7 +81,7 @@ func (x *index) soleMAC(pl place) error {
 // Takes reports whether n's subnets have the addresses that a container wants on it.
 // Whether they are free is known when it starts.
 func (n Network) Takes(want *network.EndpointIPAMConfig) error {
-	if want == nil {
+	if want == nil || n.given() && len(n.Pools) == 0 {
 		return nil
 	}
 	for _, a := range []netip.Addr{want.IPv4Address, want.IPv6Address} {

@@ -32,6 +32,9 @@ type draft struct {
 func (d draft) foreseen() place {
 	pl := d.place
 	pl.Addrs = nil
+	if d.net.given() && len(d.net.Pools) == 0 {
+		pl.Addrs = d.Wish.anywhere(d.net)
+	}
 	for _, p := range d.net.Pools {
 		on := d.net.IPv4 || d.want.IPv4Address.IsValid()
 		if p.Subnet.Addr().Is6() {
@@ -105,6 +108,7 @@ func (m *Manager) connect(ctx context.Context, sandboxID string, req ConnectRequ
 
 // Disconnect takes a sandbox that is open off a network.
 func (m *Manager) Disconnect(ctx context.Context, sandboxID, networkID string) error {
+	defer m.withdraw(ctx)
 	pl, err := m.disconnect(ctx, sandboxID, networkID)
 	if err == nil {
 		m.tell(events.ActionDisconnect, *pl.net, sandboxID)
@@ -136,10 +140,15 @@ func (m *Manager) disconnect(ctx context.Context, sandboxID, networkID string) (
 
 // leave takes a sandbox off the network of its i-th place.
 func (m *Manager) leave(ctx context.Context, old *sandbox, i int) error {
+	return m.part(ctx, old, i, func(store.Tx) error { return nil })
+}
+
+// part is leave, with more in its transaction.
+func (m *Manager) part(ctx context.Context, old *sandbox, i int, more func(store.Tx) error) error {
 	sb := m.assemble(old.Sandbox, slices.Concat(old.places[:i], old.places[i+1:]))
 	ports := turning{m: m}
 	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
-		if err := m.release(tx, old.places[i]); err != nil {
+		if err := errors.Join(m.release(tx, old.places[i]), more(tx)); err != nil {
 			return nil, err
 		}
 		if err := errors.Join(ports.to(sb), m.putHolds(tx, sb)); err != nil {
@@ -183,6 +192,9 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 	if err != nil {
 		return draft{}, err
 	}
+	if n.Unready {
+		return draft{}, fmt.Errorf("network %s is being made or removed: %w", n.Name, errdefs.ErrUnavailable)
+	}
 	if n.ConfigOnly {
 		return draft{}, errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("network %s is a configuration-only network: containers cannot be connected to it", n.Name))
 	}
@@ -197,7 +209,8 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 		d.ContainerName = rec.Name
 	}
 	drv, err := m.planner().driver(*n)
-	if err != nil || !drv.Caps().IPAM {
+	_, external := drv.(External)
+	if err != nil || !addressed(drv) {
 		return d, err
 	}
 	d.HostInterface = m.hostInterface(d.ID)
@@ -206,20 +219,38 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 		d.want = *c
 	}
 	d.Leases = d.wishes()
-	if err := d.net.Takes(&d.want); err != nil && d.Leased() {
+	if err := d.net.Takes(&d.want); err != nil && (d.Leased() || n.Global()) {
 		return d, err
 	}
 	if d.LinkLocal, err = linkLocal(n, d.want.LinkLocalIPs); err != nil {
 		return d, err
 	}
+	if external || n.given() {
+		d.Wish = d.wish()
+	}
+	if external {
+		return d, d.wishMAC(req.Settings.MacAddress)
+	}
 	if drv.Caps().OneMAC {
 		return d, noMAC(n, req.Settings.MacAddress)
 	}
 	d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress)
+	if err == nil && n.Global() {
+		err = m.wishShared(&d, len(req.Settings.MacAddress) > 0)
+	}
 	if err != nil || len(req.Settings.MacAddress) == 0 { // ours are nobody else's: nobody is asked
 		return d, err
 	}
 	return d, m.x.soleMAC(d.place)
+}
+
+// wishMAC asks others for a MAC address when the user does.
+func (d *draft) wishMAC(want network.HardwareAddr) (err error) {
+	if len(want) > 0 {
+		d.Wish.MAC, err = mac("", "", want)
+	}
+	d.MAC = d.Wish.MAC
+	return err
 }
 
 func linkLocal(n *Network, want []netip.Addr) (out []netip.Prefix, err error) {
@@ -343,7 +374,7 @@ func (m *Manager) reserve(tx store.Tx, d draft) (place, error) {
 		addr netip.Addr
 		on   bool
 	}{{false, d.want.IPv4Address, d.net.IPv4}, {true, d.want.IPv6Address, d.net.IPv6 && !d.noIPv6}} {
-		if d.HostInterface == "" || (!want.on && !want.addr.IsValid()) {
+		if d.HostInterface == "" || d.net.given() || d.net.Global() || (!want.on && !want.addr.IsValid()) {
 			continue
 		}
 		p, err := m.reserveFamily(tx, d, want.v6, want.addr)

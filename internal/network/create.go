@@ -25,6 +25,8 @@ const (
 	NameBridge, NameHost, NameNone       = "bridge", "host", "none"
 	DriverBridge, DriverHost, DriverNone = "bridge", "host", "null"
 	DriverMacvlan, DriverIPvlan          = netspec.Macvlan, netspec.IPvlan
+	DriverOverlay                        = "overlay"
+	DriverCNI                            = "cni"
 )
 
 // Predefined reports whether name belongs to a network of Isle's own.
@@ -42,30 +44,55 @@ func (m *Manager) Create(ctx context.Context, req network.CreateRequest) (Networ
 	if Predefined(req.Name) {
 		return Network{}, errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("operation is not permitted on predefined %s network", req.Name))
 	}
+	n, req, err := m.drafted(ctx, req)
+	if err != nil {
+		return Network{}, err
+	}
+	if n.Global() {
+		return m.createGlobal(ctx, n, req.IPAM)
+	}
+	if err := m.borrowPools(ctx, &n, req.IPAM); err != nil {
+		return Network{}, err
+	}
+	if n, err = m.createNow(ctx, n, req.IPAM); err == nil {
+		n, err = m.make(ctx, n)
+	}
+	if err != nil {
+		err = errors.Join(err, m.repayPools(context.WithoutCancel(ctx), n))
+	}
+	return n, err
+}
+
+func (m *Manager) drafted(ctx context.Context, req network.CreateRequest) (Network, network.CreateRequest, error) {
 	m.op.Lock()
 	defer m.op.Unlock()
 	req, err := m.front(ctx, req)
 	if err != nil {
-		return Network{}, err
+		return Network{}, req, err
 	}
 	n, err := m.draftNetwork(req)
-	if err != nil {
-		return Network{}, err
-	}
-	return m.create(ctx, n, req.IPAM)
+	return n, req, err
+}
+
+func (m *Manager) createNow(ctx context.Context, n Network, want *network.IPAM) (Network, error) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	return m.create(ctx, n, want)
 }
 
 // draftNetwork is everything about a network but its subnets.
 func (m *Manager) draftNetwork(req network.CreateRequest) (Network, error) {
 	n := Network{
-		ID: ids.New(), Name: req.Name, Driver: req.Driver, Created: time.Now().UTC(), Scope: "local",
+		ID: ids.New(), Name: req.Name, Driver: req.Driver, Created: time.Now().UTC(),
 		IPv4: req.EnableIPv4 == nil || *req.EnableIPv4, IPv6: req.EnableIPv6 != nil && *req.EnableIPv6,
 		Options: maps.Clone(req.Options), Labels: maps.Clone(req.Labels), IPAMDriver: "default",
 		Internal: req.Internal, Attachable: req.Attachable, ConfigOnly: req.ConfigOnly,
 	}
+	scope, err := m.scopeOf(req)
+	if n.Scope = scope; err != nil {
+		return n, err
+	}
 	switch {
-	case req.Scope != "" && req.Scope != "local", req.Ingress:
-		return n, fmt.Errorf("network %s: this host is in no cluster, so the scope can only be local: %w", n.Name, errdefs.ErrInvalidArgument)
 	case n.ConfigOnly && req.ConfigFrom != nil && req.ConfigFrom.Network != "":
 		return n, fmt.Errorf("network %s: a configuration-only network cannot depend on another configuration network: %w", n.Name, errdefs.ErrInvalidArgument)
 	case n.ConfigOnly:
@@ -79,8 +106,9 @@ func (m *Manager) draftNetwork(req network.CreateRequest) (Network, error) {
 			n.IPAMDriver = req.IPAM.Driver
 		}
 	}
-	if !slices.Contains([]string{"default", "null", IPAMDHCP}, n.IPAMDriver) {
-		return n, fmt.Errorf("network %s: ipam driver %q not found: %w", n.Name, n.IPAMDriver, errdefs.ErrNotFound)
+	n, err = m.addressedBy(n)
+	if err != nil {
+		return n, err
 	}
 	if req.EnableIPv6 == nil {
 		n.IPv6 = m.dualStack(n)
@@ -88,9 +116,25 @@ func (m *Manager) draftNetwork(req network.CreateRequest) (Network, error) {
 	return m.configFrom(n, req)
 }
 
+// addressedBy settles who gives out the addresses of n: others that make its
+// interfaces choose them too, unless they leave it to Isle.
+func (m *Manager) addressedBy(n Network) (Network, error) {
+	if x, ok := m.external(&n); ok && !x.Caps().IPAM {
+		if n.IPAMDriver != "default" {
+			return n, fmt.Errorf("network %s: driver %s chooses the addresses itself (hint: leave out --ipam-driver): %w", n.Name, n.Driver, errdefs.ErrInvalidArgument)
+		}
+		n.IPAMDriver = n.Driver
+		return n, nil
+	}
+	if _, ok := m.outsideIPAM(n.IPAMDriver); n.given() && !ok {
+		return n, fmt.Errorf("network %s: ipam driver %q not found: %w", n.Name, n.IPAMDriver, errdefs.ErrNotFound)
+	}
+	return n, nil
+}
+
 // dualStack reports whether a network gets IPv6 though nobody has asked for it.
 func (m *Manager) dualStack(n Network) bool {
-	d, ok := m.Drivers[n.Driver]
+	d, ok := m.drivers().find(n.Driver)
 	return ok && d.Caps().IPAM && m.Config.IPv6 && m.host.IPv6 && !n.ConfigOnly && n.IPAMDriver == "default" && !n.narrow()
 }
 
@@ -134,6 +178,7 @@ func (m *Manager) create(ctx context.Context, n Network, want *network.IPAM) (Ne
 		return n, inNetwork(n, err)
 	}
 	n.Index = m.x.free
+	_, n.Unready = m.external(&n)
 	if !n.ConfigOnly {
 		if err := d.Validate(n); err != nil {
 			return n, inNetwork(n, err)
@@ -171,6 +216,9 @@ func (m *Manager) commitNetwork(ctx context.Context, n Network) error {
 	m.mu.Lock()
 	m.x.addNetwork(&n, s)
 	m.mu.Unlock()
+	if n.Unready {
+		m.underway[n.ID] = true
+	}
 	if !n.ConfigOnly {
 		for _, p := range n.Pools {
 			m.IPAM.Open(m.pool(n, p))
@@ -188,6 +236,9 @@ func (m *Manager) pools(ctx context.Context, n *Network, d Driver, want *network
 		if err := m.leasable(*n, d); err != nil {
 			return err
 		}
+	}
+	if len(n.Pools) > 0 && n.Pools[0].Grant != "" {
+		return m.free(ctx, n.Pools)
 	}
 	if !d.Caps().IPAM && !n.ConfigOnly || n.IPAMDriver != "default" {
 		if want != nil && len(want.Config) > 0 {
@@ -216,6 +267,20 @@ func (m *Manager) pools(ctx context.Context, n *Network, d Driver, want *network
 		return err
 	}
 	return m.choosePools(n, asked, foreign)
+}
+
+// free reports whether pools that others chose are nobody's here.
+func (m *Manager) free(ctx context.Context, pools []Pool) error {
+	foreign, err := m.foreign(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range pools {
+		if err := m.IPAM.Check(p.Subnet, foreign); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *Manager) choosePools(n *Network, asked []network.IPAMConfig, foreign []ipam.Foreign) error {

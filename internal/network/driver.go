@@ -40,3 +40,16 @@ type Caps struct {
 	OneMAC    bool // its endpoints have the MAC address of what they are on
 	Leaves    int  // how many more such devices a network can have
 }
+
+func caps(d Driver, n Network) Caps {
+	if p, ok := d.(Particular); ok {
+		return p.CapsOf(n)
+	}
+	return d.Caps()
+}
+
+// addressed reports whether endpoints of d's networks have addresses.
+func addressed(d Driver) bool {
+	_, others := d.(External)
+	return others || d.Caps().IPAM
+}

@@ -38,6 +38,13 @@ type External interface {
 	Keep(ctx context.Context, n Network, all []Attachment) error
 }
 
+// Particular is a Driver whose networks differ in what they can do. For a network that
+// is not made yet CapsOf tells no more than Caps.
+type Particular interface {
+	Driver
+	CapsOf(n Network) Caps
+}
+
 // Made is what others said of a network that they made.
 type Made struct {
 	Warnings []string // for the person: what cannot be enforced, what was not understood
@@ -64,6 +71,15 @@ type Result struct {
 	DNS      ResultDNS       // how names are resolved there
 	Routed   bool            `json:",omitempty"` // the others have set the routes, the default one too
 	Raw      json.RawMessage `json:",omitempty"` // in their own words, for inspect
+}
+
+func (r *Result) gateway(v4 bool) netip.Addr {
+	for _, g := range r.Gateways {
+		if g.Is4() == v4 {
+			return g
+		}
+	}
+	return netip.Addr{}
 }
 
 // ResultRoute is a route. Without Via it is on the link.

@@ -22,6 +22,13 @@ func (m *Manager) DriverNames() []string {
 	return names
 }
 
+// KnowsDriver reports whether there may be a driver of that name: of those that others
+// are, it is known when a network is made.
+func (m *Manager) KnowsDriver(name string) bool {
+	_, ok := m.drivers().find(name)
+	return ok || name == DriverLAN
+}
+
 // front turns a wish for "a network of the LAN" into one for a network of macvlan or
 // ipvlan: its interface is the one that is given, or that the network is named after,
 // or that the host's default route leads over.

@@ -102,8 +102,10 @@ func (m *Manager) leaseConfig(pl place, f Family) (dhcp.Config, error) {
 func (m *Manager) leasable(n Network, d Driver) error {
 	switch {
 	case m.Lease == nil || !d.Caps().DHCP:
-		return fmt.Errorf("ipam driver %s: networks of driver %s are not on a LAN that gives out addresses (hint: -d macvlan or -d ipvlan, with -o parent=eth0): %w", n.IPAMDriver, n.Driver, errdefs.ErrInvalidArgument)
-	case n.Internal || n.Options[OptParent] == "":
+		return fmt.Errorf("ipam driver %s: networks of driver %s are not on a LAN that gives out addresses (hint: -d macvlan or -d ipvlan with -o parent=eth0, or -d bridge): %w", n.IPAMDriver, n.Driver, errdefs.ErrInvalidArgument)
+	case n.Internal:
+		return fmt.Errorf("ipam driver %s: on an internal network there is nobody to ask for addresses (hint: leave out --internal): %w", n.IPAMDriver, errdefs.ErrInvalidArgument)
+	case n.onParent() && n.Options[OptParent] == "":
 		return fmt.Errorf("ipam driver %s: without a parent there is nobody to ask for addresses (hint: -o parent=eth0): %w", n.IPAMDriver, errdefs.ErrInvalidArgument)
 	}
 	var c dhcp.Config
@@ -114,6 +116,9 @@ func (m *Manager) leasable(n Network, d Driver) error {
 func (n Network) noChoice() error {
 	if n.IPAMDriver == IPAMDHCP {
 		return fmt.Errorf("ipam driver %s: the DHCP server says which subnet it is (hint: leave out --subnet, --gateway, --ip-range and --aux-address): %w", n.IPAMDriver, errdefs.ErrInvalidArgument)
+	}
+	if n.given() {
+		return fmt.Errorf("driver %s chooses the addresses itself (hint: leave out --subnet, --gateway, --ip-range and --aux-address): %w", n.Driver, errdefs.ErrInvalidArgument)
 	}
 	return fmt.Errorf("driver %s has no addresses to configure: %w", n.Driver, errdefs.ErrInvalidArgument)
 }

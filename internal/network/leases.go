@@ -50,19 +50,6 @@ func (e Endpoint) held() (out []*dhcp.Lease) {
 	return out
 }
 
-// follow gives e the addresses of its leases.
-func (e *Endpoint) follow() {
-	if !e.Leased() {
-		return
-	}
-	e.Addrs = nil
-	for _, l := range e.held() {
-		for _, a := range l.Addresses {
-			e.Addrs = append(e.Addrs, a.Prefix)
-		}
-	}
-}
-
 // LeaseMTU is what the LAN says that its links take; 0: it does not.
 func (e Endpoint) LeaseMTU() (mtu int) {
 	for _, l := range e.held() {
@@ -100,10 +87,10 @@ func (e Endpoint) learned() (out []netspec.Route) {
 	return out
 }
 
-// beyond reports whether a router of the LAN is in none of e's subnets: that it is
-// on the link all the same is the LAN's word.
+// beyond reports whether a router is in none of e's subnets: that it is on the link
+// all the same is the word of those who named it.
 func (e Endpoint) beyond(router netip.Addr) bool {
-	return e.Leased() && router.IsValid() && !router.IsLinkLocalUnicast() &&
+	return (e.Leased() || e.Result != nil) && router.IsValid() && !router.IsLinkLocalUnicast() &&
 		!slices.ContainsFunc(e.Addrs, func(a netip.Prefix) bool { return a.Contains(router) })
 }
 

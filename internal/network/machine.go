@@ -22,6 +22,9 @@ type Machine interface {
 	Do(ns netspec.NS, fn func() error) error
 	// MAC is that of a link in the namespace.
 	MAC(ns netspec.NS, link string) (netspec.MAC, error)
+	// Prepare begins to make the namespace of the sandbox that is opened next, while
+	// its records are written. drop lets go of one that was not needed.
+	Prepare() (drop func())
 	// Listen opens UDP and TCP on 127.0.0.11:port in the namespace.
 	Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error)
 	// Counters reads the links of a namespace, by name.

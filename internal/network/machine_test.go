@@ -38,6 +38,8 @@ func (m *machine) Counters(context.Context, netspec.NS) (map[string]network.Coun
 	return map[string]network.Counters{"lo": {}, "eth0": {RxBytes: 7}, "foreign": {}}, nil
 }
 
+func (m *machine) Prepare() func() { return func() {} }
+
 func (m *machine) Listen(_ context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error) {
 	if m.listen == nil {
 		return nil, nil, errors.New("no listener here")
@@ -52,7 +54,8 @@ type world struct {
 	machine *machine
 	events  *event.Bus
 	lan     *lan // gives out addresses
-	room    int  // endpoints on one bridge; 0: as many as the driver says
+	outside *outside
+	room    int // endpoints on one bridge; 0: as many as the driver says
 }
 
 // narrow is a bridge with few ports.
@@ -70,14 +73,14 @@ func (n narrow) Caps() network.Caps {
 }
 
 func newWorld() *world {
-	return &world{&storetest.Mem{}, &kerneltest.Fake{}, &machine{host: network.Host{MTU: 1500, IPv6: true, SockAddr: true}}, &event.Bus{}, &lan{}, 0}
+	return &world{&storetest.Mem{}, &kerneltest.Fake{}, &machine{host: network.Host{MTU: 1500, IPv6: true, SockAddr: true}}, &event.Bus{}, &lan{}, newOutside(), 0}
 }
 
 // manager is a new process on the world.
 func (w *world) manager() *network.Manager {
 	drivers := builtin.Drivers()
 	drivers[network.DriverBridge] = narrow{room: w.room}
-	return &network.Manager{
+	return w.outside.plug(&network.Manager{
 		Store: w.store, Kernel: w.kernel, Machine: w.machine, Drivers: drivers, Events: w.events, Lease: w.lan.lessor(),
 		IPAM: &ipam.Allocator{Sources: []ipam.Source{
 			{Base: netip.MustParsePrefix("172.16.0.0/12"), Size: 16}, {Base: ipam.ULA("test"), Size: 64},
@@ -85,7 +88,7 @@ func (w *world) manager() *network.Manager {
 		Ports:  &publish.Table{},
 		Log:    slog.New(slog.DiscardHandler),
 		Config: network.Config{LinkPrefix: "isle", Bridge: "isle0"},
-	}
+	})
 }
 
 func (w *world) start(t *testing.T) *network.Manager {
@@ -101,7 +104,7 @@ func (w *world) start(t *testing.T) *network.Manager {
 func (w *world) want(t *testing.T) netspec.State {
 	t.Helper()
 	fresh := *w
-	fresh.lan = &lan{}
+	fresh.lan, fresh.outside = &lan{}, newOutside()
 	fresh.kernel = &kerneltest.Fake{Parents: w.kernel.Parents}
 	fresh.start(t)
 	return fresh.kernel.State

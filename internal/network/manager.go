@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"isle/internal/event"
+	"isle/internal/fabric"
 	"isle/internal/netspec"
 	"isle/internal/network/dns"
 	"isle/internal/network/doctor"
@@ -46,17 +47,27 @@ type Manager struct {
 	Store   store.Store       // required
 	Kernel  reconcile.Kernel  // required
 	Drivers map[string]Driver // required
-	IPAM    *ipam.Allocator   // required
-	Machine Machine           // required
-	Ports   *publish.Table    // required
-	DNS     *dns.Server       // nil: names are not resolved
-	Events  *event.Bus        // nil: nobody is told
-	Log     *slog.Logger      // required
-	Config  Config
+	// Outside finds drivers that are not among Drivers, whether they are there now or
+	// not. It asks nobody. May be nil.
+	Outside func(name string) (Driver, bool)
+	// OutsideIPAM finds IPAM drivers that are not Isle's in the same way. May be nil.
+	OutsideIPAM func(name string) (ExternalIPAM, bool)
+	IPAM        *ipam.Allocator // required
+	Machine     Machine         // required
+	Ports       *publish.Table  // required
+	DNS         *dns.Server     // nil: names are not resolved
+	Events      *event.Bus      // nil: nobody is told
+	Log         *slog.Logger    // required
+	Config      Config
 	// Changed says that somebody else changed something in the kernel. May be nil.
 	Changed <-chan reconcile.Alarm
+	// Fabric is the cluster that this host is in. nil: none, and there are no networks on
+	// several hosts.
+	Fabric fabric.Directory
 	// Bridges is told of our bridges, for other firewalls. May be nil.
 	Bridges Bridges
+	// Lender holds namespaces that somebody else made. nil: none can join.
+	Lender Lender
 	// Lease asks a LAN for addresses. nil: there is no IPAM driver "dhcp".
 	Lease Lessor
 	// Moved is told of an endpoint whose LAN gave it other addresses than before. May
@@ -72,8 +83,12 @@ type Manager struct {
 	// unplanned are units whose records mean nothing to this isled: of a driver that
 	// it has not, of an option that it does not take. What they have is not known.
 	unplanned map[string]bool
-	kick      chan struct{} // a Sync is due
-	tenants   *tenants      // hold the leases
+	kick      chan struct{}     // a Sync is due
+	tenants   *tenants          // hold the leases
+	seats     turns             // endpoints that others are asked about
+	underway  map[string]bool   // networks that others are making, or taking away
+	cluster   cluster           // what it says
+	ailing    map[string]string // endpoint → what others said of it last, under op
 
 	alarms      atomic.Uint64
 	repairs     uint64          // of what somebody else changed, under op like the rest
@@ -139,7 +154,9 @@ func (m *Manager) planned(unit string) {
 	}
 }
 
-func (m *Manager) planner() planner { return planner{m.Drivers, m.host} }
+func (m *Manager) planner() planner { return planner{m.drivers(), m.host} }
+
+func (m *Manager) drivers() drivers { return drivers{m.Drivers, m.Outside} }
 
 func (m *Manager) resync() {
 	select {

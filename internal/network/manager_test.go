@@ -107,7 +107,7 @@ func TestCreateRefused(t *testing.T) {
 		"no family":        {api.CreateRequest{Name: "x", EnableIPv4: &off}, errdefs.IsInvalidArgument, "IPv4 or IPv6 must be enabled"},
 		"IPv6 not enabled": {api.CreateRequest{Name: "x", IPAM: config("fd00::/64")}, errdefs.IsInvalidArgument, "not enabled"},
 		"IPAM driver":      {api.CreateRequest{Name: "x", IPAM: &api.IPAM{Driver: "infoblox"}}, errdefs.IsNotFound, "infoblox"},
-		"leases":           {api.CreateRequest{Name: "x", IPAM: &api.IPAM{Driver: "dhcp"}}, errdefs.IsInvalidArgument, "networks of driver bridge are not on a LAN"},
+		"leases":           {api.CreateRequest{Name: "x", Internal: true, IPAM: &api.IPAM{Driver: "dhcp"}}, errdefs.IsInvalidArgument, "nobody to ask"},
 		"swarm":            {api.CreateRequest{Name: "x", Scope: "swarm"}, errdefs.IsInvalidArgument, "local"},
 		"option":           {api.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": "isolated"}}, errdefs.IsInvalidArgument, "gateway_mode_ipv4"},
 		"device taken":     {api.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.bridge.name": "isle0"}}, errdefs.IsConflict, "link isle0 belongs to network bridge already (hint: take another name"},

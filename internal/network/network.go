@@ -30,9 +30,12 @@ type Network struct {
 	Attachable       bool
 	ConfigOnly       bool
 	ConfigFrom       string
-	Scope            string // "local"
-	Index            int    // small number, unique on this host, never reused while the network lives: for device names
-	Leaves           int    // how far it has grown beyond its first bridge (Caps.Room); it does not shrink
+	Warnings         []string `json:"-"` // of its making, for the person
+	Scope            string   // "local"
+	Index            int      // small number, unique on this host, never reused while the network lives: for device names
+	Unready          bool     `json:",omitempty"` // others are making it, or taking it away: nobody can be connected
+	Idle             bool     `json:"-"`          // of a cluster, and no container of this host is on it: nothing of it is here
+	Leaves           int      // how far it has grown beyond its first bridge (Caps.Room); it does not shrink
 }
 
 // Pool is one subnet of a network. Gateway may be invalid (internal, inhibited).
@@ -42,6 +45,7 @@ type Pool struct {
 	Gateway netip.Addr
 	Aux     map[string]netip.Addr // reserved for others
 	Auto    bool                  // Subnet was chosen by us
+	Grant   string                `json:",omitempty"` // the name that an ExternalIPAM has for it
 }
 
 // Sandbox is the network namespace of one container.
@@ -73,6 +77,8 @@ type Endpoint struct {
 	Names                []string // DNS names on this network: container name, aliases, short id. The first gives the PTR record
 	GwPriority           int
 	Leases               map[Family]*dhcp.Lease `json:",omitempty"` // what it asks its LAN for, and was given; Addrs follow from them
+	Wish                 *Wish                  `json:",omitempty"` // of one whose interface or addresses others give
+	Granted              []Granted              `json:",omitempty"` // by an ExternalIPAM
 	Result               *Result                `json:",omitempty"` // what an External driver gave it; Addrs and MAC follow from it
 	Leaf                 int                    // which of the network's bridges it is a port of; 0 is the first
 	Options              map[string]string      // driver options as given
@@ -114,6 +120,9 @@ type Host struct {
 	// Advertised are the uplinks that take router advertisements, with "/" between
 	// them, which no name has: a Host is compared.
 	Advertised string
+	// Tunnel is where tunnels to the other hosts of the cluster begin. Its zero value: this
+	// host is in none.
+	Tunnel Tunnel
 	// Parents are the interfaces that are not ours, as function Parents writes them.
 	Parents string
 }

@@ -25,8 +25,19 @@ import (
 // ActionAddressChanged is the event of an endpoint whose LAN gave it other addresses.
 const ActionAddressChanged events.Action = "address-changed"
 
-// obtain gets the addresses of new endpoints. op is not held: a LAN takes its time.
+// obtain gets what others have to give to new endpoints: addresses, then interfaces.
+// op is not held: they take their time.
 func (m *Manager) obtain(ctx context.Context, places []place) error {
+	for _, get := range []func(context.Context, []place) error{m.lease, m.grant, m.join, m.attach} {
+		if err := get(ctx, places); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lease gets addresses of the LAN.
+func (m *Manager) lease(ctx context.Context, places []place) error {
 	var waits []*tenant
 	places = slices.DeleteFunc(slices.Clone(places), func(pl place) bool { return !pl.Leased() })
 	for _, pl := range places {
@@ -114,17 +125,21 @@ func (m *Manager) askOn(pl place, f Family) asking {
 	}
 }
 
-// giveBack returns the leases of a sandbox, or of its place on one network, to the
-// LAN. op is not held; the interface has its addresses still.
+// giveBack returns what a sandbox, or its place on one network, has of others: to the
+// LAN its leases, while the interface has its addresses still. op is not held.
 func (m *Manager) giveBack(ctx context.Context, sandboxID, networkID string) {
 	sb, err := m.sandbox(sandboxID)
 	if err != nil {
 		return
 	}
 	for _, pl := range sb.places {
-		if pl.Leased() && (networkID == "" || networkID == pl.net.ID) {
+		if networkID != "" && networkID != pl.net.ID {
+			continue
+		}
+		if pl.Leased() {
 			m.tenants.release(ctx, pl.ID)
 		}
+		m.detach(ctx, pl)
 	}
 }
 
@@ -176,35 +191,47 @@ func (m *Manager) later(id, what string) {
 	time.AfterFunc(askAgain, func() { m.tenants.tell(id, what) })
 }
 
-// followLease writes down what an endpoint has of its LAN now, and puts it into the
-// kernel and the names.
+// followLease writes down what an endpoint has of its LAN now.
 func (m *Manager) followLease(ctx context.Context, id string) (was, now Endpoint, err error) {
+	was, now, _, err = m.alter(ctx, id, func(e *Endpoint) bool {
+		old := e.Leases
+		e.Leases = m.tenants.leases(*e, time.Now())
+		return !sameLeases(old, e.Leases)
+	})
+	return was, now, err
+}
+
+// alter changes the record of an endpoint whose addresses come from outside, and puts
+// what follows into the kernel and the names. edit reports whether there is anything
+// to write down. found is false when the endpoint is gone by now.
+func (m *Manager) alter(ctx context.Context, id string, edit func(*Endpoint) bool) (was, now Endpoint, found bool, err error) {
 	m.op.Lock()
 	defer m.op.Unlock()
 	sb, i := m.seatOf(id)
 	if sb == nil {
-		return was, now, nil
+		return was, now, false, nil
 	}
 	was = sb.places[i].Endpoint
 	places := slices.Clone(sb.places)
-	places[i].Leases = m.tenants.leases(was, time.Now())
-	if sameLeases(was.Leases, places[i].Leases) {
-		return was, was, nil
+	if !edit(&places[i].Endpoint) {
+		return was, was, true, nil
 	}
 	places[i].follow()
 	now, next := places[i].Endpoint, m.assemble(sb.Sandbox, places)
+	ports := turning{m: m}
 	err = m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
-		if err := endpoints.Put(tx, id, now); err != nil {
+		if err := errors.Join(endpoints.Put(tx, id, now), ports.to(next), m.putHolds(tx, next)); err != nil {
 			return nil, err
 		}
 		s, err := m.planner().sandbox(next.Sandbox, next.places)
 		return map[string]netspec.State{sandboxUnit(sb.ID): s}, err
 	})
+	ports.end(err)
 	if err != nil {
-		return was, was, fmt.Errorf("container %s: set up what network %s gave it: %w", sb.Name, sb.places[i].net.Name, err)
+		return was, was, true, fmt.Errorf("container %s: set up what network %s gave it: %w", sb.Name, sb.places[i].net.Name, err)
 	}
 	m.became(sb.ID, next)
-	return was, now, m.resolve(ctx, next)
+	return was, now, true, m.resolve(ctx, next)
 }
 
 // sameLeases reports whether there is nothing to write down.

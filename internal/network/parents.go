@@ -77,7 +77,12 @@ func (h Host) only(used map[string]bool) Host {
 // OnLAN reports whether containers of n are on the LAN of the host: others give out
 // addresses there, and nothing stands between them and a container's ports.
 func (n Network) OnLAN() bool {
-	return (n.Driver == DriverMacvlan || n.Driver == DriverIPvlan) && !n.ConfigOnly
+	return (n.onParent() || n.IPAMDriver == IPAMDHCP) && !n.ConfigOnly
+}
+
+// onParent reports whether n is on an interface of the host by its driver's nature.
+func (n Network) onParent() bool {
+	return n.Driver == DriverMacvlan || n.Driver == DriverIPvlan
 }
 
 // usedParents are the names of interfaces that networks are on: with eth0.50 that
@@ -197,10 +202,10 @@ func (m *Manager) beside(n Network, d Driver) error {
 }
 
 // shared reports whether several units may have an object: what networks on one
-// parent have in common.
+// parent have in common, or tunnels at one port.
 func shared(o netspec.Object) bool {
 	switch o := o.(type) {
-	case netspec.VLAN:
+	case netspec.VLAN, netspec.Tunnel:
 		return true
 	case netspec.LAN:
 		return o.NS == ""

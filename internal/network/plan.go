@@ -17,14 +17,28 @@ import (
 // network alone, or a sandbox with its endpoints; the state of the machine is
 // the union of all units. It is pure.
 type planner struct {
-	drivers map[string]Driver
+	drivers drivers
 	host    Host
+}
+
+// drivers are those that are built in, and those that are found when they are asked for.
+type drivers struct {
+	builtin map[string]Driver
+	outside func(name string) (Driver, bool)
+}
+
+func (ds drivers) find(name string) (Driver, bool) {
+	d, ok := ds.builtin[name]
+	if !ok && ds.outside != nil {
+		return ds.outside(name)
+	}
+	return d, ok
 }
 
 // network is what n needs when nobody is on it.
 func (p planner) network(n Network) (netspec.State, error) {
 	s := netspec.State{}
-	if n.ConfigOnly {
+	if n.ConfigOnly || n.Idle {
 		return s, nil
 	}
 	d, err := p.driver(n)
@@ -108,7 +122,7 @@ func (p planner) routes(sb Sandbox, places []place) (netspec.State, error) {
 		if err != nil {
 			return nil, err
 		}
-		if gw.IsValid() {
+		if gw.IsValid() && !(pl.Result != nil && pl.Result.Routed) {
 			s.Add(netspec.Route{NS: sb.NS, Dst: all, Via: pl.net.via(gw), Dev: pl.Interface, OnLink: pl.beyond(gw)})
 		}
 	}
@@ -128,7 +142,7 @@ func (p planner) gateway(places []place, v4 bool) (place, netip.Addr, error) {
 		if err != nil {
 			return pl, netip.Addr{}, err
 		}
-		if !d.Caps().Gateway || pl.net.Internal || p.away(d, *pl.net) {
+		if !d.Caps().Gateway || pl.net.Internal || pl.Options[OptDefaultRoute] == "false" || p.away(d, *pl.net) || unattached(d, pl.Endpoint) {
 			continue
 		}
 		if gw := pl.Gateway(*pl.net, v4); gw.IsValid() {
@@ -141,10 +155,19 @@ func (p planner) gateway(places []place, v4 bool) (place, netip.Addr, error) {
 // away reports whether what n is on is not there: there are no links on it.
 func (p planner) away(d Driver, n Network) bool { return errdefs.IsUnavailable(d.Ready(n, 0, p.host)) }
 
+// unattached reports whether e has no interface yet: others are to make it.
+func unattached(d Driver, e Endpoint) bool {
+	_, others := d.(External)
+	return others && e.Result == nil
+}
+
 // Gateway is the way out of n that e can use in a family; invalid: none.
 func (e Endpoint) Gateway(n Network, v4 bool) netip.Addr {
 	if e.Leased() {
 		return e.router(v4)
+	}
+	if e.Result != nil {
+		return e.Result.gateway(v4)
 	}
 	for _, a := range e.Addrs {
 		for _, pool := range n.Pools {
@@ -206,8 +229,8 @@ func (p planner) assign(ports []Publish, places []place) []place {
 func (p planner) carrier(places []place, v4 bool) int {
 	first := -1
 	for i, pl := range places {
-		d, ok := p.drivers[pl.net.Driver]
-		if !ok || !d.Caps().Publish || pl.net.Internal || !pl.has(v4) {
+		d, ok := p.drivers.find(pl.net.Driver)
+		if !ok || !caps(d, *pl.net).Publish || pl.net.Internal || pl.net.OnLAN() || !pl.has(v4) {
 			continue
 		}
 		if pl.Gateway(*pl.net, v4).IsValid() {
@@ -246,8 +269,8 @@ func (e Endpoint) Addr(v4 bool) netip.Addr {
 // resolves reports whether a resolver runs for these places.
 func (p planner) resolves(places []place) bool {
 	return slices.ContainsFunc(places, func(pl place) bool {
-		d, ok := p.drivers[pl.net.Driver]
-		return ok && d.Caps().IPAM
+		d, ok := p.drivers.find(pl.net.Driver)
+		return ok && addressed(d)
 	})
 }
 
@@ -276,7 +299,7 @@ func merge(dst, src netspec.State) error {
 }
 
 func (p planner) driver(n Network) (Driver, error) {
-	d, ok := p.drivers[n.Driver]
+	d, ok := p.drivers.find(n.Driver)
 	if !ok {
 		return nil, fmt.Errorf("could not find plugin %s in v1 plugin registry: plugin not found: %w", n.Driver, errdefs.ErrNotFound)
 	}

@@ -28,9 +28,11 @@ type walk struct {
 	m *network.Manager
 	r *rand.Rand
 
+	plugged                          bool // with networks of plug-ins
 	crashes, failures, refused, done int
 	trunks, rules                    int // seen in the kernel
 	lans, vlans, ways, relets        int
+	seats, moods                     int // endpoints of plug-ins, and what they refused
 	direct                           int // ports that were open without one of the host
 }
 
@@ -45,11 +47,11 @@ func TestKernelFollowsRecords(t *testing.T) {
 		sum.refused, sum.done = sum.refused+w.refused, sum.done+w.done
 		sum.trunks, sum.rules, sum.direct = sum.trunks+w.trunks, sum.rules+w.rules, sum.direct+w.direct
 		sum.lans, sum.vlans, sum.ways = sum.lans+w.lans, sum.vlans+w.vlans, sum.ways+w.ways
-		sum.relets += w.relets
+		sum.relets, sum.seats, sum.moods = sum.relets+w.relets, sum.seats+w.seats, sum.moods+w.moods
 	}
-	t.Logf("%d done, %d refused, %d failed in the kernel, %d crashes; seen: %d trunks, %d rules, %d direct ports, %d links of a LAN, %d VLANs, %d neighbours, %d other leases",
-		sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.direct, sum.lans, sum.vlans, sum.ways, sum.relets)
-	if min(sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.direct, sum.lans, sum.vlans, sum.ways, sum.relets) < 100 {
+	t.Logf("%d done, %d refused, %d failed in the kernel, %d crashes; seen: %d trunks, %d rules, %d direct ports, %d links of a LAN, %d VLANs, %d neighbours, %d other leases, %d places of plug-ins, %d refused by them",
+		sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.direct, sum.lans, sum.vlans, sum.ways, sum.relets, sum.seats, sum.moods)
+	if min(sum.done, sum.refused, sum.failures, sum.crashes, sum.trunks, sum.rules, sum.direct, sum.lans, sum.vlans, sum.ways, sum.relets, sum.seats, sum.moods) < 100 {
 		t.Error("the walks do not go everywhere")
 	}
 }
@@ -61,7 +63,7 @@ func FuzzKernelFollowsRecords(f *testing.F) {
 
 func live(t *testing.T, seed uint64, steps int) *walk {
 	w := &walk{world: newWorld(), r: rand.New(rand.NewPCG(seed, 1))}
-	w.room = 1 + int(seed%3)
+	w.room, w.plugged = 1+int(seed%3), seed%5 < 2
 	w.kernel.Parents = []string{"eth0"}
 	w.machine.host.Parents = eth0
 	w.m = w.start(t)
@@ -88,8 +90,9 @@ func (w *walk) fault(t *testing.T) (what string, err error) {
 	case 1:
 		k.FailAt = 1 + w.r.IntN(12)
 	}
+	w.outside.whim = w.whim
 	what, crashed, err := w.survive()
-	k.CrashAt, k.FailAt = 0, 0
+	k.CrashAt, k.FailAt, w.outside.whim = 0, 0, nil
 	switch {
 	case crashed: // the process is gone; another one starts on the same disk and kernel
 		w.crashes++
@@ -106,6 +109,18 @@ func (w *walk) fault(t *testing.T) (what string, err error) {
 		w.done++
 	}
 	return what, err
+}
+
+// whim has a plug-in refuse, or the process die while it is asked.
+func (w *walk) whim() error {
+	switch w.r.IntN(16) {
+	case 0:
+		panic(kerneltest.ErrCrash)
+	case 1:
+		w.moods++
+		return fmt.Errorf("the plug-in is not in the mood: %w", errdefs.ErrUnavailable)
+	}
+	return nil
 }
 
 func class(err error) error {
@@ -134,7 +149,11 @@ func (w *walk) survive() (what string, crashed bool, err error) {
 func (w *walk) step() (string, error) {
 	ctx := context.Background()
 	c, n := fmt.Sprint("c", w.r.IntN(5)), w.network()
-	switch w.r.IntN(17) {
+	kinds := 17
+	if w.plugged {
+		kinds = 19
+	}
+	switch w.r.IntN(kinds) {
 	case 0:
 		v6 := w.r.IntN(2) == 0
 		req := api.CreateRequest{Name: n, EnableIPv6: &v6, Internal: w.r.IntN(4) == 0, Options: map[string]string{}}
@@ -181,6 +200,15 @@ func (w *walk) step() (string, error) {
 		return "the parent comes or goes", w.replug(ctx)
 	case 11:
 		return "the LAN gives others", w.relet(ctx)
+	case 17:
+		x := w.r.IntN(3)
+		_, err := w.m.Create(ctx, []api.CreateRequest{
+			{Name: "x0", Driver: "outer"}, {Name: "x1", Driver: "half"}, {Name: "x2", IPAM: &api.IPAM{Driver: "lender"}},
+		}[x])
+		return fmt.Sprint("create x", x), err
+	case 18:
+		w.m.Visit(ctx)
+		return "visit", nil
 	case 8:
 		_, err := w.m.SetPorts(ctx, c, w.wishes())
 		return "set ports of " + c, err
@@ -199,7 +227,11 @@ func (w *walk) step() (string, error) {
 }
 
 func (w *walk) network() string {
-	return []string{"bridge", "none", "host", "n0", "n1", "n2", "n0", "n1", "l0", "l1"}[w.r.IntN(10)]
+	names := []string{"bridge", "none", "host", "n0", "n1", "n2", "n0", "n1", "l0", "l1"}
+	if w.plugged {
+		names = append(names, "x0", "x1", "x2", "x0", "x1", "x2")
+	}
+	return names[w.r.IntN(len(names))]
 }
 
 // replug takes the parent away, as the kernel does it with all that is on it, or has it
@@ -284,7 +316,9 @@ func (w *walk) check(t *testing.T, at string) {
 	addrs, held := 0, 0
 	leases := 0
 	for _, ep := range eps {
-		if leases += len(ep.Leases); !ep.Leased() {
+		leases += len(ep.Leases)
+		n, _ := w.m.Find(t.Context(), ep.Network)
+		if n.IPAMDriver == "default" {
 			addrs += len(ep.Addrs)
 		}
 	}
@@ -330,6 +364,8 @@ func (w *walk) check(t *testing.T, at string) {
 		t.Errorf("%s\n%d ports are held, %d published", at, n, held)
 	}
 	w.checkTable(t, at)
+	w.checkOutside(t, w.m, at)
+	w.seats += len(w.outside.seats)
 }
 
 // taken are a sandbox's ports for which one of the host is taken, and those for

@@ -326,8 +326,8 @@ func (m *Manager) portRequests(rec Sandbox, places []place, want PortRequest) (r
 		if err != nil {
 			return nil, nil, err
 		}
-		isolated = isolated && !drv.Caps().IPAM
-		if drv.Caps().Publish && !pl.net.Internal && !able {
+		isolated = isolated && !addressed(drv)
+		if caps(drv, *pl.net).Publish && !pl.net.Internal && !able {
 			if able = true; pl.net.Options[OptHostBinding] != "" {
 				if d.HostIP, err = hostBinding(*pl.net, d.HostIP); err != nil {
 					return nil, nil, err
@@ -359,7 +359,7 @@ func (m *Manager) portWarnings(places []place) []string {
 	case len(places) == 0:
 		return []string{"Published ports cannot be reached while the container is on no network"}
 	case !carried:
-		return []string{"Published ports cannot be reached while the container is on internal networks only"}
+		return []string{uncarried(places)}
 	case v4 && v6:
 		return []string{"Published ports are open at the container's own addresses only: its network has no NAT (gateway mode routed), and no port of the host is taken"}
 	case v4 || v6:
@@ -367,6 +367,16 @@ func (m *Manager) portWarnings(places []place) []string {
 		return []string{"Published ports are open at the container's own address only for " + family + ": its network has no NAT there (gateway mode routed), and no port of the host is taken"}
 	}
 	return nil
+}
+
+// uncarried says why no place of a container carries its ports.
+func uncarried(places []place) string {
+	for _, pl := range places {
+		if !pl.net.Internal && !pl.net.OnLAN() {
+			return "Published ports are ignored: those who make network " + pl.net.Name + " cannot publish any"
+		}
+	}
+	return "Published ports cannot be reached while the container is on internal networks only"
 }
 
 // PortWarnings are those of a container that is to be on networks, which are

@@ -14,16 +14,41 @@ import (
 
 // Remove takes a network away. It refuses while a container is on it.
 func (m *Manager) Remove(ctx context.Context, ref string) (Network, error) {
+	n, x, err := m.remove(ctx, ref)
+	if err == nil && n.Global() {
+		return n, m.removeGlobal(ctx, n)
+	}
+	if err == nil && x != nil {
+		err = m.unmake(ctx, x, n)
+	}
+	if err != nil {
+		return n, err
+	}
+	if err := m.repayPools(context.WithoutCancel(ctx), n); err != nil {
+		m.Log.Error("give the addresses of a network back", "network", n.Name, "err", err)
+	}
+	return n, nil
+}
+
+// remove is Remove up to what others have to do; they are nil when there are none.
+func (m *Manager) remove(ctx context.Context, ref string) (Network, External, error) {
 	m.op.Lock()
 	defer m.op.Unlock()
 	n, err := m.x.find(ref)
 	if err != nil {
-		return Network{}, err
+		return Network{}, nil, err
 	}
 	if err := m.removable(n); err != nil {
-		return *n, err
+		return *n, nil, err
 	}
-	return *n, m.drop(ctx, n)
+	if n.Global() {
+		return *n, nil, nil
+	}
+	if x, ok := m.external(n); ok {
+		now, err := m.mark(ctx, *n, true)
+		return now, x, err
+	}
+	return *n, nil, m.drop(ctx, n)
 }
 
 // drop takes away a network that nobody is on. op is held.
@@ -59,6 +84,9 @@ func (m *Manager) moveDefault(ctx context.Context) error {
 func (m *Manager) removable(n *Network) error {
 	if Predefined(n.Name) {
 		return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("%s is a pre-defined network and cannot be removed", n.Name))
+	}
+	if m.underway[n.ID] {
+		return fmt.Errorf("network %s is being made or removed: %w", n.Name, errdefs.ErrUnavailable)
 	}
 	if len(m.x.users[n.ID]) > 0 {
 		return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("error while removing network: network %s has active endpoints (%s)", n.Name, m.x.active(n.ID)))

@@ -13,6 +13,7 @@ import (
 
 	"isle/internal/ids"
 	"isle/internal/network/publish"
+	"isle/internal/store"
 	"isle/internal/undo"
 )
 
@@ -20,10 +21,11 @@ import (
 // leaves alone what is so already: others may be in its namespace. Class NotFound
 // when it is not open.
 func (m *Manager) Reopen(ctx context.Context, req OpenRequest) (Opened, error) {
-	old, sb, err := m.reopen(ctx, req)
+	old, sb, left, err := m.reopen(ctx, req)
 	if err != nil {
 		return Opened{}, err
 	}
+	m.dismiss(context.WithoutCancel(ctx), left)
 	if err := m.obtain(ctx, without(sb.places, old.places)); err != nil {
 		for _, pl := range without(sb.places, old.places) {
 			_, undo := m.disconnect(context.WithoutCancel(ctx), sb.ID, pl.net.ID)
@@ -40,25 +42,36 @@ func (m *Manager) Reopen(ctx context.Context, req OpenRequest) (Opened, error) {
 }
 
 // reopen is Reopen up to what the LAN has to give.
-func (m *Manager) reopen(ctx context.Context, req OpenRequest) (old, sb *sandbox, err error) {
+func (m *Manager) reopen(ctx context.Context, req OpenRequest) (old, sb *sandbox, left []Attachment, err error) {
 	m.op.Lock()
 	defer m.op.Unlock()
 	if old, err = m.sandboxLocked(req.ID); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	rec := old.Sandbox
 	rec.Name, rec.DNS, rec.Sysctls, rec.Router = req.Name, req.DNS, req.Sysctls, req.Router
 	if _, err := upstreams(req.DNS); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	keep, drafts, err := m.sift(rec, old.places, req.Networks)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if sb, err = m.rewrite(ctx, old, rec, keep, drafts); err != nil {
-		return nil, nil, fmt.Errorf("network of container %s: %w", rec.Name, err)
+		return nil, nil, nil, fmt.Errorf("network of container %s: %w", rec.Name, err)
 	}
-	return old, sb, nil
+	return old, sb, m.parting(old, keep), nil
+}
+
+// parting are the places of a sandbox that others made and that it does not keep.
+func (m *Manager) parting(old *sandbox, keep []place) (out []Attachment) {
+	for i, pl := range old.places {
+		others := pl.Wish != nil
+		if others && !slices.ContainsFunc(keep, func(o place) bool { return o.ID == pl.ID }) {
+			out = append(out, m.attachmentOf(old, i))
+		}
+	}
+	return out
 }
 
 // sift parts the places of a sandbox from what it is to have: those that stay,
@@ -84,9 +97,18 @@ func (m *Manager) sift(rec Sandbox, have []place, want []ConnectRequest) (keep [
 // fits reports whether pl is what d would become.
 func (d draft) fits(pl place) bool {
 	asked := func(want netip.Addr, v4 bool) bool { return !want.IsValid() || pl.Addr(v4) == want }
-	return pl.ContainerName == d.ContainerName && pl.GwPriority == d.GwPriority && pl.MAC == d.MAC &&
+	return pl.ContainerName == d.ContainerName && pl.GwPriority == d.GwPriority && d.sameMAC(pl) &&
 		maps.Equal(pl.Options, d.Options) && slices.Equal(pl.Names, d.Names) && slices.Equal(pl.LinkLocal, d.LinkLocal) &&
 		asked(d.want.IPv4Address, true) && asked(d.want.IPv6Address, false)
+}
+
+// sameMAC reports whether pl has the MAC address that d would have. Others choose it
+// when nobody asks for one.
+func (d draft) sameMAC(pl place) bool {
+	if d.Wish != nil && pl.Wish != nil && (pl.Result != nil || pl.net.Global()) {
+		return d.Wish.MAC == pl.Wish.MAC
+	}
+	return pl.MAC == d.MAC
 }
 
 // rewrite gives a sandbox its other places: first those go that it does not keep,
@@ -98,7 +120,14 @@ func (m *Manager) rewrite(ctx context.Context, old *sandbox, rec Sandbox, keep [
 	sb = old
 	for _, pl := range without(old.places, keep) {
 		i := slices.IndexFunc(sb.places, func(o place) bool { return o.ID == pl.ID })
-		if err := m.leave(ctx, sb, i); err != nil {
+		debt := m.attachmentOf(sb, i)
+		err := m.part(ctx, sb, i, func(tx store.Tx) error {
+			if _, ok := m.external(pl.net); !ok {
+				return nil
+			}
+			return owe(tx, debt)
+		})
+		if err != nil {
 			return nil, err
 		}
 		u.Push("connect to network "+pl.net.Name+" again", func(ctx context.Context) error { return m.rejoin(ctx, pl) })

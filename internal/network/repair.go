@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"isle/internal/reconcile"
@@ -23,6 +24,10 @@ const (
 func (m *Manager) Run(ctx context.Context) error {
 	k := newKeeper(m)
 	defer k.close()
+	var visits sync.WaitGroup
+	visits.Go(func() { m.visits(ctx) })
+	visits.Go(func() { m.followCluster(ctx) })
+	defer visits.Wait()
 	for k.step(ctx) {
 	}
 	for _, id := range m.tenants.all() {

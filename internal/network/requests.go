@@ -2,6 +2,7 @@ package network
 
 import (
 	"net/netip"
+	"os"
 
 	"github.com/moby/moby/api/types/network"
 
@@ -17,6 +18,7 @@ type OpenRequest struct {
 	DNS      DNSConfig
 	Networks []ConnectRequest
 	Ports    PortRequest
+	From     *os.File // the namespace, when somebody else made it; ID is Manager.Lent's
 }
 
 // ConnectRequest is a place wanted on a network.

@@ -61,8 +61,13 @@ func port(c Change) int {
 	if o == nil {
 		o = c.Old
 	}
-	if l, ok := o.(netspec.Link); ok && l.Master != "" {
+	switch l := o.(type) {
+	case netspec.VXLAN:
 		return 1
+	case netspec.Link:
+		if l.Master != "" {
+			return 1
+		}
 	}
 	return 0
 }

@@ -106,6 +106,7 @@ func TestClientKilled(t *testing.T) {
 	pid := w.shimPid()
 	w.must(cmd.Process.Kill())
 	cmd.Wait()
+	eventually(t, "the log begins", func() bool { i, err := os.Stat(log); return err == nil && i.Size() > 0 })
 	before := checkCount(t, log)
 	eventually(t, "the log goes on", func() bool { return checkCount(t, log) > before+50 })
 	if w.shimPid() != pid {

@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"isle/api"
+	"isle/internal/cni"
 	isle "isle/internal/container"
 	"isle/internal/filters"
 	"isle/internal/image"
@@ -130,6 +131,9 @@ type Isle interface {
 	NetworkNames(ctx context.Context, ref string) ([]api.DNSRecord, error)
 	NetworkExposure(ctx context.Context) (api.Exposure, error)
 	NetworkDoctor(ctx context.Context) (api.Diagnosis, error)
+	// CNI carries out a command of a runtime. The answer is what its plugin prints; nil
+	// is nothing.
+	CNI(ctx context.Context, req cni.Request) ([]byte, error)
 }
 
 // System is the daemon as a whole.

@@ -7,10 +7,14 @@ package store
 //	├── container/<id>                    container.Record
 //	├── volume/<name>                     volume.Record
 //	├── network/<id>                      network.Network
+//	├── number/<id>                       the number, on this host, of a network that is the cluster's
 //	├── sandbox/<container id>            network.Sandbox
 //	├── endpoint/<id>                     network.Endpoint
+//	├── debt/<endpoint id>                network.Attachment that is gone and that a plug-in still has
+//	├── debt-network/<id>                 network.Network that is gone and that a plug-in still has
 //	├── publish/<proto>/<host ip>/<port>  id of the container that holds the row of ports that begins there
 //	│                                     ("<host ip>%<interface>" for those of an interface)
+//	├── cni/<key>                         engine.attachment: a namespace of another runtime
 //	└── ipam/<pool>/addr/<address>        owner of the address
 //	    ipam/<pool>/owner/<owner>         the owner's address
 //

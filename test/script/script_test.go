@@ -6,6 +6,7 @@ package script
 import (
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,6 +45,7 @@ func runAll(t *testing.T, cli string) {
 			"registry":   cmdRegistry,
 			"pty":        cmdPty,
 			"left":       cmdLeft,
+			"plugins":    cmdPlugins,
 		},
 	})
 	lab.Check(t)
@@ -70,8 +72,13 @@ func setup(env *testscript.Env, cli string) error {
 		return err
 	}
 	env.Values[daemonKey{}] = d
+	running := &[]net.Listener{}
+	env.Values[pluginsKey{}] = running
 	t := env.T()
 	env.Defer(func() {
+		for _, l := range *running {
+			_ = l.Close()
+		}
 		if err := d.Remove(); err != nil {
 			t.Fatal(err)
 		}

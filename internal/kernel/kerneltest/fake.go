@@ -131,6 +131,15 @@ func needs(o netspec.Object) []netspec.Key {
 		keys = append(keys, parent(o.Parent))
 	case netspec.LAN:
 		keys = append(keys, ns(o.NS), parent(o.Parent))
+	case netspec.VXLAN:
+		keys = append(keys, link("", o.Master))
+		if o.Via != "" {
+			keys = append(keys, link("", o.Via))
+		}
+	case netspec.FDB:
+		keys = append(keys, link("", o.Link))
+	case netspec.Flood:
+		keys = append(keys, link("", o.Link))
 	case netspec.Neigh:
 		keys = append(keys, link(o.NS, o.Link))
 	case netspec.Link:

@@ -119,9 +119,41 @@ func OpenFile(file string) (*os.File, error) {
 	return f, nil
 }
 
+// Unnamed is a namespace that ends with its descriptor, and with us.
+type Unnamed struct {
+	Cookie uint64
+	file   *os.File
+}
+
+// Make makes a namespace with its loopback device up.
+func Make() (n Unnamed, err error) {
+	err = there("that is new", func() error { return unix.Unshare(unix.CLONE_NEWNET) }, func() error {
+		if n.Cookie, err = setUp(); err != nil {
+			return err
+		}
+		n.file, err = Self()
+		return err
+	})
+	if err != nil {
+		return Unnamed{}, errors.Join(fmt.Errorf("make a namespace: %w", err), n.Close())
+	}
+	return n, nil
+}
+
+// Close lets go of it.
+func (n Unnamed) Close() error {
+	if n.file == nil {
+		return nil
+	}
+	return n.file.Close()
+}
+
 // New makes a namespace with its loopback device up. One that is there already
 // is kept. It returns the namespace's cookie.
-func (d Dir) New(name string) (cookie uint64, err error) {
+func (d Dir) New(name string) (cookie uint64, err error) { return d.Name(name, Make) }
+
+// Name is New with what made gives, which is asked only when there is none.
+func (d Dir) Name(name string, made func() (Unnamed, error)) (cookie uint64, err error) {
 	if !filepath.IsLocal(name) || strings.ContainsRune(name, '/') {
 		return 0, fmt.Errorf("make namespace %q: not a file name", name)
 	}
@@ -129,22 +161,43 @@ func (d Dir) New(name string) (cookie uint64, err error) {
 	if IsNS(file) {
 		return d.Cookie(name)
 	}
+	n, err := made()
+	if err != nil {
+		return 0, fmt.Errorf("make namespace %s: %w", name, err)
+	}
+	defer n.Close()
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		return 0, fmt.Errorf("make namespace %s: %w", name, err)
 	}
-	err = throwAway(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return err
-		}
-		if cookie, err = setUp(); err != nil {
-			return err
-		}
-		return unix.Mount("/proc/thread-self/ns/net", file, "", unix.MS_BIND, "")
-	})
-	if err != nil {
+	if err := unix.Mount(fmt.Sprintf("/proc/thread-self/fd/%d", n.file.Fd()), file, "", unix.MS_BIND, ""); err != nil {
 		return 0, errors.Join(fmt.Errorf("make namespace %s: %w", name, err), os.Remove(file))
 	}
-	return cookie, nil
+	return n.Cookie, nil
+}
+
+// Hold keeps a namespace that somebody else made under a name. One that is held
+// already stays so.
+func (d Dir) Hold(name string, ns *os.File) error {
+	if !filepath.IsLocal(name) || strings.ContainsRune(name, '/') {
+		return fmt.Errorf("hold namespace %q: not a file name", name)
+	}
+	file := d.File(name)
+	if IsNS(file) {
+		return nil
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		return fmt.Errorf("hold namespace %s: %w", name, err)
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), file, "", unix.MS_BIND, ""); err != nil {
+		return errors.Join(fmt.Errorf("hold namespace %s: %w", name, err), os.Remove(file))
+	}
+	return nil
+}
+
+// Same reports whether a namespace is the one at path.
+func Same(ns *os.File, path string) bool {
+	var a, b unix.Stat_t
+	return unix.Fstat(int(ns.Fd()), &a) == nil && unix.Stat(path, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }
 
 // Cookie is the kernel's number of a namespace: never used twice until reboot.
@@ -156,6 +209,12 @@ func (d Dir) Cookie(name string) (cookie uint64, err error) {
 	defer f.Close()
 	err = Visit(f, func() (err error) { cookie, err = CookieHere(); return err })
 	return cookie, err
+}
+
+// RaiseLo brings lo up in the namespace of the calling thread.
+func RaiseLo() error {
+	_, err := setUp()
+	return err
 }
 
 // setUp brings lo up in the namespace of the calling thread.
@@ -241,6 +300,12 @@ func Do(ns *os.File, fn func() error) error {
 // Visit runs fn, which makes a few system calls and neither blocks nor starts
 // goroutines, in the namespace, and puts the thread back.
 func Visit(ns *os.File, fn func() error) error {
+	return there(ns.Name(), func() error { return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET) }, fn)
+}
+
+// there runs fn in the namespace that enter brings the thread to, and puts the
+// thread back.
+func there(name string, enter, fn func() error) error {
 	runtime.LockOSThread()
 	home, err := Self()
 	if err != nil {
@@ -248,15 +313,15 @@ func Visit(ns *os.File, fn func() error) error {
 		return err
 	}
 	defer home.Close()
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+	if err := enter(); err != nil {
 		runtime.UnlockOSThread()
-		return fmt.Errorf("enter namespace %s: %w", ns.Name(), err)
+		return fmt.Errorf("enter namespace %s: %w", name, err)
 	}
 	err = fn()
 	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
 		// Still locked: the thread dies with its goroutine instead of
 		// running others in a namespace that is not theirs.
-		return errors.Join(err, fmt.Errorf("leave namespace %s: %w", ns.Name(), back))
+		return errors.Join(err, fmt.Errorf("leave namespace %s: %w", name, back))
 	}
 	runtime.UnlockOSThread()
 	return err

@@ -21,7 +21,7 @@ func (es elements) hold(want []element) bool {
 }
 
 // decoders read the object that an element of a set stands for, from the rest
-// of the set's name ("4", "6") and the element.
+// of the set's name ("4", "6"; "s" where there is one for all) and the element.
 var decoders = map[string]func(es elements, e element, f string) (netspec.Object, bool){
 	"segments":   segmentOf,
 	"entrances":  entranceOf,
@@ -39,6 +39,9 @@ var decoders = map[string]func(es elements, e element, f string) (netspec.Object
 	"sources":    sourceOf,
 	"prefixes":   sourceOf,
 	"routers":    sourceOf,
+	"tunnel":     tunnelOf,
+	"seal":       tunnelOf,
+	"peers":      peerOf,
 }
 
 // objects turns elements into what they were made from. An object of which an
@@ -56,12 +59,20 @@ func (t *Table) objects(es elements) (objs []netspec.Object, stray []element) {
 		}
 	}
 	explained := elements{}
-	for o := range found {
+	explain := func(o netspec.Object) {
 		if mine := t.elementsOf(o); es.hold(mine) {
 			objs = append(objs, o)
 			for _, e := range mine {
 				explained[e] = struct{}{}
 			}
+		}
+	}
+	for o := range found {
+		explain(o)
+	}
+	for e := range es { // a bridge that frames pass on, and no subnet of ours is behind it
+		if _, ok := explained[e]; !ok && e.set == "same" {
+			explain(lanOf(es, e))
 		}
 	}
 	for e := range es {
@@ -70,6 +81,14 @@ func (t *Table) objects(es elements) (objs []netspec.Object, stray []element) {
 		}
 	}
 	return objs, stray
+}
+
+func lanOf(es elements, e element) netspec.Object {
+	k := e.key[:len(e.key)/2]
+	s := netspec.Segment{Link: nameOf(k)}
+	_, s.Internal = es[element{set: "internal", key: k}]
+	_, s.Leaf = es[element{set: "leaves", key: k}]
+	return s
 }
 
 func addrLen(f string) int {

@@ -91,6 +91,10 @@ func elementsOf(o netspec.Object) []element {
 		return allowElements(o)
 	case netspec.Source:
 		return sourceElements(o)
+	case netspec.Tunnel:
+		return tunnelElements(o)
+	case netspec.TunnelPeer:
+		return []element{peerElement(o)}
 	}
 	return nil
 }
@@ -108,20 +112,27 @@ func shares(o netspec.Object) bool {
 var accessSets = map[netspec.Access]string{netspec.AccessNone: "nets", netspec.AccessOpen: "open", netspec.AccessDirect: "direct"}
 
 func segmentElements(s netspec.Segment) []element {
-	f := suffix(s.Subnet.Addr())
 	l := ifname(s.Link)
-	es := append(interval(accessSets[s.Access]+f, s.Subnet),
-		element{set: "segments" + f, key: addr(s.Subnet.Masked().Addr()) + l, end: addr(last(s.Subnet)) + l},
-		element{set: "same", key: l + l})
-	es = append(es, interval("subnets"+f, s.Subnet)...)
-	if s.Masquerade {
-		es = append(es, interval("masquerade"+f, s.Subnet)...)
-	}
+	es := []element{{set: "same", key: l + l}}
 	if s.Internal {
 		es = append(es, element{set: "internal", key: l})
 	}
 	if s.Leaf {
 		es = append(es, element{set: "leaves", key: l})
+	}
+	if s.Subnet.IsValid() {
+		es = append(es, subnetElements(s, l)...)
+	}
+	return es
+}
+
+func subnetElements(s netspec.Segment, link string) []element {
+	f := suffix(s.Subnet.Addr())
+	es := append(interval(accessSets[s.Access]+f, s.Subnet),
+		element{set: "segments" + f, key: addr(s.Subnet.Masked().Addr()) + link, end: addr(last(s.Subnet)) + link})
+	es = append(es, interval("subnets"+f, s.Subnet)...)
+	if s.Masquerade {
+		es = append(es, interval("masquerade"+f, s.Subnet)...)
 	}
 	return es
 }

@@ -295,6 +295,8 @@ func everyKind() []netspec.Object {
 		netspec.Segment{Link: "isle1", Subnet: px("10.1.1.0/24"), Access: netspec.AccessOpen},
 		netspec.Segment{Link: "isle1", Subnet: px("fd01::/64"), Access: netspec.AccessDirect},
 		netspec.Segment{Link: "isle2", Subnet: px("10.1.2.0/24"), Internal: true},
+		netspec.Segment{Link: "lan0"},
+		netspec.Segment{Link: "lan0b", Leaf: true},
 		netspec.Entrance{Link: "isle0", Subnet: px("10.1.0.0/24"), From: "eth0"},
 		netspec.Entrance{Link: "isle1", Subnet: px("fd01::/64"), From: "eth0"},
 		netspec.Open{Link: "isle1", To: ip("10.1.1.2"), Proto: "tcp", Port: 80, Count: 1},
@@ -315,6 +317,8 @@ func everyKind() []netspec.Object {
 		netspec.Source{Link: "v1", MAC: netspec.MAC{2, 1}, Addr: px("10.8.0.0/24")},
 		netspec.Source{Link: "v2", MAC: netspec.MAC{2, 2}, Addr: px("0.0.0.0/0")},
 		netspec.Source{Link: "v2", MAC: netspec.MAC{2, 2}, Addr: px("::/0")},
+		netspec.Tunnel{Port: 4789}, netspec.Tunnel{Port: 8472}, netspec.Tunnel{Port: 4790, Via: "wg0"},
+		netspec.TunnelPeer{Addr: ip("192.0.2.7")}, netspec.TunnelPeer{Addr: ip("2001:db8::7")},
 	}
 }
 

@@ -54,6 +54,7 @@ func sets() []set {
 	for i, ip := range []nftables.SetDatatype{ip4, ip6} {
 		out = append(out, routedSets([]string{"4", "6"}[i], ip)...)
 	}
+	out = append(out, tunnelSets()...)
 	out = append(out,
 		set{table: bridge, name: "guarded", key: types(dev)},
 		set{table: bridge, name: "macs", key: types(dev, ether)})
@@ -105,11 +106,20 @@ var tableOf = func() map[string]uint8 {
 	return m
 }()
 
-// keyLen is how long the key of a set's element is, in registers.
+// keyBytes is how long the key of an element is: of one field as long as that, of
+// several in registers.
+func (s set) keyBytes() int {
+	if len(s.key) == 1 {
+		return int(s.key[0].Bytes)
+	}
+	return int(nftables.MustConcatSetType(s.key...).Bytes)
+}
+
+// keyLen is keyBytes by the set's name.
 var keyLen = func() map[string]int {
 	m := map[string]int{}
 	for _, s := range sets() {
-		m[s.name] = int(nftables.MustConcatSetType(s.key...).Bytes)
+		m[s.name] = s.keyBytes()
 	}
 	return m
 }()
@@ -117,9 +127,9 @@ var keyLen = func() map[string]int {
 // Hook numbers and priorities of linux/netfilter.h, netfilter_ipv4.h and
 // netfilter_bridge.h.
 const (
-	prerouting, forward, output, postrouting = 0, 2, 3, 4
-	raw, mangle, dstnat, filter, srcnat      = -300, -150, -100, 0, 100
-	bridgeDstnat                             = -300
+	prerouting, input, forward, output, postrouting = 0, 1, 2, 3, 4
+	raw, mangle, dstnat, filter, srcnat             = -300, -150, -100, 0, 100
+	bridgeDstnat                                    = -300
 )
 
 // marks are what our devices and packets are known by.
@@ -152,6 +162,8 @@ func chains(m marks) []chain {
 		{inet, "mss", "", 0, 0, clamp(m)},
 		{inet, "passed", "", 0, 0, passed(m)},
 		{inet, "postrouting", "nat", postrouting, srcnat, masquerade(m)},
+		{inet, "arrived", "filter", input, filter, arrived()},
+		{inet, "spoken", "filter", output, filter, spoken()},
 		{bridge, "source", "filter", prerouting, bridgeDstnat, source()},
 		{bridge, "source_arp", "", 0, 0, sourceARP()},
 		{bridge, "source_ip4", "", 0, 0, sourceIP4()},
@@ -185,6 +197,7 @@ func ingress(m marks) []rule {
 	}
 	for _, f := range families {
 		rules = append(rules,
+			routedTunnel(m, f),
 			rule{"a published port with an allow-list", join(family(f.n), in("limited"+f.s, f.daddr, l4proto, dport), local(),
 				notIn("allowed"+f.s, f.daddr, l4proto, dport, f.saddr), notLo, drop())},
 			rule{"a port of an interface with an allow-list", join(family(f.n), in("iflimited"+f.s, iif, l4proto, dport), localHere(),

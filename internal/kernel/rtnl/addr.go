@@ -59,8 +59,13 @@ type AddrInfo struct {
 }
 
 // Addrs reads all addresses of the namespace.
-func (c *Conn) Addrs() ([]AddrInfo, error) {
-	bs, err := c.Dump(nlmsg.Message{Type: unix.RTM_GETADDR, Data: make([]byte, unix.SizeofIfAddrmsg)})
+func (c *Conn) Addrs() ([]AddrInfo, error) { return c.AddrsOf(0) }
+
+// AddrsOf reads the addresses of one link; 0 stands for all.
+func (c *Conn) AddrsOf(index int32) ([]AddrInfo, error) {
+	h := make([]byte, unix.SizeofIfAddrmsg)
+	binary.NativeEndian.PutUint32(h[4:], uint32(index))
+	bs, err := c.Dump(nlmsg.Message{Type: unix.RTM_GETADDR, Data: h})
 	var out []AddrInfo
 	for _, b := range bs {
 		if len(b) >= unix.SizeofIfAddrmsg {

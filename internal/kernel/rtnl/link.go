@@ -35,14 +35,15 @@ func ifinfo(index int32, flags uint32) []byte {
 	return b
 }
 
-// NewLink makes l, up. A veth's peer is made in the namespace that peerNS is a
-// descriptor of, and is still down.
-func NewLink(l netspec.Link, m Mark, master int32, peerNS int) nlmsg.Message {
-	a := linkHeader(0, unix.IFF_UP).Str(unix.IFLA_IFNAME, l.Name).U32(unix.IFLA_GROUP, m.Group)
-	common(a, l.MTU, l.MAC)
-	if master != 0 {
-		a.U32(unix.IFLA_MASTER, uint32(master))
+// NewLink makes l. A bridge is up. A veth's ends are still down, and in no bridge:
+// see UpIn. Its peer is made in the namespace that peerNS is a descriptor of.
+func NewLink(l netspec.Link, m Mark, peerNS int) nlmsg.Message {
+	up := uint32(unix.IFF_UP)
+	if l.Kind == netspec.Veth {
+		up = 0
 	}
+	a := linkHeader(0, up).Str(unix.IFLA_IFNAME, l.Name).U32(unix.IFLA_GROUP, m.Group)
+	common(a, l.MTU, l.MAC)
 	a.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) {
 		a.Str(unix.IFLA_INFO_KIND, l.Kind)
 		switch l.Kind {
@@ -91,19 +92,9 @@ func SetLink(l netspec.Link, master int32) nlmsg.Message {
 	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
 }
 
-// SetNewPort gives a port of a bridge its flags, by its name. The message that makes
-// a link cannot carry them.
-func SetNewPort(l netspec.Link) nlmsg.Message {
-	a := linkHeader(0, 0).Str(unix.IFLA_IFNAME, l.Name)
-	a.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) {
-		a.Str(unix.IFLA_INFO_SLAVE_KIND, netspec.Bridge)
-		a.Nest(unix.IFLA_INFO_SLAVE_DATA, func(a *nlmsg.Attrs) { portFlags(a, l) })
-	})
-	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
-}
-
-// SetPort is SetNewPort by number. It costs a third: the bridge alone is told, and
-// not all who listen for a new state of the link.
+// SetPort gives a port of a bridge its flags. The message that makes a link cannot
+// carry them, and one that changes it makes the kernel tell all that listen of a new
+// state of the link: IPv6 then looks at every route that there is.
 func SetPort(index int32, l netspec.Link) nlmsg.Message {
 	h := ifinfo(index, 0)
 	h[0] = unix.AF_BRIDGE
@@ -122,14 +113,37 @@ func b2u(b bool) uint8 {
 	return 0
 }
 
-// UpPeer finishes a veth's peer, in the peer's namespace; master is a bridge there.
+// genNone is IN6_ADDR_GEN_MODE_NONE.
+const genNone = 1
+
+// NoLinkLocal keeps a link that is still down from getting an IPv6 address by itself.
+// That of a port of a bridge nobody can reach, and it costs routes, which the next
+// link has to pass, and questions that go to the container.
+func NoLinkLocal(index int32) nlmsg.Message {
+	a := linkHeader(index, 0).Nest(unix.IFLA_AF_SPEC, func(a *nlmsg.Attrs) {
+		a.Nest(unix.AF_INET6, func(a *nlmsg.Attrs) { a.U8(unix.IFLA_INET6_ADDR_GEN_MODE, genNone) })
+	})
+	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
+}
+
+// UpIn brings a link up, as a port of a bridge where master is one.
+func UpIn(index, master int32) nlmsg.Message {
+	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: up(index, master).Data()}
+}
+
+// UpPeer is UpIn for the peer of l, with what it may have lost.
 func UpPeer(index, master int32, l netspec.Link) nlmsg.Message {
-	a := linkHeader(index, unix.IFF_UP)
+	a := up(index, master)
 	common(a, l.MTU, l.PeerMAC)
+	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
+}
+
+func up(index, master int32) *nlmsg.Attrs {
+	a := linkHeader(index, unix.IFF_UP)
 	if master != 0 {
 		a.U32(unix.IFLA_MASTER, uint32(master))
 	}
-	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
+	return a
 }
 
 // Set gives a link our owner mark.
@@ -158,7 +172,7 @@ func DelLink(name string) nlmsg.Message {
 type Info struct {
 	Index, Master, Peer int32
 	PeerNS              int32 // -1: the link's own namespace
-	Name, Kind          string
+	Name, Kind, Alias   string
 	Group, MTU          uint32
 	MAC                 netspec.MAC
 	Up                  bool
@@ -167,6 +181,7 @@ type Info struct {
 	Carrier             bool
 	VLAN                uint16 // what a link of that kind has, as Mode and Flag
 	Mode, Flag          string
+	VXLAN               VXLANInfo
 	RxBytes, TxBytes, RxPackets, TxPackets, RxErrors,
 	TxErrors, RxDropped, TxDropped uint64
 }
@@ -182,6 +197,8 @@ func ParseLink(b []byte) Info {
 		switch t {
 		case unix.IFLA_IFNAME:
 			l.Name = nlmsg.Str(d)
+		case unix.IFLA_IFALIAS:
+			l.Alias = nlmsg.Str(d)
 		case unix.IFLA_GROUP:
 			l.Group = nlmsg.U32(d)
 		case unix.IFLA_MTU:
@@ -197,9 +214,13 @@ func ParseLink(b []byte) Info {
 		case unix.IFLA_LINKINFO:
 			l.Kind = nlmsg.Str(nlmsg.Find(d, unix.IFLA_INFO_KIND))
 			l.kindData(nlmsg.Find(d, unix.IFLA_INFO_DATA))
+			var port []byte
 			if nlmsg.Str(nlmsg.Find(d, unix.IFLA_INFO_SLAVE_KIND)) == netspec.Bridge {
-				port := nlmsg.Find(d, unix.IFLA_INFO_SLAVE_DATA)
+				port = nlmsg.Find(d, unix.IFLA_INFO_SLAVE_DATA)
 				l.Hairpin, l.Isolated = flag(nlmsg.Find(port, brportMode)), flag(nlmsg.Find(port, brportIsolated))
+			}
+			if l.Kind == netspec.KindVXLAN {
+				l.vxlan(nlmsg.Find(d, unix.IFLA_INFO_DATA), port)
 			}
 		case unix.IFLA_STATS64:
 			l.stats(d)

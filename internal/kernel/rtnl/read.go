@@ -13,7 +13,7 @@ type View struct {
 	Addrs  []AddrInfo
 	Routes []RouteInfo    // of the main table, and of those that our rules lead to
 	Rules  []netspec.Rule // ours; NS is not filled in
-	Neighs []NeighInfo    // ours, where there are links of a LAN
+	Neighs []NeighInfo    // ours, where there are links of a LAN or tunnels
 }
 
 // Read takes a view of the namespace.
@@ -32,7 +32,7 @@ func (c *Conn) Read() (View, error) {
 	if v.Routes, err = c.Routes(0); err != nil {
 		return View{}, err
 	}
-	if slices.ContainsFunc(links, Info.OnLAN) {
+	if slices.ContainsFunc(links, func(l Info) bool { return l.OnLAN() || l.Kind == netspec.KindVXLAN }) {
 		if v.Neighs, err = c.Neighs(); err != nil {
 			return View{}, err
 		}

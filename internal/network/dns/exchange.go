@@ -49,26 +49,40 @@ func (d dialer) exchange(ctx context.Context, at netip.AddrPort, tcp bool, q *qu
 
 // once asks from a socket of its own, so that its port is hard to guess.
 func (d dialer) once(ctx context.Context, at netip.AddrPort, tcp bool, q *query, plain bool) (*entry, error) {
-	network, patience := "udp", udpPatience
+	patience := udpPatience
 	if tcp {
-		network, patience = "tcp", tcpPatience
+		patience = tcpPatience
 	}
-	if d == nil {
-		d = new(net.Dialer).DialContext
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	c, err := d(ctx, network, at.String())
+	end := time.Now().Add(patience)
+	c, err := d.open(ctx, at, tcp, end)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if err := c.SetDeadline(end); err != nil {
+		return nil, err
+	}
 	m := q.outgoing(plain)
 	if tcp {
 		return stream(c, m)
 	}
 	return datagram(c, m)
+}
+
+// open goes straight to the system for a datagram: an address needs no looking up.
+func (d dialer) open(ctx context.Context, at netip.AddrPort, tcp bool, end time.Time) (net.Conn, error) {
+	network := "udp"
+	if tcp {
+		network = "tcp"
+	}
+	switch {
+	case d != nil:
+		return d(ctx, network, at.String())
+	case tcp:
+		return (&net.Dialer{Deadline: end}).DialContext(ctx, network, at.String())
+	}
+	return net.DialUDP(network, nil, net.UDPAddrFromAddrPort(at))
 }
 
 // outgoing is the question as it leaves: nothing of the client's is in it but

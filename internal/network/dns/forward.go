@@ -96,12 +96,13 @@ func (s *Server) ask(k key, ups *upstreams, w waiter) {
 // is one; the new one is kept all the same.
 func (s *Server) fly(k key, ups *upstreams, q query) {
 	stale, _ := s.cache.get(k, time.Now())
+	if stale == nil { // all there is to wait for is the answer
+		s.land(k, s.race(s.life, ups.servers, &q), nil)
+		return
+	}
 	answer := make(chan *entry, 1)
 	s.wg.Go(func() { answer <- s.race(s.life, ups.servers, &q) })
-	var late <-chan time.Time
-	if stale != nil {
-		late = time.After(staleAfter)
-	}
+	late := time.After(staleAfter)
 	for {
 		select {
 		case <-late:

@@ -88,7 +88,7 @@ func newHost(t testing.TB, bpf bool) *host {
 	}
 	run(t, "ip", "link", "set", "lo", "up")
 	dir := t.TempDir()
-	cfg := kernel.Config{Table: "isle", LinkGroup: 4712, LinkPrefix: "isle", NSDir: filepath.Join(dir, "netns")}
+	cfg := kernel.Config{Table: "isle", LinkGroup: 4712, LinkPrefix: "isle", NSDir: filepath.Join(inMemory(t), "netns")}
 	if bpf {
 		cfg.BPFDir = filepath.Join(dir, "bpf", "isle")
 	}
@@ -111,6 +111,21 @@ func newHost(t testing.TB, bpf bool) *host {
 		t.Skip("not supported:", k.Features().SockAddrError)
 	}
 	return &host{t: t, config: cfg, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}
+}
+
+// inMemory is a directory like /run, where namespaces are mounted.
+func inMemory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "isle-live-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func observe(t testing.TB, k *kernel.Kernel) netspec.State {

@@ -23,7 +23,10 @@ type Machine struct {
 	Servers func() []netip.AddrPort // the name servers of the host
 }
 
-var _ network.Machine = Machine{}
+var (
+	_ network.Machine = Machine{}
+	_ network.Lender  = Machine{}
+)
 
 func (m Machine) Host(ctx context.Context) (network.Host, error) {
 	f, err := m.Facts(ctx)
@@ -50,17 +53,7 @@ func (m Machine) Foreign(ctx context.Context) ([]ipam.Foreign, error) {
 }
 
 func (m Machine) Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error) {
-	at := netip.AddrPortFrom(network.ResolverAddr, port)
-	udp, err := m.ListenUDP(ctx, ns, at)
-	if err != nil {
-		return nil, nil, err
-	}
-	tcp, err := m.ListenTCP(ctx, ns, at)
-	if err != nil {
-		udp.Close()
-		return nil, nil, err
-	}
-	return udp, tcp, nil
+	return m.Kernel.Listen(ctx, ns, netip.AddrPortFrom(network.ResolverAddr, port))
 }
 
 func (m Machine) Counters(ctx context.Context, ns netspec.NS) (map[string]network.Counters, error) {
@@ -88,6 +81,12 @@ func (m Machine) MAC(ns netspec.NS, link string) (mac netspec.MAC, err error) {
 		return mac, fmt.Errorf("MAC address of %s in namespace %s: %w", link, ns, err)
 	}
 	return mac, nil
+}
+
+// Inside implements network.Lender.
+func (m Machine) Inside(ns netspec.NS, link string) (network.Inside, error) {
+	in, err := m.Kernel.Inside(ns, link)
+	return network.Inside(in), err
 }
 
 func parents(list []kernel.Parent) string {

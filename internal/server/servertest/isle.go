@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"isle/api"
+	"isle/internal/cni"
 )
 
 // ContainerPublish remembers what was asked.
@@ -24,3 +25,12 @@ func (b *Backend) NetworkExposure(context.Context) (api.Exposure, error) { retur
 
 // NetworkDoctor finds nothing.
 func (b *Backend) NetworkDoctor(context.Context) (api.Diagnosis, error) { return api.Diagnosis{}, nil }
+
+// CNI answers with the command that it was asked for.
+func (b *Backend) CNI(_ context.Context, req cni.Request) ([]byte, error) {
+	c, err := cni.Parse(req)
+	if err != nil || c.Command != cni.Add {
+		return nil, err
+	}
+	return c.Prev.With(c.Version, cni.Made{Interfaces: []cni.Interface{{Name: c.Interface, Sandbox: c.NetNS}}})
+}

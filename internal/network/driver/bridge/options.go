@@ -5,12 +5,12 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
 
 	"isle/internal/network"
+	"isle/internal/network/bridged"
 )
 
 const (
@@ -24,107 +24,40 @@ const (
 	optMTU        = network.OptMTU
 	optGuard      = "isle.bridge.source_guard"
 	optMode       = "isle.bridge.mode"
-	optSources    = "isle.endpoint.sources"
+
+	optAdvertise      = "com.docker.network.bridge.advertise_addr_nmsgs"
+	optAdvertiseEvery = "com.docker.network.bridge.advertise_addr_ms"
 )
-
-// mode is how a family of a network is joined to the world outside.
-type mode string
-
-const (
-	nat         mode = "nat"             // published ports of the host; what leaves gets the host's address
-	unprotected mode = "nat-unprotected" // as nat, and everybody who routes here reaches all ports of containers
-	routed      mode = "routed"          // no translation: published ports are open at the containers' own addresses
-	isolated    mode = "isolated"        // the host has no address there; internal networks only
-)
-
-// options are a network's, read.
-type options struct {
-	Name        string // of the bridge; "": made from the network's id
-	ICC         bool   // containers may talk to each other
-	Masquerade  bool
-	InhibitIPv4 bool // the bridge gets no IPv4 address
-	MTU         int  // 0: the host's
-	Mode4       mode
-	Mode6       mode
-	Trusted     []string // interfaces of the host from which published ports are reached at the containers' addresses
-	Guard       bool     // containers send with their own addresses only
-	addressing
-}
-
-func (o options) mode(v4 bool) mode {
-	if v4 {
-		return o.Mode4
-	}
-	return o.Mode6
-}
 
 // parse reads the options of a network. Options that are not ours are left
 // alone, as Docker does; ours with a meaning that we do not have are refused.
-func parse(opts map[string]string) (options, error) {
-	o := options{ICC: true, Masquerade: true, Mode4: nat, Mode6: nat, Guard: true, addressing: defaultAddressing}
+func parse(opts map[string]string) (bridged.Options, error) {
+	o := bridged.Options{ICC: true, Masquerade: true, Mode4: bridged.NAT, Mode6: bridged.NAT, Guard: true, Addressing: bridged.DefaultAddressing}
 	for _, k := range slices.Sorted(maps.Keys(opts)) {
-		if err := o.set(k, opts[k]); err != nil {
+		if err := set(&o, k, opts[k]); err != nil {
 			return o, fmt.Errorf("option %s=%s: %w: %w", k, opts[k], err, errdefs.ErrInvalidArgument)
 		}
 	}
 	return o, nil
 }
 
-// known refuses options with a name of ours that there is not. It is asked when a
-// network is made: what was made before stays.
-func known(opts map[string]string) error {
-	ours := []string{optGuard, optMode}
-	for _, k := range slices.Sorted(maps.Keys(opts)) {
-		if !strings.HasPrefix(k, "isle.") || slices.Contains(ours, k) {
-			continue
-		}
-		if k == optSources || k == optEndpointMTU {
-			return fmt.Errorf("option %s is for a container's place on a network (hint: isle run --network name=…,driver-opt=%s=%s): %w", k, k, opts[k], errdefs.ErrInvalidArgument)
-		}
-		near := slices.MinFunc(ours, func(a, b string) int { return distance(k, a) - distance(k, b) })
-		return fmt.Errorf("option %s is not known (hint: did you mean %s?): %w", k, near, errdefs.ErrInvalidArgument)
-	}
-	return nil
-}
-
-// distance is how many letters must be added, left out or changed to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}
-
-func (o *options) set(k, v string) (err error) {
+func set(o *bridged.Options, k, v string) (err error) {
 	switch k {
 	case optAdvertise, optAdvertiseEvery:
-		err = o.addressing.set(k, v)
+		err = setAddressing(&o.Addressing, k, v)
 	case optName:
-		if o.Name = v; v != "" {
+		if o.Link = v; v != "" {
 			err = network.CheckInterface(v)
 		}
 	case optICC:
-		o.ICC, err = parseBool(v)
+		o.ICC, err = bridged.Bool(v)
 	case optMasquerade:
-		o.Masquerade, err = parseBool(v)
+		o.Masquerade, err = bridged.Bool(v)
 	case optInhibit:
-		o.InhibitIPv4, err = parseBool(v)
+		o.InhibitIPv4, err = bridged.Bool(v)
 	case optMTU:
 		if v != "" && v != "0" {
-			o.MTU, err = number(v, 68, 65535)
+			o.MTU, err = bridged.Number(v, 68, 65535)
 		}
 	case optMode4:
 		o.Mode4, err = parseMode(v)
@@ -133,7 +66,7 @@ func (o *options) set(k, v string) (err error) {
 	case optTrusted:
 		o.Trusted, err = parseTrusted(v)
 	case optGuard:
-		o.Guard, err = parseBool(v)
+		o.Guard, err = bridged.Bool(v)
 	case optMode:
 		if v != "" && v != "bridge" {
 			err = fmt.Errorf("there is only one (hint: leave it out; a network grows beyond 1,023 containers by itself)")
@@ -150,11 +83,11 @@ func (o *options) set(k, v string) (err error) {
 	return err
 }
 
-func parseMode(v string) (mode, error) {
-	switch m := mode(v); m {
+func parseMode(v string) (bridged.Mode, error) {
+	switch m := bridged.Mode(v); m {
 	case "":
-		return nat, nil
-	case nat, unprotected, routed, isolated:
+		return bridged.NAT, nil
+	case bridged.NAT, bridged.Unprotected, bridged.Routed, bridged.Isolated:
 		return m, nil
 	}
 	return "", fmt.Errorf("must be nat, nat-unprotected, routed or isolated")
@@ -174,32 +107,13 @@ func parseTrusted(v string) (names []string, err error) {
 	return slices.Compact(names), nil
 }
 
-// sources reads what an endpoint may send from besides its own addresses:
-// prefixes with commas between them, or "any" for everything.
-func sources(v string) (prefixes []netip.Prefix, all bool, err error) {
-	for s := range strings.SplitSeq(v, ",") {
-		switch s = strings.TrimSpace(s); s {
-		case "":
-		case "any":
-			all = true
-		default:
-			p, err := netip.ParsePrefix(s)
-			if err != nil {
-				return nil, false, fmt.Errorf("option %s: %q is neither a prefix nor \"any\": %w", optSources, s, errdefs.ErrInvalidArgument)
-			}
-			prefixes = append(prefixes, p.Masked())
-		}
+func setAddressing(a *bridged.Addressing, k, v string) (err error) {
+	switch {
+	case v == "":
+	case k == optAdvertise:
+		a.Times, err = bridged.Number(v, 0, 3)
+	case k == optAdvertiseEvery:
+		a.Every, err = bridged.Number(v, 100, 2000)
 	}
-	return prefixes, all, nil
-}
-
-func parseBool(s string) (bool, error) {
-	if s == "" {
-		return true, nil
-	}
-	b, err := strconv.ParseBool(s)
-	if err != nil {
-		return false, fmt.Errorf("must be true or false")
-	}
-	return b, nil
+	return err
 }

@@ -1,14 +1,15 @@
-package bridge
+package bridged
 
 import (
 	"fmt"
 
 	"isle/internal/netspec"
+	"isle/internal/network"
 	"isle/internal/network/firewall"
 )
 
 // A bridge has 1,023 ports in the kernel. A network is one bridge, the root, with
-// up to room endpoints; those beyond are on leaf bridges, each joined to the
+// up to Room endpoints; those beyond are on leaf bridges, each joined to the
 // root by a trunk, a veth with both its ends on the host:
 //
 //	        isle-3f2a… (root; the gateway's address)
@@ -21,8 +22,8 @@ import (
 // So it stays one Ethernet segment: broadcast, multicast, ARP, the guards on the
 // ports. The root has 1,000 endpoints, 22 trunks and a port to spare.
 const (
-	room   = 1000
-	leaves = 22
+	Room   = 1000
+	Leaves = 22
 )
 
 // wide adds the leaves of a network. The host has no place on them: it is
@@ -30,7 +31,7 @@ const (
 func (p plan) wide(s netspec.State) {
 	for i := 1; i <= p.Leaves; i++ {
 		leaf := p.leaf(netspec.LeafBridge, i)
-		s.Add(netspec.Link{Name: leaf, Kind: netspec.Bridge, MTU: p.mtu, MAC: mac(fmt.Sprint(p.ID, "/", i))})
+		s.Add(netspec.Link{Name: leaf, Kind: netspec.Bridge, MTU: p.mtu, MAC: network.GatewayMAC(fmt.Sprint(p.ID, "/", i))})
 		s.Add(netspec.Link{
 			Name: p.leaf("t", i), Kind: netspec.Veth, MTU: p.mtu, Master: p.link, Isolated: !p.o.ICC,
 			Peer: p.leaf("u", i), PeerMaster: leaf,
@@ -39,6 +40,7 @@ func (p plan) wide(s netspec.State) {
 		if p.host.IPv6 {
 			s.Add(netspec.Sysctl{Name: "ipv6/conf/" + leaf + "/disable_ipv6", Value: "1"})
 		}
+		p.lan(s, netspec.Segment{Link: leaf, Leaf: true})
 		for _, pool := range p.Pools { // br_netfilter shows the firewall what passes here
 			policy := p.policy(pool)
 			policy.Trusted = nil // the root's business: nothing is routed here

@@ -1,13 +1,9 @@
-package bridge
+package bridged
 
 import (
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
-
-	"github.com/containerd/errdefs"
 
 	"isle/internal/ids"
 	"isle/internal/netspec"
@@ -16,69 +12,18 @@ import (
 	"isle/internal/network/publish"
 )
 
-// Driver is the driver. The zero value is ready to use.
-type Driver struct{}
-
-var _ network.Driver = Driver{}
-
-// Caps implements network.Driver.
-func (Driver) Caps() network.Caps {
-	return network.Caps{IPAM: true, Publish: true, Gateway: true, Room: room, Leaves: leaves}
-}
-
-// Validate implements network.Driver.
-func (Driver) Validate(n network.Network) error {
-	o, err := parse(n.Options)
-	if err == nil {
-		err = known(n.Options)
-	}
-	if err != nil {
-		return err
-	}
-	for k, m := range map[string]mode{optMode4: o.Mode4, optMode6: o.Mode6} {
-		if m == isolated && !n.Internal {
-			return fmt.Errorf("option %s=isolated: only an internal network can do without a gateway (hint: add --internal): %w", k, errdefs.ErrInvalidArgument)
-		}
-	}
-	if n.IPv6 && o.MTU != 0 && o.MTU < network.LeastIPv6MTU {
-		return fmt.Errorf("option %s=%d: IPv6 needs at least %d (hint: --ipv6=false): %w", optMTU, o.MTU, network.LeastIPv6MTU, errdefs.ErrInvalidArgument)
-	}
-	for _, p := range n.Pools {
-		if p.Gateway.IsValid() && !p.Subnet.Contains(p.Gateway) {
-			return fmt.Errorf("gateway %s is not in subnet %s: %w", p.Gateway, p.Subnet, errdefs.ErrInvalidArgument)
-		}
-	}
-	return nil
-}
-
 // plan is one network on one host.
 type plan struct {
 	network.Network
 	host network.Host
-	o    options
+	o    Options
 	link string // the bridge
 	mtu  int
 }
 
-// Beside implements network.Driver.
-func (Driver) Beside(_, _ network.Network) error { return nil }
-
-// Ready implements network.Driver.
-func (Driver) Ready(network.Network, int, network.Host) error { return nil }
-
-// Uplink implements network.Driver.
-func (Driver) Uplink(network.Network, network.Host) string { return "" }
-
-// Plan implements network.Driver.
-func (Driver) Plan(s netspec.State, n network.Network, eps []network.Endpoint, host network.Host) error {
-	o, err := parse(n.Options)
-	if err != nil {
-		return err
-	}
-	p := plan{n, host, o, o.Name, mtu(n, o, host)}
-	if p.link == "" {
-		p.link = bridgeName(host.LinkPrefix, n.ID)
-	}
+// Plan adds to s what n and its endpoints need on host.
+func Plan(s netspec.State, n network.Network, eps []network.Endpoint, host network.Host, o Options) error {
+	p := plan{n, host, o, o.Link, mtu(n, o)}
 	p.bridge(s)
 	for _, ep := range eps {
 		if err := p.endpoint(s, ep); err != nil {
@@ -90,24 +35,24 @@ func (Driver) Plan(s netspec.State, n network.Network, eps []network.Endpoint, h
 
 // mtu is the user's, else that of the way out. Where that is too narrow for IPv6
 // the network keeps its IPv6: path MTU discovery does the rest.
-func mtu(n network.Network, o options, host network.Host) int {
+func mtu(n network.Network, o Options) int {
 	switch {
 	case o.MTU != 0:
 		return o.MTU
-	case n.IPv6 && host.MTU != 0:
-		return max(host.MTU, network.LeastIPv6MTU)
+	case n.IPv6 && o.Way != 0:
+		return max(o.Way, network.LeastIPv6MTU)
 	}
-	return host.MTU
+	return o.Way
 }
 
-// bridgeName is the prefix, a dash and as much of the id as fits.
-func bridgeName(prefix, id string) string {
+// Name is a bridge's: the prefix, a dash and as much of the id as fits.
+func Name(prefix, id string) string {
 	name := prefix + "-" + ids.Short(id)
 	return name[:min(len(name), 15)]
 }
 
 func (p plan) bridge(s netspec.State) {
-	s.Add(netspec.Link{Name: p.link, Kind: netspec.Bridge, MTU: p.mtu, MAC: mac(p.ID)})
+	s.Add(netspec.Link{Name: p.link, Kind: netspec.Bridge, MTU: p.mtu, MAC: network.GatewayMAC(p.ID)})
 	if p.host.Guard {
 		s.Add(netspec.Guard{Link: p.link, Internal: p.Internal})
 	}
@@ -117,24 +62,33 @@ func (p plan) bridge(s netspec.State) {
 		}
 		s.Add(firewall.Segment(p.link, pool.Subnet, p.policy(pool))...)
 	}
+	p.lan(s, netspec.Segment{Link: p.link})
 	p.wide(s)
 	p.ipv6(s, "", p.link, p.IPv6)
+}
+
+// lan lets frames pass on a bridge whose subnet only the LAN knows: br_netfilter shows
+// them to the firewall.
+func (p plan) lan(s netspec.State, whole netspec.Segment) {
+	if p.OnLAN() {
+		s.Add(whole)
+	}
 }
 
 // hasAddress reports whether the bridge has the pool's gateway for its own.
 func (p plan) hasAddress(pool network.Pool) bool {
 	v4 := pool.Gateway.Is4()
-	return pool.Gateway.IsValid() && p.o.mode(v4) != isolated && !(p.o.InhibitIPv4 && v4)
+	return pool.Gateway.IsValid() && p.o.mode(v4) != Isolated && !(p.o.InhibitIPv4 && v4)
 }
 
 func (p plan) policy(pool network.Pool) firewall.Policy {
 	m := p.o.mode(pool.Subnet.Addr().Is4())
-	f := firewall.Policy{Masquerade: p.o.Masquerade && m != routed, Internal: p.Internal}
+	f := firewall.Policy{Masquerade: p.o.Masquerade && m != Routed, Internal: p.Internal}
 	switch {
 	case p.Internal:
-	case m == unprotected:
+	case m == Unprotected:
 		f.Access = netspec.AccessDirect
-	case m == routed:
+	case m == Routed:
 		f.Access = netspec.AccessOpen
 	default:
 		f.Trusted = p.o.Trusted
@@ -190,7 +144,7 @@ func (p plan) publish(s netspec.State, ep network.Endpoint) {
 	t := publish.Target{V4: ep.Addr(true), V6: ep.Addr(false), Link: p.link}
 	var open []firewall.Ports
 	for _, m := range ep.Publish {
-		if to := t.Any(m.HostIP); to.IsValid() && p.o.mode(to.Is4()) != routed {
+		if to := t.Any(m.HostIP); to.IsValid() && p.o.mode(to.Is4()) != Routed {
 			s.Add(publish.Plan(publish.Mapping(m), t, p.host.SockAddr)...)
 		}
 	}
@@ -205,7 +159,7 @@ func (p plan) publish(s netspec.State, ep network.Endpoint) {
 // opens reports whether anybody is let in to the containers' own addresses.
 func (p plan) opens(v4 bool) bool {
 	m := p.o.mode(v4)
-	return m == routed || m == nat && len(p.o.Trusted) > 0
+	return m == Routed || m == NAT && len(p.o.Trusted) > 0
 }
 
 // ports are those of m at the container's own address, for whom m is for.
@@ -237,12 +191,4 @@ func (p plan) sysctls(s netspec.State, ep network.Endpoint) error {
 		s.Add(o)
 	}
 	return nil
-}
-
-// mac is the same for a network as long as it lives.
-func mac(networkID string) netspec.MAC {
-	h := sha256.Sum256([]byte(networkID))
-	m := netspec.MAC(h[:6])
-	m[0] = 0x02
-	return m
 }

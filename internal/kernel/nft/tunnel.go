@@ -1,0 +1,80 @@
+package nft
+
+import (
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"isle/internal/netspec"
+)
+
+// The ports at which tunnels between hosts end. Whoever can send to one puts frames
+// into the networks there, so the other hosts may, and nobody else: not a stranger, not
+// a container behind this host's address, not a program of this host.
+
+func tunnelSets() []set {
+	return []set{
+		{table: inet, name: "tunnels", key: types(number)},
+		{table: inet, name: "sealed", key: types(number)},
+		{table: inet, name: "seals", key: types(dev, number)},
+		{table: inet, name: "peers4", key: []nftables.SetDatatype{ip4}},
+		{table: inet, name: "peers6", key: []nftables.SetDatatype{ip6}},
+	}
+}
+
+// arrived looks at what is for this host.
+func arrived() []rule {
+	rules := []rule{onlyUDP(), {"a tunnel outside of what encrypts it", join(in("sealed", dport), notIn("seals", iif, dport), drop())}}
+	for _, f := range families {
+		rules = append(rules, rule{"a tunnel from no host of the cluster", join(family(f.n), in("tunnels", dport), notIn("peers"+f.s, f.saddr), drop())})
+	}
+	return rules
+}
+
+// spoken looks at what leaves this host. What the kernel puts into a tunnel is of no
+// program here, even where a container's socket is behind it.
+func spoken() []rule {
+	rules := []rule{onlyUDP(), {"a program speaks for a tunnel", join(in("seals", oif, dport), ofProgram(), drop())}}
+	for _, f := range families {
+		rules = append(rules, rule{"a program speaks for a tunnel", join(family(f.n), in("tunnels", dport), in("peers"+f.s, f.daddr), ofProgram(), drop())})
+	}
+	return rules
+}
+
+// routedTunnel is for a container that speaks for a tunnel: the host's own address
+// would be put before it.
+func routedTunnel(m marks, f ipFamily) rule {
+	return rule{"a container speaks for a tunnel", join(m.from(), family(f.n), udpOnly(), in("tunnels", dport), in("peers"+f.s, f.daddr), drop())}
+}
+
+func onlyUDP() rule { return rule{"no tunnel", join(l4proto.not([]byte{unix.IPPROTO_UDP}), accept())} }
+
+func udpOnly() []expr.Any { return l4proto.is([]byte{unix.IPPROTO_UDP}) }
+
+// ofProgram matches what a socket of this namespace sends that a program has open: the
+// last of all numbers is no user's.
+func ofProgram() []expr.Any { return meta(expr.MetaKeySKUID, 4).not(native(1<<32 - 1)) }
+
+func tunnelElements(t netspec.Tunnel) []element {
+	if t.Via == "" {
+		return []element{{set: "tunnels", key: port(t.Port)[:2]}}
+	}
+	return []element{{set: "sealed", key: port(t.Port)[:2]}, {set: "seals", key: ifname(t.Via) + port(t.Port)}}
+}
+
+func peerElement(p netspec.TunnelPeer) element {
+	return element{set: "peers" + suffix(p.Addr), key: addr(p.Addr)}
+}
+
+func tunnelOf(_ elements, e element, _ string) (netspec.Object, bool) {
+	k := e.key
+	if e.set == "tunnels" {
+		return netspec.Tunnel{Port: be(k)}, true
+	}
+	via := nameOf(cut(&k, 16))
+	return netspec.Tunnel{Port: be(k), Via: via}, true
+}
+
+func peerOf(_ elements, e element, _ string) (netspec.Object, bool) {
+	return netspec.TunnelPeer{Addr: addrOf(e.key)}, true
+}

@@ -1,0 +1,143 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"isle/internal/kernel/netns"
+	"isle/internal/kernel/nlmsg"
+	"isle/internal/kernel/rtnl"
+	"isle/internal/netspec"
+	"isle/internal/reconcile"
+)
+
+// vxlan makes, changes or deletes one tunnel.
+func (k *Kernel) vxlan(c reconcile.Change) error {
+	gone := []netspec.Link{{Name: c.Key.ID}} // as the owner mark is the same
+	v, ok := c.New.(netspec.VXLAN)
+	if !ok {
+		return k.deleteLinks(gone)
+	}
+	old, _ := c.Old.(netspec.VXLAN)
+	stations, err := k.renew(old, v)
+	if err != nil {
+		return err
+	}
+	made, err := k.makeVXLAN(v)
+	if err == nil {
+		err = k.setVXLAN(v, stations)
+	}
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("make tunnel %s: %w", v.Name, err)
+	if made {
+		err = errors.Join(err, k.deleteLinks(gone))
+	}
+	return err
+}
+
+// renew deletes a tunnel that cannot be changed into v, and returns where its stations
+// were: they are in force still, as far as anybody knows.
+func (k *Kernel) renew(old, v netspec.VXLAN) ([]netspec.Object, error) {
+	fixed := func(v netspec.VXLAN) netspec.VXLAN {
+		v.MTU, v.Master = 0, ""
+		return v
+	}
+	if old.Name == "" || fixed(old) == fixed(v) || old.Via == v.Via && old.VNI == v.VNI && old.Port == v.Port && old.Local.BitLen() == v.Local.BitLen() {
+		return nil, nil
+	}
+	index, err := k.rt.Index(v.Name)
+	if err != nil {
+		return nil, rtnl.Gone(err)
+	}
+	stations, err := k.rt.Stations(index, v.Name)
+	if err != nil {
+		return nil, fmt.Errorf("read stations of tunnel %s: %w", v.Name, err)
+	}
+	return stations, k.deleteLinks([]netspec.Link{{Name: v.Name}})
+}
+
+// makeVXLAN makes a tunnel, unless it is there and ours.
+func (k *Kernel) makeVXLAN(v netspec.VXLAN) (made bool, err error) {
+	var via int32
+	if v.Via != "" {
+		if via, err = k.rt.Index(v.Via); err != nil {
+			return false, err
+		}
+	}
+	have, err := k.rt.Link(v.Name)
+	switch {
+	case err == nil && (have.Group != k.mark.Group || have.Kind != netspec.KindVXLAN):
+		return false, foreign(v.Name, nil)
+	case err == nil && have.VXLAN.VNI == v.VNI && have.VXLAN.Port == v.Port && have.VXLAN.Link == via && have.VXLAN.Local.BitLen() == v.Local.BitLen():
+		return false, nil
+	case err == nil:
+		err = k.deleteLinks([]netspec.Link{{Name: v.Name}})
+	}
+	if rtnl.Gone(err) != nil {
+		return false, err
+	}
+	k.rt.Forget()
+	err = tunnelBusy(supported(k.rt.Do(rtnl.NewVXLAN(v, k.mark, via)), v), v)
+	return err == nil, err
+}
+
+// tunnelBusy says it in words when somebody else has the tunnel's number.
+func tunnelBusy(err error, v netspec.VXLAN) error {
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return fmt.Errorf("another tunnel on this host has VNI %d at UDP port %d: %w: %w (hint: another -o com.docker.network.driver.overlay.vxlanid_list, or another -o isle.overlay.port)",
+		v.VNI, v.Port, err, errdefs.ErrConflict)
+}
+
+// setVXLAN makes a tunnel that is there what it should be. The host has no address on
+// it, so it gets no IPv6.
+func (k *Kernel) setVXLAN(v netspec.VXLAN, stations []netspec.Object) error {
+	index, err := k.rt.Index(v.Name)
+	if err != nil {
+		return err
+	}
+	master, err := k.rt.Index(v.Master)
+	if err != nil {
+		return err
+	}
+	if err := netns.Visit(k.host, func() error { return quiet(v.Name, false) }); err != nil {
+		return err
+	}
+	msgs := append(rtnl.SetVXLAN(index, master, v), stationMessages(index, stations)...)
+	errs, err := k.rt.Execute(msgs...)
+	return errors.Join(append(errs, err)...)
+}
+
+func stationMessages(index int32, stations []netspec.Object) (msgs []nlmsg.Message) {
+	for _, o := range stations {
+		switch o := o.(type) {
+		case netspec.FDB:
+			msgs = append(msgs, rtnl.AddFDB(index, o))
+		case netspec.Flood:
+			msgs = append(msgs, rtnl.AddFlood(index, o))
+		}
+	}
+	return msgs
+}
+
+// readVXLAN adds a tunnel and its stations. One that learns is not what anybody wants:
+// to Sync it is missing, and making it again puts it right.
+func readVXLAN(s netspec.State, c *rtnl.Conn, l rtnl.Info, names map[int32]string) error {
+	if !l.VXLAN.Learns {
+		s.Add(l.Tunnel(names))
+	}
+	stations, err := c.Stations(l.Index, l.Name)
+	if err != nil {
+		return fmt.Errorf("read stations of tunnel %s: %w", l.Name, err)
+	}
+	for _, o := range stations {
+		s.Add(o)
+	}
+	return nil
+}

@@ -1,0 +1,292 @@
+package kernel
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"isle/internal/kernel/kerneltest"
+	"isle/internal/netspec"
+	"isle/internal/reconcile"
+)
+
+// tunnel is the VXLAN of bridge 1 on the host that has an address of the underlay.
+func tunnel(local string) netspec.VXLAN {
+	return netspec.VXLAN{Name: "isx1", VNI: 4711, Local: ip(local), Port: 4789, MTU: 1450, Master: "isbr1"}
+}
+
+// station is container i, which is behind another end of the tunnel.
+func station(i int, at string) netspec.State {
+	mac := netspec.MAC{2, 2, 0, 0, 1, byte(i)}
+	return state(netspec.FDB{Link: "isx1", MAC: mac, Dst: ip(at)},
+		netspec.Neigh{Link: "isbr1", Addr: ip(fmt.Sprintf("10.1.0.%d", i+1)), MAC: mac},
+		netspec.Neigh{Link: "isbr1", Addr: ip(fmt.Sprintf("fd00:1::%d", i+1)), MAC: mac})
+}
+
+// underlay joins hosts by a switch in a namespace of its own: the first has 10.8.0.1 and
+// fd00:8::1.
+func underlay(t testing.TB, hosts ...*machine) {
+	t.Helper()
+	wire := kerneltest.NewNS(t)
+	wire.IP("link add lan type bridge\nlink set lan up")
+	for i, m := range hosts {
+		port := fmt.Sprint("port", i)
+		m.host.IP("link add under type veth peer name " + port)
+		m.host.Run("ip", "link", "set", port, "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), wire.File.Fd()))
+		wire.IP("link set " + port + " master lan up")
+		m.host.IP(fmt.Sprintf("addr add 10.8.0.%d/24 dev under\naddr add fd00:8::%d/64 dev under nodad\nlink set under up", i+1, i+1))
+	}
+}
+
+// TestTunnel: a tunnel and what is behind it are seen by a Kernel that did not make
+// them; whatever somebody does to them is put right; and they go without a trace.
+func TestTunnel(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.foreign()
+	underlay(t, m)
+	before := m.names()
+	want := merge(bridge(1, netspec.Segment{}), state(tunnel("10.8.0.1"), netspec.Flood{Link: "isx1", Dst: ip("10.8.0.2")}, netspec.Flood{Link: "isx1", Dst: ip("10.8.0.3")}),
+		station(2, "10.8.0.2"), station(3, "10.8.0.3"))
+	m.apply(want)
+	m.is(want)
+	for what, spoil := range map[string]func(){
+		"nothing":                          func() {},
+		"it learns":                        func() { m.host.IP("link set isx1 type vxlan learning") },
+		"its port learns":                  func() { m.host.IP("link set isx1 type bridge_slave learning on") },
+		"it asks for unknown stations":     func() { m.host.IP("link set isx1 type bridge_slave flood on") },
+		"the bridge asks across":           func() { m.host.IP("link set isx1 type bridge_slave neigh_suppress off") },
+		"it is down":                       func() { m.host.IP("link set isx1 down") },
+		"it left its bridge":               func() { m.host.IP("link set isx1 nomaster") },
+		"it is gone":                       func() { m.host.IP("link del isx1") },
+		"another end":                      func() { m.host.IP("link set isx1 type vxlan id 4711 local 10.8.0.9") },
+		"a station is forgotten by both":   func() { m.host.Run("bridge", "fdb", "del", "02:02:00:00:01:02", "dev", "isx1", "self", "master") },
+		"a station is forgotten by it":     func() { m.host.Run("bridge", "fdb", "del", "02:02:00:00:01:02", "dev", "isx1", "self") },
+		"a station is forgotten by bridge": func() { m.host.Run("bridge", "fdb", "del", "02:02:00:00:01:02", "dev", "isx1", "master") },
+		"a station is elsewhere": func() {
+			m.host.Run("bridge", "fdb", "replace", "02:02:00:00:01:02", "dev", "isx1", "dst", "10.8.0.3", "self", "static")
+		},
+		"a stranger is there": func() {
+			m.host.Run("bridge", "fdb", "add", "02:02:00:00:01:77", "dev", "isx1", "dst", "10.8.0.3", "self", "static")
+		},
+		"a stranger is at the port": func() { m.host.Run("bridge", "fdb", "add", "02:02:00:00:01:78", "dev", "isx1", "master", "static") },
+		"a copy more": func() {
+			m.host.Run("bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "isx1", "dst", "10.8.0.7")
+		},
+		"a copy less": func() {
+			m.host.Run("bridge", "fdb", "del", "00:00:00:00:00:00", "dev", "isx1", "dst", "10.8.0.2")
+		},
+		"a neighbour less": func() { m.host.IP("neigh del 10.1.0.3 dev isbr1") },
+	} {
+		spoil()
+		m.restart()
+		changes, err := reconcile.Sync(t.Context(), m.Kernel, want)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		kernels := 0
+		for _, c := range changes {
+			if _, sysctl := c.New.(netspec.Sysctl); !sysctl { // those it cannot know after a restart
+				kernels++
+			}
+		}
+		if (kernels == 0) != (what == "nothing") {
+			t.Errorf("%s: %v", what, changes)
+		}
+		m.is(want)
+	}
+	m.remove(want)
+	if after := m.names(); after != before {
+		t.Errorf("links %s, before %s", after, before)
+	}
+}
+
+// TestTunnelChanges: whatever of a tunnel changes, its stations stay.
+func TestTunnelChanges(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	underlay(t, m)
+	from := merge(bridge(1, netspec.Segment{}), state(tunnel("10.8.0.1"), netspec.Flood{Link: "isx1", Dst: ip("10.8.0.2")}), station(2, "10.8.0.2"))
+	m.apply(from)
+	for what, change := range map[string]func(v *netspec.VXLAN){
+		"address": func(v *netspec.VXLAN) { v.Local = ip("10.8.0.4") },
+		"MTU":     func(v *netspec.VXLAN) { v.MTU = 1380 },
+		"port":    func(v *netspec.VXLAN) { v.Port = 8472 },
+		"number":  func(v *netspec.VXLAN) { v.VNI = 7 },
+		"way":     func(v *netspec.VXLAN) { v.Via = "under" },
+	} {
+		v := from[tunnel("10.8.0.1").Key()].(netspec.VXLAN)
+		change(&v)
+		to := merge(from)
+		to[v.Key()] = v
+		m.change(from, to)
+		if got := m.observe(); !got.Equal(to) {
+			t.Errorf("%s: missing:\n%s\ntoo much:\n%s", what, reconcile.Dump(to.Without(got)), reconcile.Dump(got.Without(to)))
+		}
+		from = to
+	}
+	moved := merge(from, nil)
+	for k, o := range station(2, "10.8.0.3") {
+		moved[k] = o
+	}
+	m.change(from, moved)
+	m.is(moved)
+}
+
+// TestTunnelTaken: a name, or a number, that somebody else has is left alone.
+func TestTunnelTaken(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	underlay(t, m)
+	br := bridge(1, netspec.Segment{})
+	m.apply(br)
+	for what, other := range map[string]string{
+		"name":   "link add isx1 type vxlan id 9 dstport 4789 local 10.8.0.1",
+		"number": "link add other type vxlan id 4711 dstport 4789 local 10.8.0.1",
+	} {
+		m.host.IP(other)
+		before := m.host.Run("ip", "-d", "link")
+		err := reconcile.Apply(t.Context(), m.Kernel, reconcile.Diff(nil, state(tunnel("10.8.0.1"))))
+		if !errdefs.IsConflict(err) && !errdefs.IsAlreadyExists(err) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if after := m.host.Run("ip", "-d", "link"); after != before {
+			t.Errorf("%s: links are\n%s\nwere\n%s", what, after, before)
+		}
+		m.host.IP("link del " + strings.Fields(other)[2])
+	}
+	m.is(br)
+}
+
+// across is a pair of hosts with a container each on a network of both. Everything
+// that is not a station of the other is nowhere: no frame is copied to all.
+func across(t *testing.T, v6 bool) (a, b *machine) {
+	t.Helper()
+	a, b = newMachine(t), newMachine(t)
+	underlay(t, a, b)
+	at := func(i int) string {
+		if v6 {
+			return fmt.Sprintf("fd00:8::%d", i)
+		}
+		return fmt.Sprintf("10.8.0.%d", i)
+	}
+	for i, m := range []*machine{a, b} {
+		c, _ := container(1, i+1)
+		m.apply(merge(bridge(1, netspec.Segment{}), state(tunnel(at(i+1))), c, station(2-i, at(2-i))))
+	}
+	return a, b
+}
+
+// TestAcross: containers of two hosts reach each other over an underlay of either
+// family, and nobody is asked where they are: the hosts know.
+func TestAcross(t *testing.T) {
+	t.Parallel()
+	for _, v6 := range []bool{false, true} {
+		t.Run(fmt.Sprint("v6=", v6), func(t *testing.T) {
+			a, b := across(t, v6)
+			for _, at := range []string{"10.1.0.3:80", "[fd00:1::3]:80"} {
+				b.reached(a.in("c1-1"), "c1-2", at)
+			}
+			for _, at := range []string{"10.1.0.2:80", "[fd00:1::2]:80"} {
+				a.reached(b.in("c1-2"), "c1-1", at)
+			}
+		})
+	}
+}
+
+// received is how many frames have come out of the tunnel.
+func (m *machine) received() int {
+	m.t.Helper()
+	var links []struct {
+		Stats64 struct{ Rx struct{ Packets int } }
+	}
+	if err := json.Unmarshal([]byte(m.host.Run("ip", "-j", "-s", "link", "show", "dev", "isx1")), &links); err != nil {
+		m.t.Fatal(err)
+	}
+	return links[0].Stats64.Rx.Packets
+}
+
+// TestCopies: frames for nobody who is known go nowhere, those for all go to the ends
+// that are to have copies, and those about the gateway stay where they are: each host
+// has it.
+func TestCopies(t *testing.T) {
+	t.Parallel()
+	a, b := across(t, false)
+	send := func(to string) {
+		a.in("c1-1").Do(func() error {
+			c, err := net.Dial("udp", to)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_, err = c.Write([]byte("hello"))
+			return err
+		})
+	}
+	a.in("c1-1").IP("neigh add 10.1.0.99 lladdr 02:00:00:00:00:99 dev eth0")
+	a.apply(state(netspec.Flood{Link: "isx1", Dst: ip("10.8.0.2")}))
+	b.reached(a.in("c1-1"), "c1-2", "10.1.0.3:80")
+	before := b.received()
+	send("10.1.0.99:9") // a station that nobody knows
+	send("10.1.0.1:9")  // the gateway: asked for, and found here
+	a.in("c1-1").IP("neigh flush dev eth0")
+	send("10.1.0.1:9")
+	time.Sleep(100 * time.Millisecond)
+	if now := b.received(); now != before {
+		t.Errorf("%d frames came across that are nobody's there", now-before)
+	}
+	send("10.1.0.77:9") // an address that nobody has: everybody is asked
+	for try := 0; b.received() == before; try++ {
+		if try == 500 {
+			t.Fatal("a frame for all did not come across")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// crowd are many stations behind a tunnel.
+func crowd(n int) netspec.State {
+	s := netspec.State{}
+	a := netip.MustParseAddr("10.1.16.1")
+	for i := range n {
+		mac := netspec.MAC{2, 3, 0, 0, byte(i >> 8), byte(i)}
+		s.Add(netspec.FDB{Link: "isx1", MAC: mac, Dst: netip.AddrFrom4([4]byte{10, 8, 1, byte(i % 100)})}, netspec.Neigh{Link: "isbr1", Addr: a, MAC: mac})
+		a = a.Next()
+	}
+	return s
+}
+
+// TestCrowd: thousands of stations are written by one call and taken away by one.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	underlay(t, m)
+	base := merge(bridge(1, netspec.Segment{}), state(tunnel("10.8.0.1")))
+	m.apply(base)
+	many := crowd(5000)
+	m.apply(many)
+	m.is(merge(base, many))
+	m.remove(many)
+	m.is(base)
+}
+
+// BenchmarkStations: 10,000 stations that come by one change.
+func BenchmarkStations(b *testing.B) {
+	m := newMachine(b)
+	underlay(b, m)
+	m.apply(merge(bridge(1, netspec.Segment{}), state(tunnel("10.8.0.1"))))
+	many := crowd(10000)
+	for b.Loop() {
+		m.apply(many)
+		b.StopTimer()
+		m.remove(many)
+		b.StartTimer()
+	}
+}

@@ -1,0 +1,116 @@
+package rtnl
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"isle/internal/kernel/nlmsg"
+	"isle/internal/netspec"
+)
+
+// Attributes of a VXLAN (linux/if_link.h).
+const (
+	vxlanID       = 1
+	vxlanLink     = 3
+	vxlanLocal    = 4
+	vxlanLearning = 7
+	vxlanPort     = 15
+	vxlanLocal6   = 17
+)
+
+// Attributes of a bridge's port that matter where a tunnel is one.
+const (
+	brportLearning      = 8
+	brportUnicastFlood  = 9
+	brportNeighSuppress = 32
+)
+
+// VXLANInfo is what a link of that kind has of its own. It is zero of others.
+type VXLANInfo struct {
+	VNI   uint32
+	Local netip.Addr
+	Port  uint16
+	Link  int32 // that its packets leave by
+	// Learns is that it does what a tunnel of ours never does: it, or the bridge on it,
+	// learns stations, or unknown ones are looked for everywhere.
+	Learns bool
+}
+
+// NewVXLAN makes v, down; via is the number of the link that v names.
+func NewVXLAN(v netspec.VXLAN, m Mark, via int32) nlmsg.Message {
+	a := newOn(v.Name, m, 0)
+	common(a, v.MTU, netspec.MAC{})
+	return create(a.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) {
+		a.Str(unix.IFLA_INFO_KIND, netspec.KindVXLAN).Nest(unix.IFLA_INFO_DATA, func(a *nlmsg.Attrs) {
+			tunnel(a, v)
+			a.Put(vxlanPort, binary.BigEndian.AppendUint16(nil, v.Port))
+			if via != 0 {
+				a.U32(vxlanLink, uint32(via))
+			}
+		})
+	}))
+}
+
+// tunnel is what of a VXLAN can be changed, and its number, which a change must name.
+func tunnel(a *nlmsg.Attrs, v netspec.VXLAN) {
+	a.U32(vxlanID, v.VNI).U8(vxlanLearning, 0)
+	if v.Local.Is4() {
+		a.Put(vxlanLocal, v.Local.AsSlice())
+	} else {
+		a.Put(vxlanLocal6, v.Local.AsSlice())
+	}
+}
+
+// SetVXLAN changes a tunnel of ours that is there, and brings it up: first what it is
+// as a port of its bridge, so that nothing passes before that is settled.
+func SetVXLAN(index, master int32, v netspec.VXLAN) []nlmsg.Message {
+	link := linkHeader(index, 0).U32(unix.IFLA_MASTER, uint32(master))
+	common(link, v.MTU, netspec.MAC{})
+	own := linkHeader(index, 0) // the kernel refuses an MTU beside it
+	own.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) {
+		a.Str(unix.IFLA_INFO_KIND, netspec.KindVXLAN).Nest(unix.IFLA_INFO_DATA, func(a *nlmsg.Attrs) { tunnel(a, v) })
+	})
+	h := ifinfo(index, 0)
+	h[0] = unix.AF_BRIDGE
+	port := nlmsg.Header(h...).Nest(unix.IFLA_PROTINFO, func(a *nlmsg.Attrs) {
+		a.U8(brportLearning, 0).U8(brportUnicastFlood, 0).U8(brportNeighSuppress, 1)
+		portFlags(a, netspec.Link{})
+	})
+	return []nlmsg.Message{
+		{Type: unix.RTM_NEWLINK, Data: link.Data()}, {Type: unix.RTM_NEWLINK, Data: own.Data()}, {Type: unix.RTM_SETLINK, Data: port.Data()}, Up(index),
+	}
+}
+
+// vxlan reads what a link of that kind has of its own, and the flags of its port.
+func (l *Info) vxlan(data, port []byte) {
+	t := &l.VXLAN
+	for typ, d := range nlmsg.Each(data) {
+		switch typ {
+		case vxlanID:
+			t.VNI = nlmsg.U32(d)
+		case vxlanLink:
+			t.Link = int32(nlmsg.U32(d))
+		case vxlanLocal, vxlanLocal6:
+			t.Local, _ = netip.AddrFromSlice(d)
+		case vxlanPort:
+			if len(d) == 2 {
+				t.Port = binary.BigEndian.Uint16(d)
+			}
+		case vxlanLearning:
+			t.Learns = t.Learns || flag(d)
+		}
+	}
+	if port != nil {
+		t.Learns = t.Learns || flag(nlmsg.Find(port, brportLearning)) || flag(nlmsg.Find(port, brportUnicastFlood)) || !flag(nlmsg.Find(port, brportNeighSuppress))
+	}
+}
+
+// Tunnel is a link of kind vxlan as an object; names are those of the links.
+func (l Info) Tunnel(names map[int32]string) netspec.VXLAN {
+	return netspec.VXLAN{
+		Name: l.Name, VNI: l.VXLAN.VNI, Local: l.VXLAN.Local, Port: l.VXLAN.Port, Via: names[l.VXLAN.Link],
+		MTU: int(l.MTU), Master: names[l.Master],
+	}
+}

@@ -1,0 +1,57 @@
+package netspec
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// KindVXLAN is the kernel's name for the kind of link of VXLAN.
+const KindVXLAN = "vxlan"
+
+// VXLAN is a tunnel of the host (RFC 7348) and a port of bridge Master. It learns
+// nothing: where frames go is said by FDB and Flood, and what they do not say goes
+// nowhere. Through it the bridge answers ARP and neighbour discovery itself for every
+// Neigh on the bridge.
+type VXLAN struct {
+	Name   string
+	VNI    uint32
+	Local  netip.Addr // where the tunnel begins
+	Port   uint16     // UDP, at all its ends
+	Via    string     // link that its packets leave by, and by no other; "": as they are routed
+	MTU    int
+	Master string
+}
+
+func (v VXLAN) Key() Key { return Key{RankLink, "", v.Name} }
+
+// FDB says behind which end of a tunnel a station is.
+type FDB struct {
+	Link string // a VXLAN
+	MAC  MAC
+	Dst  netip.Addr
+}
+
+func (f FDB) Key() Key { return Key{RankNeigh, "", fmt.Sprintf("fdb %s %x", f.Link, f.MAC)} }
+
+// Flood is an end of a tunnel that gets a copy of each broadcast and multicast frame.
+type Flood struct {
+	Link string // a VXLAN
+	Dst  netip.Addr
+}
+
+func (f Flood) Key() Key { return Key{RankNeigh, "", "flood " + f.Link + " " + f.Dst.String()} }
+
+// Tunnel is a UDP port at which tunnels of this host end. Only TunnelPeers may send to
+// it, and no program may send to theirs. With Via it is for what comes by that link
+// only, whoever sent it.
+type Tunnel struct {
+	Port uint16
+	Via  string
+}
+
+func (t Tunnel) Key() Key { return Key{RankFilter, "", fmt.Sprint("tunnel ", t.Port)} }
+
+// TunnelPeer is where another host's tunnels begin.
+type TunnelPeer struct{ Addr netip.Addr }
+
+func (p TunnelPeer) Key() Key { return Key{RankFilter, "", "tunnel peer " + p.Addr.String()} }

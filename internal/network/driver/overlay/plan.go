@@ -1,0 +1,183 @@
+package overlay
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+
+	"isle/internal/fabric"
+	"isle/internal/netspec"
+	"isle/internal/network"
+	"isle/internal/network/bridged"
+)
+
+// Driver is the driver. The zero value is ready to use.
+type Driver struct{}
+
+var _ network.Shared = Driver{}
+
+// Caps implements network.Driver.
+func (Driver) Caps() network.Caps {
+	return network.Caps{IPAM: true, Publish: true, Gateway: true, Room: bridged.Room}
+}
+
+// Validate implements network.Driver.
+func (Driver) Validate(n network.Network) error {
+	o, err := parse(n.Options)
+	if err == nil {
+		err = bridged.Known(n.Options, optPort)
+	}
+	if err != nil {
+		return err
+	}
+	if n.IPv6 && o.MTU != 0 && o.MTU < network.LeastIPv6MTU {
+		return fmt.Errorf("option %s=%d: IPv6 needs at least %d (hint: --ipv6=false): %w", optMTU, o.MTU, network.LeastIPv6MTU, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// VNIs implements network.Shared.
+func (Driver) VNIs(n network.Network) (out []fabric.Range, err error) {
+	o, err := parse(n.Options)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range o.VNIs {
+		out = append(out, fabric.Range{First: v, Last: v})
+	}
+	if len(out) == 0 {
+		out = append(out, fabric.Range{First: firstVNI, Last: lastVNI})
+	}
+	return out, nil
+}
+
+// Numbered implements network.Shared.
+func (Driver) Numbered(n network.Network, vni uint32) network.Network {
+	n.Options = maps.Clone(n.Options)
+	if n.Options == nil {
+		n.Options = map[string]string{}
+	}
+	n.Options[optVNI] = fmt.Sprint(vni)
+	return n
+}
+
+// Beside implements network.Driver. Tunnels of one number must have different ports:
+// that the numbers differ the cluster sees to.
+func (Driver) Beside(_, _ network.Network) error { return nil }
+
+// Ready implements network.Driver.
+func (Driver) Ready(n network.Network, _ int, host network.Host) error {
+	o, err := parse(n.Options)
+	switch {
+	case err != nil:
+		return err
+	case !host.Tunnel.Addr.IsValid():
+		return fmt.Errorf("this host is in no cluster (hint: isle cluster init, or isle cluster join): %w", errdefs.ErrUnavailable)
+	case o.Encrypted && host.Tunnel.Seal.Link == "":
+		return fmt.Errorf("the network is to be encrypted, and this host cannot do that now: %w", errdefs.ErrUnavailable)
+	}
+	return nil
+}
+
+// Uplink implements network.Driver.
+func (Driver) Uplink(network.Network, network.Host) string { return "" }
+
+// Plan implements network.Driver.
+func (Driver) Plan(s netspec.State, n network.Network, eps []network.Endpoint, host network.Host) error {
+	p, err := newPlan(n, host)
+	if err != nil {
+		return err
+	}
+	if p.begins() {
+		s.Add(p.tunnel(), netspec.Tunnel{Port: p.o.Port, Via: p.via()})
+	}
+	return bridged.Plan(s, n, eps, host, p.bridge())
+}
+
+// plan is one network on one host.
+type plan struct {
+	network.Network
+	host network.Host
+	o    options
+}
+
+func newPlan(n network.Network, host network.Host) (plan, error) {
+	o, err := parse(n.Options)
+	return plan{n, host, o}, err
+}
+
+// begins reports whether there is a tunnel: it has a number and a place to begin. One
+// that is to be encrypted and cannot be is not there at all.
+func (p plan) begins() bool { return p.o.vni() != 0 && p.local().IsValid() }
+
+// local is where the tunnel begins.
+func (p plan) local() netip.Addr {
+	if p.o.Encrypted {
+		return p.host.Tunnel.Seal.Addr
+	}
+	return p.host.Tunnel.Addr
+}
+
+// via is the only link that the tunnel's packets may leave by.
+func (p plan) via() string {
+	if p.o.Encrypted {
+		return p.host.Tunnel.Seal.Link
+	}
+	return ""
+}
+
+func (p plan) tunnel() netspec.VXLAN {
+	mtu := p.o.MTU
+	if mtu == 0 {
+		mtu = p.way()
+	}
+	return netspec.VXLAN{Name: p.name(), VNI: p.o.vni(), Local: p.local(), Port: p.o.Port, Via: p.via(), MTU: mtu, Master: p.bridge().Link}
+}
+
+// name is the tunnel's: the same whenever the network comes to this host.
+func (p plan) name() string {
+	name := p.host.LinkPrefix + "x" + p.ID
+	return name[:min(len(name), 15)]
+}
+
+func (p plan) bridge() bridged.Options {
+	return bridged.Options{
+		Link: bridged.Name(p.host.LinkPrefix, p.ID), ICC: true, Masquerade: true, MTU: p.o.MTU, Way: p.way(),
+		Mode4: bridged.NAT, Mode6: bridged.NAT, Guard: true, Addressing: bridged.DefaultAddressing,
+	}
+}
+
+// What is put around a frame: Ethernet, IP, UDP and VXLAN headers; then WireGuard's, with
+// IP and UDP once more.
+const (
+	around4, around6   = 14 + 20 + 8 + 8, 14 + 40 + 8 + 8
+	sealing4, sealing6 = 20 + 8 + 32, 40 + 8 + 32
+)
+
+// way is what of a frame fits into the tunnel; 0: nobody knows. For IPv6 it is never too
+// narrow: then what is put around is cut into fragments.
+func (p plan) way() int {
+	under := p.host.Tunnel.MTU
+	if under == 0 {
+		return 0
+	}
+	if p.o.Encrypted {
+		under -= pick(p.host.Tunnel.Addr, sealing4, sealing6)
+	}
+	way := under - pick(p.local(), around4, around6)
+	if p.IPv6 {
+		way = max(way, network.LeastIPv6MTU)
+	}
+	return max(way, leastMTU)
+}
+
+const leastMTU = 68 // RFC 791
+
+func pick(a netip.Addr, v4, v6 int) int {
+	if a.Is4() {
+		return v4
+	}
+	return v6
+}
