@@ -30,7 +30,7 @@ test-netns: ## the kernel tests only (root)
 test-e2e: build ## whole sessions and crashes against a real isled (root)
 	go test -timeout 20m -count 1 -p 1 ./test/...
 
-test-vm: build ## cgroup v2 and Debian's kernels, in a virtual machine (root; slow)
+test-vm: ## the network, the LAN and cgroup v2 on Debian's kernels, in a virtual machine (root)
 	test/vm/run
 
 lint: ## gofmt, vet, staticcheck

@@ -108,6 +108,7 @@ func (m *Manager) connect(ctx context.Context, sandboxID string, req ConnectRequ
 
 // Disconnect takes a sandbox that is open off a network.
 func (m *Manager) Disconnect(ctx context.Context, sandboxID, networkID string) error {
+	defer m.withdraw(ctx)
 	pl, err := m.disconnect(ctx, sandboxID, networkID)
 	if err == nil {
 		m.tell(events.ActionDisconnect, *pl.net, sandboxID)
@@ -218,7 +219,7 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 		d.want = *c
 	}
 	d.Leases = d.wishes()
-	if err := d.net.Takes(&d.want); err != nil && d.Leased() {
+	if err := d.net.Takes(&d.want); err != nil && (d.Leased() || n.Global()) {
 		return d, err
 	}
 	if d.LinkLocal, err = linkLocal(n, d.want.LinkLocalIPs); err != nil {
@@ -234,6 +235,9 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 		return d, noMAC(n, req.Settings.MacAddress)
 	}
 	d.MAC, err = mac(rec.ID, n.ID, req.Settings.MacAddress)
+	if err == nil && n.Global() {
+		err = m.wishShared(&d, len(req.Settings.MacAddress) > 0)
+	}
 	if err != nil || len(req.Settings.MacAddress) == 0 { // ours are nobody else's: nobody is asked
 		return d, err
 	}
@@ -370,7 +374,7 @@ func (m *Manager) reserve(tx store.Tx, d draft) (place, error) {
 		addr netip.Addr
 		on   bool
 	}{{false, d.want.IPv4Address, d.net.IPv4}, {true, d.want.IPv6Address, d.net.IPv6 && !d.noIPv6}} {
-		if d.HostInterface == "" || d.net.given() || (!want.on && !want.addr.IsValid()) {
+		if d.HostInterface == "" || d.net.given() || d.net.Global() || (!want.on && !want.addr.IsValid()) {
 			continue
 		}
 		p, err := m.reserveFamily(tx, d, want.v6, want.addr)

@@ -48,6 +48,9 @@ func (m *Manager) Create(ctx context.Context, req network.CreateRequest) (Networ
 	if err != nil {
 		return Network{}, err
 	}
+	if n.Global() {
+		return m.createGlobal(ctx, n, req.IPAM)
+	}
 	if err := m.borrowPools(ctx, &n, req.IPAM); err != nil {
 		return Network{}, err
 	}
@@ -80,14 +83,16 @@ func (m *Manager) createNow(ctx context.Context, n Network, want *network.IPAM) 
 // draftNetwork is everything about a network but its subnets.
 func (m *Manager) draftNetwork(req network.CreateRequest) (Network, error) {
 	n := Network{
-		ID: ids.New(), Name: req.Name, Driver: req.Driver, Created: time.Now().UTC(), Scope: "local",
+		ID: ids.New(), Name: req.Name, Driver: req.Driver, Created: time.Now().UTC(),
 		IPv4: req.EnableIPv4 == nil || *req.EnableIPv4, IPv6: req.EnableIPv6 != nil && *req.EnableIPv6,
 		Options: maps.Clone(req.Options), Labels: maps.Clone(req.Labels), IPAMDriver: "default",
 		Internal: req.Internal, Attachable: req.Attachable, ConfigOnly: req.ConfigOnly,
 	}
+	scope, err := m.scopeOf(req)
+	if n.Scope = scope; err != nil {
+		return n, err
+	}
 	switch {
-	case req.Scope != "" && req.Scope != "local", req.Ingress:
-		return n, fmt.Errorf("network %s: this host is in no cluster, so the scope can only be local: %w", n.Name, errdefs.ErrInvalidArgument)
 	case n.ConfigOnly && req.ConfigFrom != nil && req.ConfigFrom.Network != "":
 		return n, fmt.Errorf("network %s: a configuration-only network cannot depend on another configuration network: %w", n.Name, errdefs.ErrInvalidArgument)
 	case n.ConfigOnly:
@@ -101,7 +106,7 @@ func (m *Manager) draftNetwork(req network.CreateRequest) (Network, error) {
 			n.IPAMDriver = req.IPAM.Driver
 		}
 	}
-	n, err := m.addressedBy(n)
+	n, err = m.addressedBy(n)
 	if err != nil {
 		return n, err
 	}

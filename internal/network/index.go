@@ -62,7 +62,10 @@ func newIndex() index {
 }
 
 func (x *index) addNetwork(n *Network, s netspec.State) {
-	x.networks[n.ID], x.names[n.Name] = n, n.ID
+	x.networks[n.ID] = n
+	if _, taken := x.names[n.Name]; !taken { // a network of the cluster may have the name of one of ours
+		x.names[n.Name] = n.ID
+	}
 	i, _ := slices.BinarySearch(x.sorted, n.ID)
 	x.sorted = slices.Insert(x.sorted, i, n.ID)
 	x.numbers[n.Index] = struct{}{}
@@ -86,7 +89,9 @@ func (x *index) occupy(id string, s netspec.State) {
 
 func (x *index) dropNetwork(n *Network, s netspec.State) {
 	delete(x.networks, n.ID)
-	delete(x.names, n.Name)
+	if x.names[n.Name] == n.ID {
+		delete(x.names, n.Name)
+	}
 	if i, ok := slices.BinarySearch(x.sorted, n.ID); ok {
 		x.sorted = slices.Delete(x.sorted, i, i+1)
 	}

@@ -103,7 +103,7 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 	if err := m.prefer(sb, &req); err != nil {
 		return Joined{}, err
 	}
-	if err := m.join(ctx, id, len(sb.places) > 0, req); err != nil {
+	if err := m.bring(ctx, id, len(sb.places) > 0, req); err != nil {
 		return Joined{}, err
 	}
 	out, err := m.Joined(id, req.Place.Network)
@@ -146,7 +146,7 @@ func (m *Manager) prefer(sb *sandbox, req *JoinRequest) error {
 	return nil
 }
 
-func (m *Manager) join(ctx context.Context, id string, open bool, req JoinRequest) error {
+func (m *Manager) bring(ctx context.Context, id string, open bool, req JoinRequest) error {
 	if !open {
 		_, err := m.Open(ctx, OpenRequest{ID: id, Name: req.Name, DNS: req.DNS, Networks: []ConnectRequest{req.Place}, Ports: req.Ports, From: req.NS})
 		return err

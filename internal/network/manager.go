@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"isle/internal/event"
+	"isle/internal/fabric"
 	"isle/internal/netspec"
 	"isle/internal/network/dns"
 	"isle/internal/network/doctor"
@@ -60,6 +61,9 @@ type Manager struct {
 	Config      Config
 	// Changed says that somebody else changed something in the kernel. May be nil.
 	Changed <-chan reconcile.Alarm
+	// Fabric is the cluster that this host is in. nil: none, and there are no networks on
+	// several hosts.
+	Fabric fabric.Directory
 	// Bridges is told of our bridges, for other firewalls. May be nil.
 	Bridges Bridges
 	// Lender holds namespaces that somebody else made. nil: none can join.
@@ -83,6 +87,7 @@ type Manager struct {
 	tenants   *tenants          // hold the leases
 	seats     turns             // endpoints that others are asked about
 	underway  map[string]bool   // networks that others are making, or taking away
+	cluster   cluster           // what it says
 	ailing    map[string]string // endpoint → what others said of it last, under op
 
 	alarms      atomic.Uint64

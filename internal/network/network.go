@@ -34,6 +34,7 @@ type Network struct {
 	Scope            string   // "local"
 	Index            int      // small number, unique on this host, never reused while the network lives: for device names
 	Unready          bool     `json:",omitempty"` // others are making it, or taking it away: nobody can be connected
+	Idle             bool     `json:"-"`          // of a cluster, and no container of this host is on it: nothing of it is here
 	Leaves           int      // how far it has grown beyond its first bridge (Caps.Room); it does not shrink
 }
 

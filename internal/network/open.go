@@ -114,6 +114,7 @@ func (m *Manager) draftSandbox(req OpenRequest) (Sandbox, []draft, error) {
 
 // Close removes a sandbox and its endpoints. A missing one is no error.
 func (m *Manager) Close(ctx context.Context, sandboxID string) error {
+	defer m.withdraw(ctx)
 	return m.shut(ctx, sandboxID, func(pl place) { m.tell(events.ActionDisconnect, *pl.net, sandboxID) })
 }
 
@@ -145,6 +146,19 @@ func (m *Manager) write(ctx context.Context, rec Sandbox, have []place, drafts [
 			return nil, err
 		}
 	}
+	drafts, err := m.awaken(ctx, drafts)
+	if err != nil {
+		return nil, err
+	}
+	sb, err := m.writeAwake(ctx, rec, have, drafts)
+	if err != nil {
+		m.doze(ctx, networksOf(drafts))
+	}
+	return sb, err
+}
+
+// writeAwake is write when all networks are on this host.
+func (m *Manager) writeAwake(ctx context.Context, rec Sandbox, have []place, drafts []draft) (*sandbox, error) {
 	var sb *sandbox
 	var units map[string]netspec.State
 	ports := turning{m: m}
@@ -200,6 +214,7 @@ func (m *Manager) erase(ctx context.Context, sb *sandbox) error {
 				return nil, err
 			}
 		}
+		m.dropWaiting(tx, sb.ID)
 		dropHolds(tx, sb)
 		sandboxes.Delete(tx, sb.ID)
 		return map[string]netspec.State{sandboxUnit(sb.ID): nil}, nil
@@ -227,6 +242,8 @@ func (m *Manager) became(id string, sb *sandbox) {
 			m.eachLease(pl, m.IPAM.Freed)
 		}
 		m.evict(old, sb)
+		m.depart(old, sb)
+		m.doze(context.Background(), left(old, sb))
 	}
 	if sb != nil {
 		for _, pl := range sb.places {

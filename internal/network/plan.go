@@ -38,7 +38,7 @@ func (ds drivers) find(name string) (Driver, bool) {
 // network is what n needs when nobody is on it.
 func (p planner) network(n Network) (netspec.State, error) {
 	s := netspec.State{}
-	if n.ConfigOnly {
+	if n.ConfigOnly || n.Idle {
 		return s, nil
 	}
 	d, err := p.driver(n)

@@ -15,6 +15,9 @@ import (
 // Remove takes a network away. It refuses while a container is on it.
 func (m *Manager) Remove(ctx context.Context, ref string) (Network, error) {
 	n, x, err := m.remove(ctx, ref)
+	if err == nil && n.Global() {
+		return n, m.removeGlobal(ctx, n)
+	}
 	if err == nil && x != nil {
 		err = m.unmake(ctx, x, n)
 	}
@@ -37,6 +40,9 @@ func (m *Manager) remove(ctx context.Context, ref string) (Network, External, er
 	}
 	if err := m.removable(n); err != nil {
 		return *n, nil, err
+	}
+	if n.Global() {
+		return *n, nil, nil
 	}
 	if x, ok := m.external(n); ok {
 		now, err := m.mark(ctx, *n, true)

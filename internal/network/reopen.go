@@ -105,7 +105,7 @@ func (d draft) fits(pl place) bool {
 // sameMAC reports whether pl has the MAC address that d would have. Others choose it
 // when nobody asks for one.
 func (d draft) sameMAC(pl place) bool {
-	if d.Wish != nil && pl.Wish != nil && pl.Result != nil {
+	if d.Wish != nil && pl.Wish != nil && (pl.Result != nil || pl.net.Global()) {
 		return d.Wish.MAC == pl.Wish.MAC
 	}
 	return pl.MAC == d.MAC

@@ -26,6 +26,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer k.close()
 	var visits sync.WaitGroup
 	visits.Go(func() { m.visits(ctx) })
+	visits.Go(func() { m.followCluster(ctx) })
 	defer visits.Wait()
 	for k.step(ctx) {
 	}

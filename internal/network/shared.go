@@ -50,3 +50,18 @@ func SealedAddr(host string) netip.Addr {
 	copy(b[6:], h[:10])
 	return netip.AddrFrom16(b)
 }
+
+// GatewayMAC is the MAC address of a network's bridge: the same for a network as long as
+// it lives, and on every host that has it.
+func GatewayMAC(network string) netspec.MAC {
+	h := sha256.Sum256([]byte(network))
+	m := netspec.MAC(h[:6])
+	m[0] = 0x02
+	return m
+}
+
+// ScopeGlobal is the scope of networks that are on all hosts of a cluster.
+const ScopeGlobal = "global"
+
+// Global reports whether n is on all hosts of a cluster. Its record is the cluster's.
+func (n Network) Global() bool { return n.Scope == ScopeGlobal }

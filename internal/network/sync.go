@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	"isle/internal/ids"
 	"isle/internal/netspec"
 	"isle/internal/network/ipam"
 	"isle/internal/network/publish"
@@ -85,7 +84,7 @@ func (m *Manager) look(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at this host's network: %w", err)
 	}
-	h.LinkPrefix = m.Config.LinkPrefix
+	h.LinkPrefix, h.Tunnel = m.Config.LinkPrefix, m.begin(h)
 	before := m.host
 	m.host = h
 	m.rewired(before)
@@ -162,21 +161,31 @@ func (m *Manager) syncUnits(ctx context.Context, have, want netspec.State) error
 // load reads all records into memory.
 func (m *Manager) load(ctx context.Context) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.x = newIndex()
-	err := m.Store.View(ctx, func(tx store.Tx) error {
-		for n, err := range networks.All(tx) {
-			if err != nil {
-				return err
-			}
-			if err := m.loadNetwork(tx, &n); err != nil {
-				return err
-			}
-		}
-		return m.loadSandboxes(tx)
-	})
+	m.newCluster()
+	err := m.Store.View(ctx, func(tx store.Tx) error { return errors.Join(m.loadNetworks(tx), m.loadNumbers(tx)) })
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	m.loadCluster(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	err = m.Store.View(ctx, m.loadSandboxes)
 	m.units[machineUnit] = m.planner().machine(m.x.ipv6 > 0)
 	return err
+}
+
+func (m *Manager) loadNetworks(tx store.Tx) error {
+	for n, err := range networks.All(tx) {
+		if err != nil {
+			return err
+		}
+		if err := m.loadNetwork(tx, &n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *Manager) loadNetwork(tx store.Tx, n *Network) error {
@@ -211,10 +220,10 @@ func (m *Manager) loadSandboxes(tx store.Tx) error {
 		}
 		n, ok := m.x.networks[ep.Network]
 		if !ok {
-			m.Log.Error("an endpoint's network is gone", "endpoint", ids.Short(ep.ID), "network", ids.Short(ep.Network))
+			m.orphan(ep)
 			continue
 		}
-		places[ep.Sandbox] = append(places[ep.Sandbox], place{ep, n})
+		places[ep.Sandbox] = append(places[ep.Sandbox], place{ep, m.rouse(n)})
 	}
 	for rec, err := range sandboxes.All(tx) {
 		if err != nil {
@@ -222,6 +231,9 @@ func (m *Manager) loadSandboxes(tx store.Tx) error {
 		}
 		sb := m.assemble(rec, places[rec.ID])
 		s, err := m.planner().sandbox(rec, sb.places)
+		if len(m.cluster.waiting[rec.ID]) > 0 {
+			s, m.unplanned[sandboxUnit(rec.ID)] = nil, true
+		}
 		if err != nil {
 			m.Log.Error("a container's network cannot be brought up: what is there of it is left as it is", "container", rec.Name, "err", err)
 			m.unplanned[sandboxUnit(rec.ID)] = true
@@ -237,6 +249,7 @@ func (m *Manager) loadSandboxes(tx store.Tx) error {
 func (m *Manager) replan() {
 	p := m.planner()
 	m.units[machineUnit] = p.machine(m.x.ipv6 > 0)
+	m.replanCluster()
 	for id, n := range m.x.networks {
 		m.replace(networkUnit(id), func() (netspec.State, error) { return p.network(*n) })
 	}

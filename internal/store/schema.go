@@ -7,6 +7,7 @@ package store
 //	├── container/<id>                    container.Record
 //	├── volume/<name>                     volume.Record
 //	├── network/<id>                      network.Network
+//	├── number/<id>                       the number, on this host, of a network that is the cluster's
 //	├── sandbox/<container id>            network.Sandbox
 //	├── endpoint/<id>                     network.Endpoint
 //	├── debt/<endpoint id>                network.Attachment that is gone and that a plug-in still has

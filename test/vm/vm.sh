@@ -9,23 +9,30 @@
 set -euo pipefail
 CACHE=${CACHE:-/var/cache/isle-vm}
 MODS=${MODS:-"loop virtio_pci virtio_blk ext4 veth bridge br_netfilter macvlan ipvlan vxlan geneve dummy 8021q ifb tun wireguard overlay vrf
- nf_tables nft_ct nft_nat nft_masq nft_redir nft_chain_nat nft_fib_ipv4 nft_fib_ipv6 nft_fib_inet nft_reject_inet nft_log nft_limit nft_socket nft_tproxy nft_flow_offload
+ nf_tables nft_ct nft_nat nft_masq nft_redir nft_chain_nat nft_fib_ipv4 nft_fib_ipv6 nft_fib_inet nft_reject_inet nft_log nf_log_syslog nft_limit nft_socket nft_tproxy nft_flow_offload
  nft_meta_bridge nf_conntrack_netlink xfrm_user esp4 esp6 xfrm_interface seqiv gcm ghash_generic ctr aesni_intel
+ inet_diag tcp_diag udp_diag af_packet
  sch_tbf sch_htb sch_ingress sch_netem sch_fq cls_u32 cls_bpf cls_matchall cls_flower act_mirred act_gact act_police act_bpf"}
 
 die() { echo "vm.sh: $*" >&2; exit 2; }
-kdir() { # newest unpacked kernel of that series
+kdir() { # the unpacked kernel of that series
   ls -d "$CACHE/k-$1" 2>/dev/null || die "no kernel $1: run '$0 kernel $1' first"; }
 
+# kernel SERIES: the newest that can be had; the mirror may have dropped those of an old index.
 kernel() {
   local series=$1 pkg tmp
-  pkg=$(apt-cache search -n "^linux-image-${series//./\\.}\.[0-9].*-cloud-amd64$" | awk '{print $1}' | grep -v unsigned | sort -V | tail -1)
-  [ -n "$pkg" ] || die "no package for series $series"
-  mkdir -p "$CACHE"; tmp=$(mktemp -d "$CACHE/dl.XXXX")
-  (cd "$tmp" && apt-get download -q "$pkg")
+  tmp=$(mktemp -d "$CACHE/dl.XXXX"); chmod 755 "$tmp"
+  pkg=$(download "$series" "$tmp") || { apt-get -qq update; pkg=$(download "$series" "$tmp"); } || die "no package linux-image-$series*-cloud-amd64 to be had by apt"
   rm -rf "$CACHE/k-$series"; mkdir "$CACHE/k-$series"
   dpkg -x "$tmp"/*.deb "$CACHE/k-$series"; rm -rf "$tmp"
+  touch "$CACHE/k-$series/.whole"
   echo "$pkg -> $CACHE/k-$series"
+}
+
+download() { # SERIES DIR: prints the package
+  local pkg
+  pkg=$(apt-cache search -n "^linux-image-${1//./\\.}\.[0-9].*-cloud-amd64$" | awk '{print $1}' | grep -v unsigned | sort -V | tail -1)
+  [ -n "$pkg" ] && (cd "$2" && apt-get -qq -o APT::Sandbox::User=root download "$pkg" >&2) && echo "$pkg"
 }
 
 modfile() { find "$1/" -name "$(echo "$2" | sed 's/[-_]/[-_]/g').ko*" | head -1; }
@@ -80,15 +87,39 @@ I
   rm -rf "$root"; ls -la "$CACHE/initrd-$1"
 }
 
+# run KERNEL [QEMU-ARG...]: the payload's exit status. A machine that does not come up is
+# started anew: that is the emulator's doing. What has come up is not.
 run() {
-  local k=$1 kd log t0; shift; kd=$(kdir "$k"); log=$(mktemp "$CACHE/log.XXXX"); t0=$(date +%s.%N)
+  local log rc=1 try
+  kdir "$1" > /dev/null
+  log=$(mktemp "$CACHE/log.XXXX")
+  for try in 1 2 3; do
+    start "$log" "$@"
+    grep -q '^VM-UP' "$log" && break
+    echo "vm.sh: the machine did not come up in ${BOOT:-90} s, try $try of 3"
+  done
+  rc=$(sed -n 's/^VM-DONE rc=\([0-9]*\).*/\1/p' "$log" | head -1); rm -f "$log"
+  [ -n "$rc" ] || die "the machine did not finish in ${TMO:-90} s; what it printed last is above"
+  exit "$rc"
+}
+
+start() { # LOG KERNEL [QEMU-ARG...]
+  local log=$1 k=$2 kd pid began=$SECONDS; shift 2; kd=$(kdir "$k")
+  : > "$log"
   timeout "${TMO:-90}" qemu-system-x86_64 -M "${MACHINE:-q35}" -cpu max -accel "${ACCEL:-tcg}" -smp "${SMP:-1}" -m "${MEM:-1024}" \
     -nodefaults -no-user-config -no-reboot -display none -serial stdio \
     -kernel "$(ls "$kd"/boot/vmlinuz-* | head -1)" -initrd "$CACHE/initrd-$k" \
-    -append "console=ttyS0 quiet panic=-1 mitigations=off rdinit=/init tsc=reliable no_timer_check ${APPEND:-}" "$@" < /dev/null | tee "$log" || true
-  echo "wall: $(echo "$(date +%s.%N) - $t0" | bc) s"
-  local rc; rc=$(sed -n 's/.*VM-DONE rc=\([0-9]*\).*/\1/p' "$log" | head -1); rm -f "$log"
-  [ -n "$rc" ] || die "the VM did not finish"
-  exit "$rc"
+    -append "console=ttyS0 quiet panic=-1 mitigations=off rdinit=/init tsc=unstable clocksource=hpet no_timer_check ${APPEND:-}" "$@" \
+    < /dev/null > "$log" &
+  pid=$!
+  until grep -q '^VM-UP' "$log" || ! kill -0 "$pid" 2> /dev/null; do
+    [ $((SECONDS - began)) -lt "${BOOT:-90}" ] || kill "$pid"
+    sleep 0.5
+  done
+  tail -n +1 -f -s 0.5 --pid="$pid" "$log" | sed -u 's/\r$//'
+  wait "$pid" || true
+  times > "$log.times"
+  echo "the machine ran for $((SECONDS - began)) s; the processors' time: $(tail -1 "$log.times")"
+  rm -f "$log.times"
 }
 cmd=${1:?}; shift; "$cmd" "$@"

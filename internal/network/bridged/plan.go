@@ -1,7 +1,6 @@
 package bridged
 
 import (
-	"crypto/sha256"
 	"errors"
 	"net/netip"
 	"slices"
@@ -53,7 +52,7 @@ func Name(prefix, id string) string {
 }
 
 func (p plan) bridge(s netspec.State) {
-	s.Add(netspec.Link{Name: p.link, Kind: netspec.Bridge, MTU: p.mtu, MAC: MAC(p.ID)})
+	s.Add(netspec.Link{Name: p.link, Kind: netspec.Bridge, MTU: p.mtu, MAC: network.GatewayMAC(p.ID)})
 	if p.host.Guard {
 		s.Add(netspec.Guard{Link: p.link, Internal: p.Internal})
 	}
@@ -192,12 +191,4 @@ func (p plan) sysctls(s netspec.State, ep network.Endpoint) error {
 		s.Add(o)
 	}
 	return nil
-}
-
-// MAC is the same for a network as long as it lives.
-func MAC(networkID string) netspec.MAC {
-	h := sha256.Sum256([]byte(networkID))
-	m := netspec.MAC(h[:6])
-	m[0] = 0x02
-	return m
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"isle/internal/netspec"
+	"isle/internal/network"
 	"isle/internal/network/firewall"
 )
 
@@ -30,7 +31,7 @@ const (
 func (p plan) wide(s netspec.State) {
 	for i := 1; i <= p.Leaves; i++ {
 		leaf := p.leaf(netspec.LeafBridge, i)
-		s.Add(netspec.Link{Name: leaf, Kind: netspec.Bridge, MTU: p.mtu, MAC: MAC(fmt.Sprint(p.ID, "/", i))})
+		s.Add(netspec.Link{Name: leaf, Kind: netspec.Bridge, MTU: p.mtu, MAC: network.GatewayMAC(fmt.Sprint(p.ID, "/", i))})
 		s.Add(netspec.Link{
 			Name: p.leaf("t", i), Kind: netspec.Veth, MTU: p.mtu, Master: p.link, Isolated: !p.o.ICC,
 			Peer: p.leaf("u", i), PeerMaster: leaf,

@@ -76,7 +76,7 @@ func TestNotFound(t *testing.T) {
 	s.spec("odd.spec", "ftp://host")
 	s.spec("rel.spec", "unix://x.sock")
 	s.spec("text.json", "unix:///run/x.sock")
-	s.spec("long.spec", strings.Repeat("x", 70<<10))
+	s.spec("long.spec", strings.Repeat("x", 2<<20))
 	s.spec("gone.spec", "unix://"+s.socket("gone"))
 	s.spec("secret.spec", "tcp://user:secret@host:1")
 	s.spec("ca.json", `{"Addr":"https://127.0.0.1:1","TLSConfig":{"CAFile":"/nonexistent/ca.pem"}}`)
@@ -109,7 +109,7 @@ func TestNotFound(t *testing.T) {
 		"rel":          {errdefs.IsInvalidArgument, "neither unix:///PATH nor tcp"},
 		"secret":       {errdefs.IsInvalidArgument, "neither unix:///PATH nor tcp"},
 		"text":         {errdefs.IsInvalidArgument, "text.json: invalid character"},
-		"long":         {errdefs.IsInvalidArgument, "more than 65536 bytes"},
+		"long":         {errdefs.IsInvalidArgument, "more than 1048576 bytes"},
 		"gone":         {errdefs.IsUnavailable, "(hint: is the plugin running?)"},
 		"ca":           {nil, "read CAFile"},
 		"volume":       {errdefs.IsNotFound, "plugin volume: plugin does not implement the requested driver (NetworkDriver)"},

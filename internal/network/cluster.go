@@ -1,0 +1,436 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"isle/internal/fabric"
+	"isle/internal/netspec"
+	"isle/internal/network/dns"
+	"isle/internal/reconcile"
+)
+
+// This file follows what the cluster says. A network that is on all hosts costs a host
+// nothing until a container of its own is on it; from then on there are, besides the
+// network's unit, one for each endpoint of another host and one for each host that has
+// any. So news costs what it is about. What the kernel refuses of it is no reason not to
+// believe it: it stays wanted, and is tried again.
+
+// cluster is what a Manager knows of its cluster. All of it is under op.
+type cluster struct {
+	far     far
+	here    fabric.Host                // this host, as it was last known
+	known   bool                       // the cluster was heard of since the start
+	units   map[string]map[string]bool // network → units of what is elsewhere
+	named   map[string]dns.Host        // unit → what the resolver was told
+	lost    map[string]bool            // networks that are gone in the cluster, with containers of ours on them
+	waiting map[string][]Endpoint      // sandbox → endpoints whose networks nobody has told of yet
+	opened  map[netip.Prefix]bool      // pools that nobody else has
+	odd     map[string]bool            // records that were told of because they cannot be
+
+	due      chan struct{}   // the cluster is to be told what this host has
+	joining  sync.RWMutex    // held, not under op, while endpoints come and go in the cluster
+	parting  map[string]bool // endpoints to be taken out of the cluster
+	partings sync.Mutex      // one at a time does that
+}
+
+func (m *Manager) newCluster() {
+	c := &m.cluster
+	c.far, c.known = newFar(), false
+	c.units, c.named = map[string]map[string]bool{}, map[string]dns.Host{}
+	c.lost, c.waiting, c.opened = map[string]bool{}, map[string][]Endpoint{}, map[netip.Prefix]bool{}
+	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
+}
+
+const (
+	watchAgain   = time.Second
+	restoreAgain = 2 * time.Second
+)
+
+// followCluster keeps this host in step with the cluster, and the cluster with it.
+func (m *Manager) followCluster(ctx context.Context) {
+	if m.Fabric == nil {
+		return
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { m.watchCluster(ctx) })
+	for again := time.Duration(0); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.cluster.due:
+		case <-after(again):
+		}
+		again = 0
+		if err := m.Restore(ctx); err != nil && ctx.Err() == nil {
+			m.Log.Warn("tell the cluster what this host has", "err", err)
+			again = restoreAgain
+		}
+	}
+}
+
+// after is never for 0.
+func after(d time.Duration) <-chan time.Time {
+	if d == 0 {
+		return nil
+	}
+	return time.After(d)
+}
+
+func (m *Manager) watchCluster(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := m.Fabric.Watch(ctx, func(ch fabric.Change) { m.Heard(ctx, ch) })
+		if ctx.Err() != nil {
+			return
+		}
+		m.Log.Warn("follow the cluster", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchAgain):
+		}
+	}
+}
+
+// Heard brings everything in step with news of the cluster. Run calls it.
+func (m *Manager) Heard(ctx context.Context, ch fabric.Change) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	if ch.Reset {
+		m.resetCluster(ctx, m.Fabric.View())
+		return
+	}
+	for id, n := range ch.Networks {
+		if n == nil {
+			m.loseNetwork(ctx, id)
+		} else {
+			m.adopt(ctx, *n)
+		}
+	}
+	touched := map[trace]bool{}
+	for id, h := range ch.Hosts {
+		m.hearHost(ctx, id, h, touched)
+	}
+	for id, e := range ch.Endpoints {
+		m.hearEndpoint(id, e, touched)
+	}
+	m.replanFar(ctx, touched)
+}
+
+// resetCluster takes everything anew.
+func (m *Manager) resetCluster(ctx context.Context, v fabric.View) {
+	if !v.Known {
+		return
+	}
+	m.takeView(ctx, v)
+	touched := map[trace]bool{}
+	for id := range m.cluster.far.endpoints {
+		if _, ok := v.Endpoints[id]; !ok {
+			m.hearEndpoint(id, nil, touched)
+		}
+	}
+	for id, e := range v.Endpoints {
+		if old, ok := m.cluster.far.endpoints[id]; !ok || !sameEndpoint(old, e) {
+			m.hearEndpoint(id, &e, touched)
+		}
+	}
+	m.replanFar(ctx, touched)
+	m.restoreSoon()
+}
+
+func sameEndpoint(a, b fabric.Endpoint) bool {
+	return a.Network == b.Network && a.Host == b.Host && a.Container == b.Container && a.MAC == b.MAC && a.Generation == b.Generation &&
+		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Names, b.Names)
+}
+
+// takeView takes hosts and networks from a view.
+func (m *Manager) takeView(ctx context.Context, v fabric.View) {
+	m.cluster.far.self = v.Self
+	for id, n := range m.x.networks {
+		if _, ok := v.Networks[id]; !ok && n.Global() {
+			m.loseNetwork(ctx, id)
+		}
+	}
+	touched := map[trace]bool{}
+	for id := range m.cluster.far.hosts {
+		if _, ok := v.Hosts[id]; !ok {
+			m.hearHost(ctx, id, nil, touched)
+		}
+	}
+	for id, h := range v.Hosts {
+		if m.cluster.far.hosts[id] != h {
+			m.hearHost(ctx, id, &h, touched)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(v.Networks)) {
+		m.adopt(ctx, v.Networks[id])
+	}
+	m.cluster.known = true
+	m.replanFar(ctx, touched)
+	m.reunite(ctx)
+}
+
+// hearHost notes what another host is now, or this one. nil: it is gone.
+func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touched map[trace]bool) {
+	f := &m.cluster.far
+	for network := range f.of {
+		for _, e := range f.at(network, id) {
+			touched[f.trace(e)] = true
+		}
+	}
+	if h == nil {
+		delete(f.hosts, id)
+	} else {
+		f.hosts[id] = *h
+	}
+	switch {
+	case id != f.self:
+		m.impose(ctx, map[string]netspec.State{tunnelUnit(id): m.tunnelPeer(h)})
+	case h != nil && m.cluster.here != *h: // one that is not heard of goes on as it was
+		m.cluster.here = *h
+		if err := m.relook(ctx); err != nil {
+			m.Log.Error("look where tunnels begin", "err", err)
+		}
+	}
+}
+
+// tunnelPeer is what a host needs that sends to ours.
+func (m *Manager) tunnelPeer(h *fabric.Host) netspec.State {
+	if h == nil || !usableHost(*h) || h.Addr == m.cluster.here.Addr {
+		return nil
+	}
+	s := netspec.State{}
+	s.Add(netspec.TunnelPeer{Addr: h.Addr})
+	return s
+}
+
+func tunnelUnit(host string) string              { return "tunnel/" + host }
+func remoteUnit(network, endpoint string) string { return "remote/" + network + "/" + endpoint }
+func peerUnit(network, host string) string       { return "peer/" + network + "/" + host }
+
+// hearEndpoint notes what an endpoint is now. nil: it is gone.
+func (m *Manager) hearEndpoint(id string, e *fabric.Endpoint, touched map[trace]bool) {
+	f := &m.cluster.far
+	old, had := f.endpoints[id]
+	if had {
+		m.countAddrs(old, m.IPAM.Freed)
+		touched[trace{id, old.Network, old.Host}] = true
+	}
+	for _, t := range f.put(id, e) {
+		touched[f.trace(t)] = true
+	}
+	if e != nil {
+		m.countAddrs(*e, m.IPAM.Taken)
+	}
+	if sb, _ := m.seatOf(id); sb != nil && e == nil { // it is here: our lease has ended
+		m.restoreSoon()
+	}
+}
+
+// countAddrs keeps the numbers of addresses in use in step.
+func (m *Manager) countAddrs(e fabric.Endpoint, do func(netip.Prefix, netip.Addr)) {
+	n, ok := m.x.networks[e.Network]
+	if !ok || e.Host == m.cluster.far.self { // those of this host are counted where they are made
+		return
+	}
+	for _, a := range e.Addrs {
+		for _, p := range n.Pools {
+			if p.Subnet.Contains(a.Addr()) && m.cluster.opened[p.Subnet] {
+				do(p.Subnet, a.Addr())
+			}
+		}
+	}
+}
+
+// replanFar brings the units of endpoints, and of the hosts that they are on, in step.
+func (m *Manager) replanFar(ctx context.Context, touched map[trace]bool) {
+	units := map[string]netspec.State{}
+	var drop, add []dns.Host
+	for t := range touched {
+		m.planFar(t, units, &drop, &add)
+	}
+	m.impose(ctx, units)
+	if m.DNS != nil && len(drop)+len(add) > 0 {
+		m.DNS.Change(drop, add)
+	}
+}
+
+// planFar plans an endpoint's unit, and that of its host, and notes names.
+func (m *Manager) planFar(t trace, units map[string]netspec.State, drop, add *[]dns.Host) {
+	n, ok := m.x.networks[t.network]
+	if !ok || t.host == m.cluster.far.self {
+		return
+	}
+	unit := remoteUnit(n.ID, t.id)
+	s, name := m.planRemote(*n, t)
+	units[unit], units[peerUnit(n.ID, t.host)] = s, m.planPeer(*n, t.host)
+	if old, ok := m.cluster.named[unit]; ok {
+		*drop = append(*drop, old)
+		delete(m.cluster.named, unit)
+	}
+	if len(name.Addrs) > 0 {
+		*add = append(*add, name)
+		m.cluster.named[unit] = name
+	}
+}
+
+// planRemote is what an endpoint of another host needs here, and its names; nothing for
+// one that is gone, or not right.
+func (m *Manager) planRemote(n Network, t trace) (netspec.State, dns.Host) {
+	now, there := m.cluster.far.endpoints[t.id]
+	h, alive := m.cluster.far.hosts[t.host]
+	if n.Idle || !there || m.cluster.far.trace(t.id) != t || !alive || !usableHost(h) || !m.cluster.far.wins(now) {
+		return nil, dns.Host{}
+	}
+	if !n.plausible(now) {
+		m.tellOdd("an endpoint of another host cannot be as it is written down: it is ignored", "endpoint "+t.id, "network", n.Name, "container", now.Container, "host", h.Name)
+		return nil, dns.Host{}
+	}
+	now.MAC = macOf(now)
+	s := netspec.State{}
+	d, err := m.sharedDriver(n)
+	if err == nil {
+		err = d.PlanRemote(s, n, Remote{now, h}, m.host)
+	}
+	if err != nil {
+		m.Log.Error("plan an endpoint of another host", "network", n.Name, "container", now.Container, "err", err)
+	}
+	name := dns.Host{Zone: n.ID, Owner: now.ID, Names: now.Names}
+	for _, a := range now.Addrs {
+		name.Addrs = append(name.Addrs, a.Addr())
+	}
+	return s, name
+}
+
+// planPeer is what another host needs here that has endpoints of n.
+func (m *Manager) planPeer(n Network, host string) netspec.State {
+	h, alive := m.cluster.far.hosts[host]
+	if n.Idle || !alive || !usableHost(h) || m.cluster.far.counts[seat{n.ID, host}] == 0 {
+		return nil
+	}
+	s := netspec.State{}
+	d, err := m.sharedDriver(n)
+	if err == nil {
+		err = d.PlanPeer(s, n, h, m.host)
+	}
+	if err != nil {
+		m.Log.Error("plan a host of the cluster", "network", n.Name, "host", h.Name, "err", err)
+	}
+	return s
+}
+
+func (m *Manager) sharedDriver(n Network) (Shared, error) {
+	d, err := m.planner().driver(n)
+	if err != nil {
+		return nil, err
+	}
+	s, ok := d.(Shared)
+	if !ok {
+		return nil, fmt.Errorf("driver %s has no networks of a cluster: %w", n.Driver, errdefs.ErrInvalidArgument)
+	}
+	return s, nil
+}
+
+// tellOdd logs once what cannot be.
+func (m *Manager) tellOdd(text, what string, args ...any) {
+	if !m.cluster.odd[what] {
+		m.cluster.odd[what] = true
+		m.Log.Warn(text, append([]any{"what", what}, args...)...)
+	}
+}
+
+// impose makes units what they are to be, whatever the kernel says: what it refuses is
+// tried again. op is held.
+func (m *Manager) impose(ctx context.Context, units map[string]netspec.State) {
+	have, want := netspec.State{}, netspec.State{}
+	for u, s := range units {
+		maps.Copy(have, m.units[u])
+		maps.Copy(want, s)
+	}
+	m.keep(units, have, want)
+	for u, s := range units {
+		m.announce(m.units[u], s)
+		m.note(u, s)
+	}
+	if err := reconcile.Apply(context.WithoutCancel(ctx), m.Kernel, reconcile.Diff(have, want)); err != nil {
+		m.Log.Error("bring the kernel in step with the cluster", "err", err)
+		m.resync()
+	}
+}
+
+// note keeps a unit, and of which network it is.
+func (m *Manager) note(unit string, s netspec.State) {
+	if s == nil {
+		delete(m.units, unit)
+	} else {
+		m.units[unit] = s
+	}
+	kind, rest, _ := strings.Cut(unit, "/")
+	if kind != "remote" && kind != "peer" {
+		return
+	}
+	network, _, _ := strings.Cut(rest, "/")
+	if s == nil {
+		leave(m.cluster.units, network, unit)
+	} else {
+		enter(m.cluster.units, network, unit)
+	}
+}
+
+// replanCluster plans all that is elsewhere again: facts of this host have changed.
+func (m *Manager) replanCluster() {
+	for id, h := range m.cluster.far.hosts {
+		if id != m.cluster.far.self {
+			m.note(tunnelUnit(id), m.tunnelPeer(&h))
+		}
+	}
+	for id, n := range m.x.networks {
+		if n.Global() && !n.Idle {
+			for unit, s := range m.farUnits(id) {
+				m.note(unit, s)
+			}
+		}
+	}
+}
+
+// farUnits are the units of what is elsewhere on a network.
+func (m *Manager) farUnits(network string) map[string]netspec.State {
+	units := map[string]netspec.State{}
+	var drop, add []dns.Host
+	for id := range m.cluster.far.of[network] {
+		m.planFar(m.cluster.far.trace(id), units, &drop, &add)
+	}
+	if m.DNS != nil && len(drop)+len(add) > 0 {
+		m.DNS.Change(drop, add)
+	}
+	return units
+}
+
+// begin is where tunnels of this host begin.
+func (m *Manager) begin(h Host) Tunnel {
+	here := m.cluster.here
+	if m.Fabric == nil || !usableHost(here) {
+		return Tunnel{}
+	}
+	return Tunnel{Addr: here.Addr, MTU: h.mtuAt(here.Addr)}
+}
+
+// mtuAt is that of the interface with an address of the host; that of the way out, when
+// none has it.
+func (h Host) mtuAt(a netip.Addr) int {
+	for line := range strings.Lines(h.Parents) {
+		name, _, _ := strings.Cut(line, "\t")
+		if p, ok := h.Parent(name); ok && (p.Addr4 == a || p.Addr6 == a) {
+			return p.MTU
+		}
+	}
+	return h.MTU
+}

@@ -1,0 +1,329 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+
+	"isle/internal/fabric"
+	"isle/internal/netspec"
+	"isle/internal/network/ipam"
+	"isle/internal/store"
+)
+
+// This file is about networks of a cluster. Their records are the cluster's; what is
+// ours of them is a number, for the names of devices and the tables of routes.
+
+// numbers are those of the cluster's networks on this host.
+var numbers = store.NewTable[int]("number")
+
+const (
+	createTries = 8
+	createAgain = 50 * time.Millisecond
+)
+
+var errNoCluster = fmt.Errorf("this host is in no cluster (hint: isle cluster init, or isle cluster join): %w", errdefs.ErrUnavailable)
+
+// scopeOf is the scope of a network of a driver; want is what the user says of it.
+func (m *Manager) scopeOf(req network.CreateRequest) (string, error) {
+	d, _ := m.drivers().find(req.Driver)
+	_, is := d.(Shared)
+	switch {
+	case req.Ingress:
+		return "", fmt.Errorf("network %s: there are no networks of services here: %w", req.Name, errdefs.ErrInvalidArgument)
+	case is && m.Fabric == nil:
+		return "", fmt.Errorf("network %s: %w", req.Name, errNoCluster)
+	case is && slices.Contains([]string{"", ScopeGlobal, "swarm"}, req.Scope):
+		return ScopeGlobal, nil
+	case is:
+		return "", fmt.Errorf("network %s: a network of driver %s is on all hosts, so its scope cannot be %s: %w", req.Name, req.Driver, req.Scope, errdefs.ErrInvalidArgument)
+	case req.Scope != "" && req.Scope != "local":
+		return "", fmt.Errorf("network %s: a network of this driver is on one host, so its scope can only be local (hint: -d overlay): %w", req.Name, errdefs.ErrInvalidArgument)
+	}
+	return "local", nil
+}
+
+// createGlobal has the cluster write down a network. Others may choose the same subnet
+// at the same time: then another one is chosen, unless the user named it.
+func (m *Manager) createGlobal(ctx context.Context, n Network, want *network.IPAM) (Network, error) {
+	var tried []ipam.Foreign
+	for try := 1; ; try++ {
+		one, vnis, err := m.settleGlobal(ctx, n, want, tried)
+		if err != nil {
+			return one, err
+		}
+		made, err := m.writeGlobal(ctx, one, vnis)
+		if errdefs.IsConflict(err) && one.auto() && try < createTries && ctx.Err() == nil {
+			tried = append(tried, one.subnets()...)
+			time.Sleep(createAgain)
+			continue
+		}
+		if err != nil {
+			return one, err
+		}
+		return m.adopted(ctx, made)
+	}
+}
+
+// settleGlobal chooses the subnets of a network and checks it.
+func (m *Manager) settleGlobal(ctx context.Context, n Network, want *network.IPAM, tried []ipam.Foreign) (Network, []fabric.Range, error) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	if _, ok := m.x.names[n.Name]; ok {
+		return n, nil, errdefs.ErrConflict.WithMessage(fmt.Sprintf("network with name %s already exists", n.Name))
+	}
+	d, err := m.sharedDriver(n)
+	if err != nil {
+		return n, nil, err
+	}
+	if n.IPAMDriver != "default" {
+		return n, nil, fmt.Errorf("network %s: the addresses of a network of driver %s are the cluster's to give out (hint: leave out --ipam-driver): %w", n.Name, n.Driver, errdefs.ErrInvalidArgument)
+	}
+	n.Pools = nil
+	if err := m.globalPools(ctx, &n, want, tried); err != nil {
+		return n, nil, inNetwork(n, err)
+	}
+	if err := errors.Join(d.Validate(n), d.Ready(n, 0, m.host)); err != nil {
+		return n, nil, inNetwork(n, err)
+	}
+	vnis, err := d.VNIs(n)
+	return n, vnis, inNetwork(n, err)
+}
+
+func (m *Manager) globalPools(ctx context.Context, n *Network, want *network.IPAM, tried []ipam.Foreign) error {
+	if !n.IPv4 && !n.IPv6 {
+		return fmt.Errorf("IPv4 or IPv6 must be enabled: %w", errdefs.ErrInvalidArgument)
+	}
+	foreign, err := m.foreign(ctx)
+	if err != nil {
+		return err
+	}
+	var asked []network.IPAMConfig
+	if want != nil {
+		asked = want.Config
+	}
+	return m.choosePools(n, asked, append(foreign, tried...))
+}
+
+// auto reports whether a subnet of n was chosen by us.
+func (n Network) auto() bool {
+	return slices.ContainsFunc(n.Pools, func(p Pool) bool { return p.Auto })
+}
+
+func (n Network) subnets() (out []ipam.Foreign) {
+	for _, p := range n.Pools {
+		if p.Auto {
+			out = append(out, ipam.Foreign{Prefix: p.Subnet, What: "network of another host"})
+		}
+	}
+	return out
+}
+
+func (m *Manager) writeGlobal(ctx context.Context, n Network, vnis []fabric.Range) (fabric.Network, error) {
+	text, err := json.Marshal(n)
+	if err != nil {
+		return fabric.Network{}, inNetwork(n, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, clusterPatience)
+	defer cancel()
+	made, err := m.Fabric.CreateNetwork(ctx, fabric.Network{ID: n.ID, Name: n.Name, Record: text}, vnis)
+	if errdefs.IsAlreadyExists(err) {
+		err = errdefs.ErrConflict.WithMessage(fmt.Sprintf("network with name %s already exists in the cluster", n.Name))
+	}
+	return made, inNetwork(n, err)
+}
+
+// adopted is a network that the cluster has written down, as this host has it.
+func (m *Manager) adopted(ctx context.Context, f fabric.Network) (Network, error) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	m.adopt(ctx, f)
+	n, ok := m.x.networks[f.ID]
+	if !ok {
+		return Network{}, fmt.Errorf("network %s: it was removed at once: %w", f.Name, errdefs.ErrNotFound)
+	}
+	return *n, nil
+}
+
+// adopt takes up a network of the cluster. What cannot be is ignored, and told of. op is
+// held.
+func (m *Manager) adopt(ctx context.Context, f fabric.Network) {
+	n := m.take(ctx, f)
+	if n == nil {
+		return
+	}
+	m.impose(ctx, map[string]netspec.State{machineUnit: m.planner().machine(m.x.ipv6 > 0)})
+	m.tell(events.ActionCreate, *n, "")
+	for id := range m.cluster.far.of[n.ID] {
+		m.countAddrs(m.cluster.far.endpoints[id], m.IPAM.Taken)
+	}
+}
+
+// take is adopt in memory. It returns nil when there is nothing new.
+func (m *Manager) take(ctx context.Context, f fabric.Network) *Network {
+	if _, ok := m.x.networks[f.ID]; ok {
+		delete(m.cluster.lost, f.ID)
+		return nil
+	}
+	n, err := m.readGlobal(f)
+	if err == nil {
+		n.Index, err = m.number(ctx, n.ID)
+	}
+	if err != nil {
+		m.tellOdd("a network of the cluster is ignored", "network "+f.ID, "name", f.Name, "err", err)
+		return nil
+	}
+	m.openPools(n)
+	m.mu.Lock()
+	m.x.addNetwork(&n, nil)
+	m.mu.Unlock()
+	m.zone(n)
+	return &n
+}
+
+// readGlobal reads a record of the cluster's.
+func (m *Manager) readGlobal(f fabric.Network) (n Network, err error) {
+	if err := json.Unmarshal(f.Record, &n); err != nil {
+		return n, fmt.Errorf("read its record: %w", err)
+	}
+	d, err := m.sharedDriver(n)
+	switch {
+	case err != nil:
+		return n, err
+	case f.ID == "" || n.ID != f.ID || !validName.MatchString(f.Name):
+		return n, fmt.Errorf("it is called %q: %w", f.Name, errdefs.ErrInvalidArgument)
+	}
+	n.Name, n.Scope, n.Idle, n.Leaves, n.Unready, n.ConfigOnly = f.Name, ScopeGlobal, true, 0, false, false
+	n = d.Numbered(n, f.VNI)
+	for i := range n.Pools {
+		p := &n.Pools[i]
+		if !p.Subnet.IsValid() || p.Subnet != p.Subnet.Masked() {
+			return n, fmt.Errorf("invalid subnet %s: %w", p.Subnet, errdefs.ErrInvalidArgument)
+		}
+		if err := p.complete(); err != nil {
+			return n, err
+		}
+	}
+	return n, d.Validate(n)
+}
+
+// number is a network's on this host, for as long as it is in the cluster.
+func (m *Manager) number(ctx context.Context, id string) (i int, err error) {
+	err = m.Store.Update(ctx, func(tx store.Tx) (err error) {
+		if i, err = numbers.Get(tx, id); err == nil || !errdefs.IsNotFound(err) {
+			return err
+		}
+		i = m.x.free
+		return numbers.Put(tx, id, i)
+	})
+	return i, err
+}
+
+// loadNumbers keeps the numbers of networks that nobody has told of yet.
+func (m *Manager) loadNumbers(tx store.Tx) error {
+	for i, err := range numbers.All(tx) {
+		if err != nil {
+			return err
+		}
+		m.x.reserve(i)
+	}
+	return nil
+}
+
+// reserve keeps a number from others.
+func (x *index) reserve(i int) {
+	x.numbers[i] = struct{}{}
+	for _, used := x.numbers[x.free]; used; _, used = x.numbers[x.free] {
+		x.free++
+	}
+}
+
+// openPools has the subnets of a network kept from others. One that a network of this
+// host has is left to that.
+func (m *Manager) openPools(n Network) {
+	for _, p := range n.Pools {
+		if err := m.IPAM.Check(p.Subnet, nil); err != nil {
+			m.Log.Warn("a network of the cluster has a subnet of this host's networks: no container here can be on it", "network", n.Name, "subnet", p.Subnet, "err", err)
+			continue
+		}
+		m.IPAM.Open(m.pool(n, p))
+		m.cluster.opened[p.Subnet] = true
+	}
+}
+
+// loseNetwork drops a network that is gone in the cluster. While containers of ours are
+// on it, it stays as it is. op is held.
+func (m *Manager) loseNetwork(ctx context.Context, id string) {
+	n, ok := m.x.networks[id]
+	if !ok || !n.Global() {
+		return
+	}
+	if len(m.x.users[id]) > 0 {
+		m.cluster.lost[id] = true
+		m.Log.Warn("a network was removed in the cluster, and containers here are on it: it stays until they are gone", "network", n.Name, "containers", m.x.active(id))
+		return
+	}
+	delete(m.cluster.lost, id)
+	if !n.Idle {
+		m.sleep(ctx, *n)
+	}
+	m.mu.Lock()
+	m.x.dropNetwork(n, nil)
+	delete(m.x.users, id)
+	m.mu.Unlock()
+	m.closePools(*n)
+	m.impose(ctx, map[string]netspec.State{networkUnit(id): nil, machineUnit: m.planner().machine(m.x.ipv6 > 0)})
+	if m.DNS != nil {
+		m.DNS.DropZone(id)
+	}
+	if err := m.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { numbers.Delete(tx, id); return nil }); err != nil {
+		m.Log.Error("forget the number of a network", "network", n.Name, "err", err)
+	}
+	m.tell(events.ActionDestroy, *n, "")
+}
+
+func (m *Manager) closePools(n Network) {
+	for _, p := range n.Pools {
+		if m.cluster.opened[p.Subnet] {
+			m.IPAM.Drop(p.Subnet)
+			delete(m.cluster.opened, p.Subnet)
+		}
+	}
+}
+
+// removeGlobal has the cluster forget a network.
+func (m *Manager) removeGlobal(ctx context.Context, n Network) error {
+	if m.Fabric == nil {
+		return inNetwork(n, errNoCluster)
+	}
+	ctx, cancel := context.WithTimeout(ctx, clusterPatience)
+	defer cancel()
+	if err := m.Fabric.RemoveNetwork(ctx, n.ID); err != nil {
+		return fmt.Errorf("error while removing network: %w", inNetwork(n, err))
+	}
+	m.op.Lock()
+	defer m.op.Unlock()
+	m.loseNetwork(ctx, n.ID)
+	return nil
+}
+
+// overlapBesides says which other network a subnet overlaps with.
+func (x *index) overlapBesides(subnet netip.Prefix, id string) error {
+	for _, other := range x.sorted {
+		n := x.networks[other]
+		for _, p := range n.Pools {
+			if other != id && !n.ConfigOnly && p.Subnet.Overlaps(subnet) {
+				return fmt.Errorf("%w: %s overlaps with %s of network %s", ipam.ErrOverlap, subnet, p.Subnet, n.Name)
+			}
+		}
+	}
+	return ipam.ErrOverlap
+}
