@@ -178,6 +178,14 @@ func TestOverlay(t *testing.T) {
 	if got := a.resolves(n, "c2"); !slices.Equal(got, []netip.Addr{addr("10.20.0.3")}) {
 		t.Errorf("a resolves c2 to %v", got)
 	}
+	span, err := a.m.Span(t.Context(), "app")
+	if err != nil || span.VNI == 0 || !span.Here || len(span.Hosts) != 2 || span.Hosts[1].Name != "host-b" || len(span.Endpoints) != 2 || span.Endpoints[1].MAC != two.Endpoints[0].MAC {
+		t.Errorf("%+v, %v", span, err)
+	}
+	names, err := a.m.Names(t.Context(), "app")
+	if err != nil || !slices.ContainsFunc(names, func(r dns.Record) bool { return r.Container == "c2" }) {
+		t.Errorf("%+v, %v", names, err)
+	}
 	if len(of[netspec.VXLAN](c))+len(of[netspec.FDB](c)) > 0 || len(c.resolves(n, "c2")) > 0 {
 		t.Error("host c has a part of a network that no container there is on")
 	}

@@ -18,8 +18,11 @@ import (
 // question for what is taken, so what a crash leaves between the answer and the record
 // stays taken there.
 
+// outsideIPAM finds an IPAM driver that is not Isle's. A driver that is built in and
+// gives its networks their addresses is none.
 func (m *Manager) outsideIPAM(name string) (ExternalIPAM, bool) {
-	if m.OutsideIPAM == nil || !(Network{IPAMDriver: name}).given() {
+	_, builtin := m.Drivers[name]
+	if m.OutsideIPAM == nil || builtin || !(Network{IPAMDriver: name}).given() {
 		return nil, false
 	}
 	return m.OutsideIPAM(name)

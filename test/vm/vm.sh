@@ -118,6 +118,8 @@ start() { # LOG KERNEL [QEMU-ARG...]
   done
   tail -n +1 -f -s 0.5 --pid="$pid" "$log" | sed -u 's/\r$//'
   wait "$pid" || true
-  echo "the machine ran for $((SECONDS - began)) s"
+  times > "$log.times"
+  echo "the machine ran for $((SECONDS - began)) s; the processors' time: $(tail -1 "$log.times")"
+  rm -f "$log.times"
 }
 cmd=${1:?}; shift; "$cmd" "$@"

@@ -24,21 +24,21 @@ import (
 // clusterPatience is how long the cluster has for an answer.
 const clusterPatience = 10 * time.Second
 
-// join gets the addresses of new endpoints on networks of a cluster.
-func (m *Manager) join(ctx context.Context, places []place) error {
+// enroll gets the addresses of new endpoints on networks of a cluster.
+func (m *Manager) enroll(ctx context.Context, places []place) error {
 	for _, pl := range places {
 		if !pl.net.Global() {
 			continue
 		}
 		m.withdraw(ctx) // what was given back before may be wanted now
-		if err := m.joinOne(ctx, pl); err != nil {
+		if err := m.enrollOne(ctx, pl); err != nil {
 			return fmt.Errorf("container %s: %w", pl.ContainerName, inNetwork(*pl.net, err))
 		}
 	}
 	return nil
 }
 
-func (m *Manager) joinOne(ctx context.Context, pl place) error {
+func (m *Manager) enrollOne(ctx context.Context, pl place) error {
 	if m.Fabric == nil {
 		return errNoCluster
 	}
