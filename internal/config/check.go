@@ -134,6 +134,20 @@ func (n Network) checkPools() *Mistake {
 	return nil
 }
 
+func (n Network) checkCNI() *Mistake {
+	for key, dirs := range map[string][]string{"network.cni-plugin-dirs": n.CNIPluginDirs, "network.cni-conf-dirs": n.CNIConfDirs} {
+		for _, dir := range dirs {
+			if !filepath.IsAbs(dir) || strings.ContainsRune(dir, os.PathListSeparator) {
+				return mistake(key, "%q must be an absolute path without ':'", dir)
+			}
+		}
+	}
+	if n.CNITimeout < 1 || n.CNITimeout > 3600 {
+		return mistake("network.cni-timeout-seconds", "%d must be from 1 to 3600", n.CNITimeout)
+	}
+	return nil
+}
+
 func (c Cluster) check() *Mistake {
 	if a, err := netip.ParseAddr(c.Advertise); c.Advertise != "" && (err != nil || a.Zone() != "" || a.IsUnspecified()) {
 		return mistake("cluster.advertise", "%q is not an IP address that others could reach", c.Advertise)
@@ -165,20 +179,6 @@ func (c Cluster) checkEtcd() *Mistake {
 		return mistake("cluster.etcd-cert", "and etcd-key are given together")
 	case (c.EtcdUser == "") != (c.EtcdPassword == ""):
 		return mistake("cluster.etcd-user", "and etcd-password-file are given together")
-	}
-	return nil
-}
-
-func (n Network) checkCNI() *Mistake {
-	for key, dirs := range map[string][]string{"network.cni-plugin-dirs": n.CNIPluginDirs, "network.cni-conf-dirs": n.CNIConfDirs} {
-		for _, dir := range dirs {
-			if !filepath.IsAbs(dir) || strings.ContainsRune(dir, os.PathListSeparator) {
-				return mistake(key, "%q must be an absolute path without ':'", dir)
-			}
-		}
-	}
-	if n.CNITimeout < 1 || n.CNITimeout > 3600 {
-		return mistake("network.cni-timeout-seconds", "%d must be from 1 to 3600", n.CNITimeout)
 	}
 	return nil
 }

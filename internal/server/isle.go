@@ -14,8 +14,8 @@ func (s *Server) isleRoutes() {
 	s.handle("GET /isle/v1/networks/{id}/dns", s.networkNames)
 	s.handle("GET /isle/v1/network/exposure", s.networkExposure)
 	s.handle("GET /isle/v1/network/doctor", s.networkDoctor)
-	s.clusterRoutes()
 	s.handle("POST /isle/v1/cni/{id}", s.cni)
+	s.clusterRoutes()
 }
 
 func (s *Server) containerPublish(a *answer, r *http.Request) error {
