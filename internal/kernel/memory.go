@@ -3,6 +3,7 @@ package kernel
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"isle/internal/kernel/rtnl"
@@ -19,9 +20,10 @@ type memory struct {
 	tell    byNS[netspec.Announce]
 	dying   map[string]struct{} // names of host ends
 	cookies map[netspec.NS]uint64
-	owners  map[uint64]netspec.NS // cookies, the other way round
-	lans    map[netspec.Key]int32 // links on a LAN, with the numbers of their parents
-	parents map[string]int32      // by the names that they had when they were first used
+	shapes  map[netspec.NS]map[string]bool // links that are held back, where it is known which
+	owners  map[uint64]netspec.NS          // cookies, the other way round
+	lans    map[netspec.Key]int32          // links on a LAN, with the numbers of their parents
+	parents map[string]int32               // by the names that they had when they were first used
 }
 
 // byNS is so made that to forget a namespace costs the same however many there are.
@@ -45,7 +47,7 @@ func newMemory() memory {
 	return memory{
 		sysctls: byNS[netspec.Sysctl]{}, links: map[netspec.Key]netspec.Link{},
 		ends: map[string]end{}, tell: byNS[netspec.Announce]{},
-		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{}, owners: map[uint64]netspec.NS{},
+		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{}, owners: map[uint64]netspec.NS{}, shapes: map[netspec.NS]map[string]bool{},
 		lans: map[netspec.Key]int32{}, parents: map[string]int32{},
 	}
 }
@@ -62,10 +64,15 @@ func (m *memory) note(key netspec.Key, o netspec.Object) {
 		delete(m.dying, o.Name)
 	case netspec.Announce:
 		m.tell.set(key, o)
+	case netspec.Shape:
+		m.shaped(o.NS)[o.Link] = true
 	case nil:
 		m.sysctls.drop(key)
 		delete(m.links, key)
 		delete(m.lans, key)
+		if link, ok := strings.CutPrefix(key.ID, "shape "); ok {
+			delete(m.shaped(key.NS), link)
+		}
 		if key.Rank == netspec.RankLink {
 			delete(m.ends, key.ID)
 		}
@@ -77,6 +84,7 @@ func (m *memory) note(key netspec.Key, o netspec.Object) {
 func (m *memory) forget(ns netspec.NS) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	delete(m.shapes, ns)
 	delete(m.owners, m.cookies[ns])
 	delete(m.cookies, ns)
 	delete(m.sysctls, ns)
@@ -196,6 +204,36 @@ func (m *memory) announcements(ns netspec.NS) []netspec.Announce {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Collect(maps.Values(m.tell[ns]))
+}
+
+// shaped are the links of a namespace that are held back. mu is held.
+func (m *memory) shaped(ns netspec.NS) map[string]bool {
+	if m.shapes[ns] == nil {
+		m.shapes[ns] = map[string]bool{}
+	}
+	return m.shapes[ns]
+}
+
+// mayBeShaped is false where it is known that no link is held back.
+func (m *memory) mayBeShaped(ns netspec.NS) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	links, known := m.shapes[ns]
+	return !known || len(links) > 0
+}
+
+// sawShapes notes that all of a namespace were read.
+func (m *memory) sawShapes(ns netspec.NS) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.shaped(ns)
+}
+
+// begins is for a namespace that is new, unless it is somebody else's.
+func (m *memory) begins(ns netspec.NS) {
+	if !ns.Lent() {
+		m.sawShapes(ns)
+	}
 }
 
 func (m *memory) setCookie(ns netspec.NS, c uint64) {

@@ -110,7 +110,11 @@ func (p planner) endpoint(s netspec.State, pl place) error {
 	if err := d.Plan(both, n, []Endpoint{pl.Endpoint}, p.host); err != nil {
 		return err
 	}
-	return merge(s, both.Without(alone))
+	own := both.Without(alone)
+	if err := shape(own, pl.Endpoint); err != nil {
+		return err
+	}
+	return merge(s, own)
 }
 
 // routes are the default routes: for each family by the endpoint of the
