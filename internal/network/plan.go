@@ -234,7 +234,7 @@ func (p planner) carrier(places []place, v4 bool) int {
 	first := -1
 	for i, pl := range places {
 		d, ok := p.drivers.find(pl.net.Driver)
-		if !ok || !caps(d, *pl.net).Publish || pl.net.Internal || pl.net.OnLAN() || !pl.has(v4) {
+		if !ok || !caps(d, *pl.net).Publish || pl.net.Internal || pl.net.OnLAN() || !pl.has(v4) || pl.Result != nil && pl.Result.Portless {
 			continue
 		}
 		if pl.Gateway(*pl.net, v4).IsValid() {

@@ -176,32 +176,3 @@ func parseAddr(addr string) (url.URL, error) {
 	}
 	return url.URL{}, fmt.Errorf("address %q: neither unix:///PATH nor tcp, http or https with a host: %w", addr, errdefs.ErrInvalidArgument)
 }
-
-// Names are the plugins that are there, of whatever kind, in order. Nobody is asked.
-func (r *Registry) Names() []string {
-	var out []string
-	collect := func(dirs []string, exts ...string) {
-		for _, dir := range dirs {
-			for _, pattern := range []string{"*", "*/*"} {
-				paths, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is good
-				for _, p := range paths {
-					out = append(out, named(dir, p, exts)...)
-				}
-			}
-		}
-	}
-	collect(r.cfg.Sockets, ".sock")
-	collect(r.cfg.Specs, ".spec", ".json")
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// named is the name of the plugin that a file stands for, if find would find it there.
-func named(dir, path string, exts []string) []string {
-	ext := filepath.Ext(path)
-	name := strings.TrimSuffix(filepath.Base(path), ext)
-	if !slices.Contains(exts, ext) || !pluginName.MatchString(name) || !slices.Contains(candidates([]string{dir}, name, ext), path) {
-		return nil
-	}
-	return []string{name}
-}
