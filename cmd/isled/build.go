@@ -101,8 +101,11 @@ func (h *house) open() error {
 		Reports: reports(h.networks), Probes: probes(h.kernel.Features(), host),
 	}
 	h.networks.Moved = h.engine.Moved
-	h.cluster, err = newCluster(c, records, log.With("part", "cluster"))
-	return err
+	if h.cluster, err = newCluster(c, records, log.With("part", "cluster")); err != nil {
+		return err
+	}
+	h.networks.Fabric = h.cluster.Fabric()
+	return nil
 }
 
 func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {

@@ -37,12 +37,9 @@ type Config struct {
 	Advertise netip.Addr  // invalid: found out
 	Ports     door.Ports  // required
 	Lease     time.Duration
-	External  *External // an etcd that others run; nil: it is inside of isled
-	// Changed is told when this host comes to be in a cluster, also at the start, and
-	// with nil when it is in none any more. It must not call back.
-	Changed func(fabric.Directory)
-	Log     *slog.Logger // required
-	Fast    bool         // for tests: the memory does not wait for the disk
+	External  *External    // an etcd that others run; nil: it is inside of isled
+	Log       *slog.Logger // required
+	Fast      bool         // for tests: the memory does not wait for the disk
 }
 
 // External is an etcd that others run.
@@ -57,6 +54,8 @@ type Cluster struct {
 	life    context.Context // of the sessions; set by Start
 	verb    sync.Mutex      // Init, Join and Leave: one at a time
 	session atomic.Pointer[session]
+	movedMu sync.Mutex
+	moved   chan struct{} // see moves
 }
 
 // New returns one that has not started.
@@ -93,7 +92,7 @@ func (c *Cluster) Close() error {
 	return nil
 }
 
-// Directory is what the hosts have in common; nil: this host is in no cluster.
+// Directory is that of the cluster that this host is in now; nil: this host is in no cluster.
 func (c *Cluster) Directory() fabric.Directory {
 	if s := c.session.Load(); s != nil {
 		return s.directory
@@ -103,11 +102,8 @@ func (c *Cluster) Directory() fabric.Directory {
 
 // enter makes s the session.
 func (c *Cluster) enter(s *session) {
-	c.session.Store(s)
 	s.start(c.life)
-	if c.Changed != nil {
-		c.Changed(s.directory)
-	}
+	c.move(s)
 }
 
 // current is the session; the error is of class FailedPrecondition when there is none.

@@ -41,7 +41,6 @@ type host struct {
 	*Cluster
 	lab    *lab
 	cancel context.CancelFunc
-	seen   atomic.Int32 // how often Changed was called
 }
 
 // host is one that is in no cluster yet.
@@ -56,7 +55,6 @@ func (l *lab) host() *host {
 		Dir: dir + "/cluster", Records: &storetest.Mem{}, Lease: 3 * time.Second, Fast: true, Log: slog.New(slog.DiscardHandler),
 		Advertise: netip.AddrFrom4([4]byte{127, byte(20 + os.Getpid()%200), l.net, l.n}),
 		Ports:     door.Ports{Door: 12377, Client: 12379, Peer: 12380},
-		Changed:   func(fabric.Directory) { h.seen.Add(1) },
 	})
 	h.start()
 	l.Cleanup(func() { h.stop() })
@@ -128,7 +126,7 @@ func TestAlone(t *testing.T) {
 	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "isle cluster init") {
 		t.Errorf("status: %v", err)
 	}
-	if a.Directory() != nil || a.seen.Load() != 0 {
+	if a.Directory() != nil {
 		t.Error("a host alone has a directory")
 	}
 	if _, err := os.Stat(a.Dir); !os.IsNotExist(err) {
@@ -147,8 +145,8 @@ func TestAlone(t *testing.T) {
 		t.Errorf("%+v, %v", st, err)
 	}
 	l.must(a.Leave(t.Context(), api.ClusterLeaveRequest{}))
-	if _, err := os.Stat(a.Dir); !os.IsNotExist(err) || a.Directory() != nil || a.seen.Load() != 3 {
-		t.Errorf("after leave: %v, %d", err, a.seen.Load())
+	if _, err := os.Stat(a.Dir); !os.IsNotExist(err) || a.Directory() != nil {
+		t.Errorf("after leave: %v", err)
 	}
 	a.stop()
 	a.start()
@@ -347,5 +345,55 @@ func TestNonsense(t *testing.T) {
 	l.must(err)
 	if strings.Contains(string(out), `"z"`) {
 		t.Errorf("%s", out)
+	}
+}
+
+// TestFabric: who watches sees this host join and leave, and can write only between.
+func TestFabric(t *testing.T) {
+	l := newLab(t)
+	a := l.host()
+	f := a.Fabric()
+	if v := f.View(); !v.Known || v.Self != "" || len(v.Hosts) != 0 {
+		t.Errorf("alone: %+v", v)
+	}
+	resets := make(chan bool, 100) // whether this host was among the hosts
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		done <- f.Watch(ctx, func(fabric.Change) { _, here := f.View().Hosts[f.View().Self]; resets <- here })
+	}()
+	await := func(want bool) {
+		t.Helper()
+		for {
+			select {
+			case here := <-resets:
+				if here == want {
+					return
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatalf("nothing was told; want %v", want)
+			}
+		}
+	}
+	await(false)
+	write := func() error {
+		_, err := f.CreateNetwork(t.Context(), fabric.Network{ID: "n", Name: "n"}, []fabric.Range{{First: 7, Last: 9}})
+		return err
+	}
+	if err := write(); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "isle cluster init") {
+		t.Errorf("alone: %v", err)
+	}
+	a.init()
+	await(true)
+	l.must(write())
+	l.must(f.RemoveNetwork(t.Context(), "n"))
+	l.must(a.Leave(t.Context(), api.ClusterLeaveRequest{}))
+	await(false)
+	if lost, err := f.Restore(t.Context(), nil); err != nil || lost != nil || f.RemoveNetwork(t.Context(), "n") != nil || f.Disconnect(t.Context(), "x") != nil {
+		t.Errorf("alone again: %v, %v", lost, err)
+	}
+	cancel()
+	if err := <-done; err != context.Canceled {
+		t.Error(err)
 	}
 }

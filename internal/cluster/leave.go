@@ -35,10 +35,7 @@ func (c *Cluster) Leave(ctx context.Context, req api.ClusterLeaveRequest) error 
 	} else if err != nil {
 		s.log.Warn("the other hosts do not know that this one has left", "error", err)
 	}
-	c.session.Store(nil)
-	if c.Changed != nil {
-		c.Changed(nil)
-	}
+	c.move(nil)
 	s.close()
 	return errors.Join(c.dropSelf(context.WithoutCancel(ctx)), os.RemoveAll(c.Dir))
 }

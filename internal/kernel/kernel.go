@@ -5,7 +5,8 @@
 // What the latency of starting a container hangs on is here: changes that stand
 // together become one message. All veths of a container are made by one
 // sendmsg(2), with their peers in place; all that is inside its namespace is done
-// in one visit, by a second one; all filter changes are one nftables batch.
+// in one visit, by a second one; all filter changes are one nftables batch. The
+// namespace itself was made ahead, while its records were written: see Prepare.
 //
 // Deleting: with a namespace die its links, addresses, routes and redirects, so
 // that changes which delete them in the same call are not sent at all. The

@@ -119,6 +119,9 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) 
 		s.Add(k.memory.wished(o))
 	}
 	v.Of(k.ours).Objects(s, "")
+	if err := k.readShapes(s, "", c, v); err != nil {
+		return unknown, err
+	}
 	if err := k.readGuards(s, c, v); err != nil {
 		return unknown, fmt.Errorf("read guards: %w", err)
 	}
@@ -189,6 +192,9 @@ func (k *Kernel) readNamespace(ns netspec.NS, parents func() (map[int32]string, 
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
 	}
 	v.Objects(s, ns)
+	if err := k.readShapes(s, ns, c, v); err != nil {
+		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
+	}
 	for _, a := range k.memory.announcements(ns) {
 		s.Add(a)
 	}

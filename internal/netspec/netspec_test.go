@@ -23,6 +23,7 @@ var objects = []netspec.Object{
 	netspec.WireGuard{Name: "w0", Public: "k", Port: 51871},
 	netspec.VXLAN{Name: "x1", VNI: 5, Local: addr, Port: 4789, Master: "br"},
 	netspec.Guard{Link: "br"},
+	netspec.Shape{NS: "c1", Link: "eth0", Rate: 1},
 	netspec.Sysctl{NS: "c1", Name: "ipv6/conf/eth0/accept_ra", Value: "0"},
 	netspec.Sysctl{NS: "", Name: "ipv6/conf/all/forwarding", Value: "1"},
 	netspec.Addr{NS: "c1", Link: "eth0", Prefix: subnet},

@@ -9,7 +9,7 @@ import (
 )
 
 const wishing = `{"type": "isle-cni", "socket": "$SOCKET", "network": "pods",
-	"capabilities": {"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true}}`
+	"capabilities": {"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true, "bandwidth": true}}`
 
 // TestWishes: what a runtime asks for by capabilities.
 func TestWishes(t *testing.T) {
@@ -49,6 +49,31 @@ func TestWishes(t *testing.T) {
 	r.add(l, taken)
 	r.del(l, taken)
 	r.isled.Isle(t, "rm", "-f", "web")
+	r.clean()
+}
+
+// TestBandwidth: a container is held back in both directions, also after a restart.
+func TestBandwidth(t *testing.T) {
+	r := start(t)
+	r.isled.Isle(t, "network", "create", "pods")
+	l, pod := r.list("1.1.0", "pods", wishing), container("pod", r.namespace("pod"))
+	pod.CapabilityArgs = map[string]any{"bandwidth": map[string]any{"ingressRate": 10_000_000, "ingressBurst": 800_000, "egressRate": 20_000_000, "egressBurst": 1_600_000}}
+	host := r.add(l, pod).Interfaces[0].Name
+	for range 2 {
+		if in := r.shell("tc qdisc show dev %s", host); !strings.Contains(in, "rate 10Mbit burst 100000b") {
+			t.Errorf("to the container: %s", in)
+		}
+		if out := r.shell("tc -n pod qdisc show dev eth0"); !strings.Contains(out, "rate 20Mbit burst 200000b") {
+			t.Errorf("from the container: %s", out)
+		}
+		r.isled.Stop()
+		r.shell("tc -n pod qdisc del dev eth0 root")
+		if err := r.isled.Start(); err != nil {
+			t.Fatal(err)
+		}
+		r.check(l, pod)
+	}
+	r.del(l, pod)
 	r.clean()
 }
 

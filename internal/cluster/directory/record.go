@@ -108,7 +108,7 @@ func checkEndpoint(e fabric.Endpoint) error {
 		return invalid("endpoint %s: the name of its container is too long", e.ID)
 	case len(e.Addrs) == 0 || len(e.Addrs) > maxAddrs:
 		return invalid("endpoint %s: %d addresses", e.ID, len(e.Addrs))
-	case e.MAC == [6]byte{} || e.MAC[0]&1 != 0:
+	case e.MAC[0]&1 != 0: // none at all: it follows from the address
 		return invalid("endpoint %s: MAC address %x", e.ID, e.MAC)
 	}
 	for _, a := range e.Addrs {
