@@ -89,9 +89,10 @@ func picksNetwork(f filters.Args, n network.Network) bool {
 		f.Exact("type", kind) && f.Labels("label", n.Labels)
 }
 
-// usedNetworks are the ids of networks that some container is on, running or not.
+// usedNetworks are the ids of networks that some container is on, running or not, or
+// one of another runtime.
 func (e *Engine) usedNetworks() map[string]bool {
-	used := map[string]bool{}
+	used := e.guests.networks()
 	for _, c := range e.all() {
 		for _, s := range c.snapshot().Networks {
 			if s != nil {
