@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -161,6 +162,18 @@ func (e *Engine) NetworkOverlaps(ctx context.Context, id string) ([]string, erro
 // when it is on none.
 func (e *Engine) NetworkUplink(ctx context.Context, id string) (string, error) {
 	return e.Networks.Uplink(ctx, id)
+}
+
+// NetworkResults is what plug-ins that make a network said of its containers.
+func (e *Engine) NetworkResults(ctx context.Context, id string) (map[string]json.RawMessage, error) {
+	eps, err := e.Networks.Endpoints(ctx)
+	out := map[string]json.RawMessage{}
+	for _, ep := range eps {
+		if ep.Network == id && ep.Result != nil && len(ep.Result.Raw) > 0 {
+			out[ep.Sandbox] = ep.Result.Raw
+		}
+	}
+	return out, err
 }
 
 // macOf is nothing where an endpoint has the MAC address of what it is on.

@@ -57,6 +57,10 @@ func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err e
 		return k.lan(rest)
 	case netspec.VXLAN:
 		return one(k.vxlan(rest[0]))
+	case netspec.WireGuard:
+		return one(k.wireguard(rest[0]))
+	case netspec.Peer:
+		return one(k.peer(rest[0]))
 	case netspec.Announce:
 		return 1, nil // remembered: no address comes with it
 	case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route:

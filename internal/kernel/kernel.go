@@ -40,6 +40,7 @@ import (
 	"isle/internal/kernel/rtnl"
 	"isle/internal/kernel/seat"
 	"isle/internal/kernel/tc"
+	"isle/internal/kernel/wg"
 	"isle/internal/netspec"
 )
 
@@ -54,6 +55,11 @@ type Config struct {
 	GuardMark  uint32 // bit of packets' marks; 0: nft.DefaultMark
 	NoGuard    bool   // no guards on bridges
 	Log        *slog.Logger
+	// Secret finds the private WireGuard key by the public one. nil: tunnels cannot be
+	// encrypted.
+	Secret func(public string) (private [wg.KeyLen]byte, err error)
+	// UserWireGuard does without the kernel's WireGuard, as where it has none.
+	UserWireGuard bool
 }
 
 // Kernel works on the network namespace that it was made in, and on those in
@@ -78,6 +84,7 @@ type Kernel struct {
 	announcer announcer
 	memory    memory
 	watched   ports
+	seals     seals
 	ahead     ahead
 }
 
@@ -88,7 +95,7 @@ func New(cfg Config) (k *Kernel, err error) {
 	if cfg.Table == "" || cfg.LinkGroup == 0 || cfg.NSDir == "" {
 		return nil, errors.New("open kernel: table, link group and namespace directory are required")
 	}
-	k = &Kernel{cfg: cfg, log: cfg.Log, mark: rtnl.Mark{Group: uint32(cfg.LinkGroup), Prefix: cfg.LinkPrefix}, memory: newMemory(), reaper: reaper{stop: make(chan struct{})}, announcer: announcer{stop: make(chan struct{})}}
+	k = &Kernel{cfg: cfg, log: cfg.Log, mark: rtnl.Mark{Group: uint32(cfg.LinkGroup), Prefix: cfg.LinkPrefix}, memory: newMemory(), seals: seals{users: map[string]*wg.User{}}, reaper: reaper{stop: make(chan struct{})}, announcer: announcer{stop: make(chan struct{})}}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -174,7 +181,7 @@ func (k *Kernel) Close() error {
 	k.reaper.close()
 	k.announcer.close()
 	k.flows.wait()
-	var errs []error
+	errs := []error{k.seals.close()}
 	for _, c := range []io.Closer{closer(k.host), closer(k.rt), closer(k.table), closer(k.redirect), closer(k.guards)} {
 		if c != nil {
 			errs = append(errs, c.Close())

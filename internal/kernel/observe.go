@@ -14,6 +14,7 @@ import (
 	"isle/internal/kernel/netns"
 	"isle/internal/kernel/rtnl"
 	"isle/internal/kernel/sysctl"
+	"isle/internal/kernel/wg"
 	"isle/internal/netspec"
 )
 
@@ -89,6 +90,12 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) 
 		}
 		if l.Parental() {
 			s.Add(l.Parent(names[l.Peer]))
+			continue
+		}
+		if l.Kind == wg.Kind || l.Kind == wg.KindUser {
+			if err := k.readWireGuard(s, l); err != nil {
+				return 0, err
+			}
 			continue
 		}
 		if l.Kind == netspec.KindVXLAN {

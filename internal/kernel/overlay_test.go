@@ -33,9 +33,9 @@ func station(i int, at string) netspec.State {
 
 // underlay joins hosts by a switch in a namespace of its own: the first has 10.8.0.1 and
 // fd00:8::1.
-func underlay(t testing.TB, hosts ...*machine) {
+func underlay(t testing.TB, hosts ...*machine) (wire kerneltest.NS) {
 	t.Helper()
-	wire := kerneltest.NewNS(t)
+	wire = kerneltest.NewNS(t)
 	wire.IP("link add lan type bridge\nlink set lan up")
 	for i, m := range hosts {
 		port := fmt.Sprint("port", i)
@@ -44,6 +44,7 @@ func underlay(t testing.TB, hosts ...*machine) {
 		wire.IP("link set " + port + " master lan up")
 		m.host.IP(fmt.Sprintf("addr add 10.8.0.%d/24 dev under\naddr add fd00:8::%d/64 dev under nodad\nlink set under up", i+1, i+1))
 	}
+	return wire
 }
 
 // TestTunnel: a tunnel and what is behind it are seen by a Kernel that did not make

@@ -196,6 +196,9 @@ func (m *Manager) restoreSoon() {
 func (m *Manager) Restore(ctx context.Context) error {
 	m.cluster.joining.Lock()
 	defer m.cluster.joining.Unlock()
+	if err := m.publishKey(ctx); err != nil {
+		return err
+	}
 	mine, differs := m.mine()
 	if !differs {
 		return nil
@@ -322,7 +325,7 @@ func (m *Manager) rouse(n *Network) *Network {
 	m.x.networks[id] = &now
 	m.x.occupy(id, s)
 	m.note(networkUnit(id), s)
-	for unit, s := range m.farUnits(id) {
+	for unit, s := range merged(m.farUnits(id), m.sealUnits()) {
 		m.note(unit, s)
 	}
 	return &now
@@ -370,9 +373,10 @@ func (m *Manager) loadView(ctx context.Context, v fabric.View) {
 		m.cluster.far.put(id, &e)
 		m.countAddrs(e, m.IPAM.Taken)
 	}
-	for id, h := range v.Hosts {
+	for id := range v.Hosts {
 		if id != v.Self {
-			m.note(tunnelUnit(id), m.tunnelPeer(&h))
+			m.note(tunnelUnit(id), m.tunnelPeer(id))
+			m.note(sealUnit(id), m.sealPeer(id))
 		}
 	}
 }

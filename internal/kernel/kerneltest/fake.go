@@ -136,6 +136,8 @@ func needs(o netspec.Object) []netspec.Key {
 		if o.Via != "" {
 			keys = append(keys, link("", o.Via))
 		}
+	case netspec.Peer:
+		keys = append(keys, link("", o.Link))
 	case netspec.FDB:
 		keys = append(keys, link("", o.Link))
 	case netspec.Flood:

@@ -20,6 +20,7 @@ import (
 	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/publish"
+	"isle/internal/network/seal"
 	"isle/internal/reconcile"
 	"isle/internal/store/storetest"
 )
@@ -27,10 +28,11 @@ import (
 // member is a host of a cluster, in a namespace of its own, with isled running.
 type member struct {
 	*host
-	ns  kerneltest.NS
-	dir *fabrictest.Directory
-	m   *network.Manager
-	end func()
+	ns   kerneltest.NS
+	keys *seal.Keys
+	dir  *fabrictest.Directory
+	m    *network.Manager
+	end  func()
 }
 
 // gather is a cluster of hosts on one switch: a has 10.8.0.1, b 10.8.0.2, ….
@@ -57,7 +59,8 @@ func newMember(t *testing.T, wire kerneltest.NS, i int) *member {
 	ns.Run("ip", "link", "set", port, "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), wire.File.Fd()))
 	wire.IP("link set " + port + " master lan up")
 	ns.IP(fmt.Sprintf("addr add 10.8.0.%d/24 dev under\nlink set under up", i))
-	cfg := kernel.Config{Table: "isle", LinkGroup: 4712, LinkPrefix: "isle", NSDir: filepath.Join(inMemory(t), "netns")}
+	keys := &seal.Keys{Path: filepath.Join(t.TempDir(), "wireguard.key")}
+	cfg := kernel.Config{Table: "isle", LinkGroup: 4712, LinkPrefix: "isle", NSDir: filepath.Join(inMemory(t), "netns"), Secret: keys.Private}
 	var k *kernel.Kernel
 	ns.Do(func() (err error) { k, err = kernel.New(cfg); return err })
 	t.Cleanup(func() {
@@ -67,14 +70,14 @@ func newMember(t *testing.T, wire kerneltest.NS, i int) *member {
 		}
 		_ = exec.Command("umount", "-l", cfg.NSDir).Run()
 	})
-	return &member{host: &host{t: t, config: cfg, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}, ns: ns}
+	return &member{host: &host{t: t, config: cfg, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}, ns: ns, keys: keys}
 }
 
 // begin runs isled.
 func (h *member) begin() {
 	h.t.Helper()
 	h.m = h.manager()
-	h.m.Fabric, h.m.Ports = h.dir, &publish.Table{}
+	h.m.Fabric, h.m.Ports, h.m.Seal = h.dir, &publish.Table{}, h.keys
 	if err := h.m.Start(h.t.Context()); err != nil {
 		h.t.Fatal(err)
 	}
@@ -196,6 +199,47 @@ func TestOverlayReused(t *testing.T) {
 		across(t, fmt.Sprint("round ", i), a, "one", two.Addr(true), 80, at)
 		if err := from.m.Close(t.Context(), string(name)); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestOverlayEncrypted: an encrypted network is one like others; on the wire there is
+// WireGuard and no VXLAN. With its last container the keys are out of the kernel.
+func TestOverlayEncrypted(t *testing.T) {
+	_, all := gather(t, 2)
+	a, b := all[0], all[1]
+	if _, err := a.m.Create(t.Context(), api.CreateRequest{Name: "app", Driver: "overlay", Options: map[string]string{"encrypted": ""}}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the network is on the other host", func() bool { return b.knows("app") })
+	soon(t, "the keys are known", func() bool {
+		v := a.dir.View()
+		return v.Hosts["a"].Key != "" && v.Hosts["b"].Key != ""
+	})
+	one := a.open(a.m, "one", nil, "app").Endpoints[0]
+	two := b.open(b.m, "two", nil, "app").Endpoints[0]
+	b.serve("two", "0.0.0.0:80")
+	soon(t, "each knows the other's container", func() bool { return len(a.behind()) == 1 && len(b.behind()) == 1 })
+	across(t, "encrypted", a, "one", two.Addr(true), 80, one.Addr(true))
+	a.end()
+	a.begin()
+	across(t, "encrypted, after a restart", a, "one", two.Addr(true), 80, one.Addr(true))
+	for _, f := range a.behind() {
+		if f.Dst != network.SealedAddr("b") {
+			t.Errorf("a station is at %s, which is not encrypted", f.Dst)
+		}
+	}
+	for _, h := range all {
+		for _, c := range []string{"one", "two"} {
+			if err := h.m.Close(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, o := range observe(t, h.kernel) {
+			switch o.(type) {
+			case netspec.WireGuard, netspec.Peer, netspec.VXLAN:
+				t.Errorf("%v is left", o)
+			}
 		}
 	}
 }
