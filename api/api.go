@@ -6,6 +6,8 @@
 //	[ADDRESS:|if=INTERFACE:][HOST]:CONTAINER[/PROTO][;from=PREFIX,…]
 package api
 
+import "time"
+
 // PublishRequest is the body of POST /isle/v1/containers/{id}/publish.
 type PublishRequest struct {
 	Ports   []string
@@ -63,3 +65,69 @@ type Diagnosis struct{ Findings []Finding }
 
 // Finding is one thing that is wrong, and what can be done.
 type Finding struct{ Severity, Subject, Problem, Cause, Hint string }
+
+// ClusterInitRequest is the body of POST /isle/v1/cluster/init.
+type ClusterInitRequest struct {
+	Name      string // of this host; empty: its host name
+	Advertise string // address that other hosts reach this one at; empty: that of the default route
+	Members   int    // how many hosts keep the cluster's memory: 1, 3 or 5; 0: 3
+}
+
+// ClusterJoinRequest is the body of POST /isle/v1/cluster/join.
+type ClusterJoinRequest struct {
+	Token     string
+	Hosts     []string // tried in order: "address" or "address:port"
+	Name      string
+	Advertise string
+}
+
+// ClusterLeaveRequest is the body of POST /isle/v1/cluster/leave.
+type ClusterLeaveRequest struct {
+	Force bool // also without telling the others, and while containers are on its networks
+}
+
+// ClusterTokenRequest is the body of POST /isle/v1/cluster/token.
+type ClusterTokenRequest struct {
+	Rotate bool // those that were given out before hold no more
+}
+
+// ClusterToken lets hosts in for a while.
+type ClusterToken struct {
+	Token   string
+	Seconds int      // how long it holds
+	Hosts   []string // that let hosts in: "address:port"
+}
+
+// ClusterHost is a host of the cluster.
+type ClusterHost struct {
+	ID, Name, Addr string
+	Member         bool // it keeps the cluster's memory
+	Alive          bool // its lease holds
+	Self           bool // it is the host that was asked
+}
+
+// ClusterStatus is how the cluster is, as the host that was asked sees it.
+type ClusterStatus struct {
+	ID, Host, Name string
+	External       bool // its memory is an etcd that others run
+	Quorum         bool // changes are possible
+	Leader         string
+	Members        []ClusterMember
+	Hosts, Alive   int
+	Revision       int64     // of the memory: the highest that a member has
+	Seen           int64     // of what this host knows
+	Lag            int64     // between the two
+	LastContact    time.Time // with the memory
+	CertificateEnd time.Time // of this host's certificate; it is renewed before
+	Ignored        []string  // records that cannot be read, and why
+	Problem        string    // what is wrong, in words; empty: nothing
+}
+
+// ClusterMember is one of those that keep the cluster's memory.
+type ClusterMember struct {
+	Host, Name, URL             string
+	Reachable, Leader, Learning bool
+	Revision, Lag               int64
+	Bytes                       int64 // of its database
+	Error                       string
+}

@@ -24,6 +24,7 @@ func groups() []group {
 		{"dns", "names asked for from inside a container", names, takesNames},
 		{"publish", "the start of one container with many ports", publish, takesPublish},
 		{"slope", "one more container among many", slope, takesSlope},
+		{"cni", "a namespace of another runtime, by CNI", attachByCNI, takesCNI},
 		{"start", "a container with 32 ports, among many", crowd, takesCrowd},
 	}
 }

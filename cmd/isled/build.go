@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"isle/internal/cluster"
 	"isle/internal/config"
 	"isle/internal/engine"
 	"isle/internal/event"
@@ -46,6 +47,7 @@ type house struct {
 	networks *network.Manager
 	zones    *firewalld.Zones
 	engine   *engine.Engine
+	cluster  *cluster.Cluster
 	closers  []func() error // in the order in which they were opened
 }
 
@@ -99,6 +101,10 @@ func (h *house) open() error {
 		Reports: reports(h.networks), Probes: probes(h.kernel.Features(), host),
 	}
 	h.networks.Moved = h.engine.Moved
+	if h.cluster, err = newCluster(c, records, log.With("part", "cluster")); err != nil {
+		return err
+	}
+	h.networks.Fabric = h.cluster.Fabric()
 	return nil
 }
 
@@ -239,7 +245,7 @@ func newRuntime(c config.Config, host spec.Host, log *slog.Logger) (*runtime.Cli
 
 // run brings the machine in step with the records and serves until ctx is done.
 func (h *house) run(ctx context.Context) error {
-	srv := server.New(server.Config{Backend: h.engine, Log: h.log.With("part", "api"), Version: version.Version})
+	srv := server.New(server.Config{Backend: h.engine, Cluster: h.cluster, Log: h.log.With("part", "api"), Version: version.Version})
 	listeners, err := srv.Listen(h.config.Hosts, h.config.Group)
 	if err != nil {
 		return err
@@ -247,6 +253,10 @@ func (h *house) run(ctx context.Context) error {
 	if h.networks.Changed, err = h.kernel.Watch(ctx); err != nil {
 		return err
 	}
+	if err := h.cluster.Start(ctx); err != nil {
+		return err
+	}
+	h.closers = append(h.closers, h.cluster.Close)
 	if err := h.networks.Start(ctx); err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 // dockerTexts are messages that clients compare, or that begin with a name.
 var dockerTexts = []string{
 	"No such ", "This node is not a swarm manager", "Conflict. ", "Bad parameters", "Container ", "You cannot ", "Cannot ", "Requested ", "Bind for ", "Error response from daemon",
-	"Get ", "OCI runtime ", "HEAD ", "PUT ", "Isle ", "HTTP ", "IPv4", "IPv6", "DNS ", "TCP", "UDP", "MTU", "CPU", "ICMP", "MAC ", "NUL ", "AppArmor", "SCTP", "JSON", "Docker", "CAP_", "OOM", "NanoCPUs",
+	"Get ", "OCI runtime ", "HEAD ", "PUT ", "Isle ", "HTTP ", "IPv4", "IPv6", "DNS ", "TCP", "UDP", "MTU", "VNI ", "CPU", "ICMP", "MAC ", "NUL ", "AppArmor", "SCTP", "JSON", "Docker", "CAP_", "OOM", "NanoCPUs",
 	"OCI runtime", "An image does not exist locally", "Could not find the file", "You should always set", "Invalid value", "Conflicting options: ", "Range of blkio weight",
 	"Duplicate mount point", "Minimum memory", "Status: ", "Digest: ", "PID", "PidsLimit", "ID ", "BPF", "YAML", "TOML", "UTF-8", "I/O", "O_", "POST", "GET", "Linux",
 }

@@ -73,7 +73,7 @@ func addCommands(root *cobra.Command, dockerCLI command.Cli) {
 
 // addOwn adds what docker does not have.
 func addOwn(root *cobra.Command, dockerCLI command.Cli) {
-	root.AddCommand(newPublishCommand(dockerCLI), newUnpublishCommand(dockerCLI))
+	root.AddCommand(newPublishCommand(dockerCLI), newUnpublishCommand(dockerCLI), newClusterCommand(dockerCLI))
 	if container, _, err := root.Find([]string{"container"}); err == nil {
 		container.AddCommand(newPublishCommand(dockerCLI), newUnpublishCommand(dockerCLI))
 	}

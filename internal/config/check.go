@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -35,7 +36,7 @@ var (
 
 // Check reports what in c cannot work, as a *Mistake.
 func (c Config) Check() error {
-	for _, check := range []func() *Mistake{c.checkHost, c.Network.checkNames, c.Network.checkNumbers, c.Network.checkAddresses, c.Network.checkDNS, c.Network.checkPools, c.Network.checkCNI} {
+	for _, check := range []func() *Mistake{c.checkHost, c.Network.checkNames, c.Network.checkNumbers, c.Network.checkAddresses, c.Network.checkDNS, c.Network.checkPools, c.Network.checkCNI, c.Cluster.check, c.Cluster.checkEtcd} {
 		if m := check(); m != nil {
 			return m
 		}
@@ -143,6 +144,41 @@ func (n Network) checkCNI() *Mistake {
 	}
 	if n.CNITimeout < 1 || n.CNITimeout > 3600 {
 		return mistake("network.cni-timeout-seconds", "%d must be from 1 to 3600", n.CNITimeout)
+	}
+	return nil
+}
+
+func (c Cluster) check() *Mistake {
+	if a, err := netip.ParseAddr(c.Advertise); c.Advertise != "" && (err != nil || a.Zone() != "" || a.IsUnspecified()) {
+		return mistake("cluster.advertise", "%q is not an IP address that others could reach", c.Advertise)
+	}
+	if c.LeaseSeconds < 3 || c.LeaseSeconds > 300 {
+		return mistake("cluster.lease-seconds", "%d is not in 3 to 300", c.LeaseSeconds)
+	}
+	for key, port := range map[string]uint16{"cluster.port": c.Port, "cluster.client-port": c.ClientPort, "cluster.peer-port": c.PeerPort} {
+		if port == 0 {
+			return mistake(key, "must not be 0")
+		}
+	}
+	if c.Port == c.ClientPort || c.Port == c.PeerPort || c.ClientPort == c.PeerPort {
+		return mistake("cluster.port", "%d, client-port %d and peer-port %d must be different", c.Port, c.ClientPort, c.PeerPort)
+	}
+	return nil
+}
+
+func (c Cluster) checkEtcd() *Mistake {
+	for _, s := range c.Etcd {
+		if u, err := url.Parse(s); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+			return mistake("cluster.etcd", "%q is not a URL such as https://10.0.0.5:2379", s)
+		}
+	}
+	switch {
+	case !strings.HasPrefix(c.EtcdPrefix, "/") || strings.HasSuffix(c.EtcdPrefix, "/"):
+		return mistake("cluster.etcd-prefix", "%q does not begin with '/', or ends with it", c.EtcdPrefix)
+	case (c.EtcdCert == "") != (c.EtcdKey == ""):
+		return mistake("cluster.etcd-cert", "and etcd-key are given together")
+	case (c.EtcdUser == "") != (c.EtcdPassword == ""):
+		return mistake("cluster.etcd-user", "and etcd-password-file are given together")
 	}
 	return nil
 }

@@ -36,6 +36,7 @@ type Config struct {
 	StorageDriver string `toml:"storage-driver" comment:"overlay or native. Empty: overlay if the data directory can hold it."`
 
 	Network Network `toml:"network"`
+	Cluster Cluster `toml:"cluster"`
 
 	Registries map[string]Registry `toml:"registries" comment:"How to reach registries, by host[:port]."`
 
@@ -77,6 +78,23 @@ type Network struct {
 	CNITimeout    int      `toml:"cni-timeout-seconds" comment:"How long one plugin may run."`
 }
 
+// Cluster is what concerns clusters of hosts. Being in one is not configured: isle cluster
+// init and join bring a host into one.
+type Cluster struct {
+	Advertise    string   `toml:"advertise" comment:"Address that other hosts reach this one at. Empty: that of the route to them."`
+	Port         uint16   `toml:"port" comment:"TCP port that hosts join at."`
+	ClientPort   uint16   `toml:"client-port" comment:"TCP port of the cluster's memory (etcd), for all hosts."`
+	PeerPort     uint16   `toml:"peer-port" comment:"TCP port of the cluster's memory, for its members among each other."`
+	LeaseSeconds int      `toml:"lease-seconds" comment:"How long a host may be silent before the others take it for dead."`
+	Etcd         []string `toml:"etcd" comment:"URLs of an etcd that others run. Empty: the first hosts of a cluster run one inside of isled."`
+	EtcdPrefix   string   `toml:"etcd-prefix" comment:"Of all keys in an etcd that others run."`
+	EtcdCA       string   `toml:"etcd-ca" comment:"File with the certificates that it is trusted by."`
+	EtcdCert     string   `toml:"etcd-cert" comment:"File with this host's certificate for it."`
+	EtcdKey      string   `toml:"etcd-key" comment:"File with the certificate's key."`
+	EtcdUser     string   `toml:"etcd-user"`
+	EtcdPassword string   `toml:"etcd-password-file" comment:"File with the user's password."`
+}
+
 // Pool is a prefix cut into subnets of Size bits.
 type Pool struct {
 	Base netip.Prefix `toml:"base"`
@@ -108,6 +126,7 @@ func Default() Config {
 			CNIConfDirs:   []string{"/etc/cni/net.d"},
 			CNITimeout:    30,
 		},
+		Cluster:         Cluster{Port: 2377, ClientPort: 2379, PeerPort: 2380, LeaseSeconds: 10, EtcdPrefix: "/isle"},
 		ShutdownTimeout: 10,
 	}
 }

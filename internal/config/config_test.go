@@ -52,6 +52,14 @@ func TestMistakes(t *testing.T) {
 		"[network]\ncni-plugin-dirs = ['bin']":       `isled.toml:2: network.cni-plugin-dirs "bin" must be an absolute path`,
 		"[network]\ncni-conf-dirs = ['/a:/b']":       `isled.toml:2: network.cni-conf-dirs "/a:/b" must be an absolute path without ':'`,
 		"[network]\ncni-timeout-seconds = 0":         `isled.toml:2: network.cni-timeout-seconds 0 must be from 1`,
+		"[cluster]\nadvertise = 'eth0'":              `isled.toml:2: cluster.advertise "eth0" is not an IP address`,
+		"[cluster]\nport = 0":                        `isled.toml:2: cluster.port must not be 0`,
+		"[cluster]\nport = 2379":                     `isled.toml:2: cluster.port 2379, client-port 2379 and`,
+		"[cluster]\nlease-seconds = 1":               `isled.toml:2: cluster.lease-seconds 1 is not in`,
+		"[cluster]\netcd = ['10.0.0.1:2379']":        `isled.toml:2: cluster.etcd "10.0.0.1:2379" is not a URL`,
+		"[cluster]\netcd-prefix = 'isle'":            `isled.toml:2: cluster.etcd-prefix "isle" does not begin`,
+		"[cluster]\netcd-cert = '/x'":                `isled.toml:2: cluster.etcd-cert and etcd-key are given together`,
+		"[cluster]\netcd-user = 'x'":                 `isled.toml:2: cluster.etcd-user and etcd-password-file are given together`,
 		"group = 'x'\nhosts = 5":                     `isled.toml:2: toml:`,
 		"[network]\nguard-mark = -1":                 `isled.toml:2: toml:`,
 		"[network]\nnosuch = 1":                      "unknown keys",
@@ -69,6 +77,7 @@ func TestNoMistakes(t *testing.T) {
 		"[network]\nsubnet = '10.5.0.0/16'\npool-v6 = 'fd00:5::/48'\nhost-binding = '::1'",
 		"[network]\ndns = ['1.1.1.1', '[::1]', 'fe80::1%eth0', '1.1.1.1:5353', '[::1]:53']\ndns-search = ['.']\ndns-options = ['ndots:2']",
 		"[[network.pools]]\nbase='10.0.0.0/8'\nsize=24",
+		"[cluster]\netcd = ['https://10.0.0.1:2379']\netcd-user = 'x'\netcd-password-file = '/x'\nadvertise = '10.0.0.2'",
 	} {
 		if err := load(t, text); err != nil {
 			t.Errorf("%q: %v", text, err)

@@ -15,6 +15,7 @@ func (s *Server) isleRoutes() {
 	s.handle("GET /isle/v1/network/exposure", s.networkExposure)
 	s.handle("GET /isle/v1/network/doctor", s.networkDoctor)
 	s.handle("POST /isle/v1/cni/{id}", s.cni)
+	s.clusterRoutes()
 }
 
 func (s *Server) containerPublish(a *answer, r *http.Request) error {

@@ -25,6 +25,7 @@ const (
 // Config is what a Server is made of.
 type Config struct {
 	Backend Backend      // required
+	Cluster Cluster      // nil: this isled knows of none
 	Log     *slog.Logger // nil: nothing is logged
 	Version string       // of Isle, for the Server header
 	// BuilderVersion is the builder that clients are advised to use: "1" for

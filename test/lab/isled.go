@@ -21,6 +21,7 @@ type Isled struct {
 	Dir    string // holds data, run and the configuration
 	Socket string
 	Env    []string // more environment for the daemon
+	NetNS  string   // network namespace that the daemon is in, by its name; "": this one
 	cmd    *exec.Cmd
 	log    *os.File
 }
@@ -59,7 +60,11 @@ func (d *Isled) Start() error {
 		return err
 	}
 	d.log = log
-	d.cmd = exec.Command(filepath.Join(Bin(), "isled"), "--config", filepath.Join(d.Dir, "isled.toml"))
+	args := []string{filepath.Join(Bin(), "isled"), "--config", filepath.Join(d.Dir, "isled.toml")}
+	if d.NetNS != "" {
+		args = append([]string{"nsenter", "--net=/run/netns/" + d.NetNS}, args...)
+	}
+	d.cmd = exec.Command(args[0], args[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Env = append(os.Environ(), d.Env...)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
