@@ -97,29 +97,6 @@ func TestNetworkIsMade(t *testing.T) {
 	r.clean()
 }
 
-// TestMacvlan: networks of the LAN, too.
-func TestMacvlan(t *testing.T) {
-	r := start(t)
-	r.isled.Isle(t, "network", "create", "-d", "macvlan", "-o", "parent=up0", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.2", "--ip-range", "10.77.0.128/25", "pods")
-	l, pod := r.list("1.1.0", "pods", isle), container("pod", r.namespace("pod"))
-	res := r.add(l, pod)
-	if len(res.Interfaces) != 1 {
-		t.Errorf("interfaces: %+v", res.Interfaces)
-	}
-	r.shell("ip netns exec pod isle-toolbox ping -c 1 10.77.0.2")
-	r.check(l, pod)
-	r.isled.Kill()
-	if err := r.isled.Start(); err != nil {
-		t.Fatal(err)
-	}
-	r.check(l, pod)
-	r.del(l, pod)
-	if out := r.shell("ip -n pod -o link"); strings.Contains(out, "eth0") {
-		t.Errorf("left: %s", out)
-	}
-	r.clean()
-}
-
 // TestGC removes what the runtime does not name, and nothing of others.
 func TestGC(t *testing.T) {
 	r := start(t)

@@ -2,7 +2,9 @@ package directory
 
 import (
 	"hash/fnv"
+	"maps"
 	"math/big"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 
@@ -11,7 +13,8 @@ import (
 
 // chooser picks free addresses. Each host begins at a place of its own in a pool and goes
 // on from the address that it gave last: hosts rarely want the same one, and an address
-// that was given back rests for as long as it can.
+// that was given back rests for as long as it can. Two that come upon each other part
+// again: who was slower goes on from anywhere else.
 type chooser struct {
 	mu   sync.Mutex
 	last map[chosenFrom]uint64
@@ -25,8 +28,14 @@ type chosenFrom struct {
 // maxOffset bounds how far into a pool is counted: a /64 has more than anybody uses.
 const maxOffset = 1 << 40
 
+// taken are the addresses that cannot be had: at most n of them.
+type taken struct {
+	is func(netip.Addr) bool
+	n  int
+}
+
 // next is an address of pool that is not taken; false: there is none.
-func (c *chooser) next(self, network string, bits int, pool netip.Prefix, taken map[netip.Addr]bool) (netip.Addr, bool) {
+func (c *chooser) next(self, network string, bits int, pool netip.Prefix, t taken) (netip.Addr, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	size := sizeOf(pool)
@@ -35,18 +44,39 @@ func (c *chooser) next(self, network string, bits int, pool netip.Prefix, taken 
 	if !ok {
 		at = start(self, size)
 	}
-	for range min(size, uint64(len(taken))+4) { // one of so many is free, if any is
+	for range min(size, uint64(t.n)+4) { // one of so many is free, if any is
 		at = (at + 1) % size
-		a := offset(pool, at)
-		if !taken[a] && usable(a, bits) {
-			if c.last == nil {
-				c.last = map[chosenFrom]uint64{}
-			}
-			c.last[from] = at
+		if a := offset(pool, at); usable(a, bits) && !t.is(a) {
+			c.moveLocked(from, at)
 			return a, true
 		}
 	}
 	return netip.Addr{}, false
+}
+
+func (c *chooser) moveLocked(from chosenFrom, at uint64) {
+	if c.last == nil {
+		c.last = map[chosenFrom]uint64{}
+	}
+	c.last[from] = at
+}
+
+// part goes on from anywhere else in the pools that have a.
+func (c *chooser) part(network string, pools []netip.Prefix, a netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range pools {
+		if p.Contains(a) {
+			c.moveLocked(chosenFrom{network, p}, rand.Uint64N(sizeOf(p)))
+		}
+	}
+}
+
+// forget drops what is only of use while a network is there.
+func (c *chooser) forget(network string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.last, func(f chosenFrom, _ uint64) bool { return f.network == network })
 }
 
 func sizeOf(pool netip.Prefix) uint64 {
@@ -80,24 +110,21 @@ func usable(a netip.Addr, bits int) bool {
 	return a != subnet.Addr() && (a.Is6() || subnet.Contains(a.Next()))
 }
 
-// takenIn are the addresses of a network that endpoints have, and those that nobody may.
-func (s *state) takenIn(network, but string, reserved []netip.Addr) map[netip.Addr]bool {
+// takenIn are the addresses of a network that other endpoints have, as far as known, and
+// those in besides.
+func (s *state) takenIn(network, but string, besides map[netip.Addr]bool) taken {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := map[netip.Addr]bool{}
-	for a, owner := range s.taken[network] {
-		if owner != but {
-			all[a.Unmap()] = true
-		}
-	}
-	for _, a := range reserved {
-		all[a.Unmap()] = true
-	}
-	return all
+	return taken{n: len(s.taken[network]) + len(besides), is: func(a netip.Addr) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		owner, ok := s.taken[network][a]
+		return ok && owner != but || besides[a]
+	}}
 }
 
 // fill gives e the addresses that it leaves open.
-func (c *chooser) fill(e fabric.Endpoint, pools []netip.Prefix, taken map[netip.Addr]bool) (fabric.Endpoint, error) {
+func (c *chooser) fill(e fabric.Endpoint, pools []netip.Prefix, t taken) (fabric.Endpoint, error) {
 	given := make([]netip.Prefix, len(e.Addrs))
 	for i, p := range e.Addrs {
 		given[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits())
@@ -107,7 +134,7 @@ func (c *chooser) fill(e fabric.Endpoint, pools []netip.Prefix, taken map[netip.
 		if i >= len(pools) || !pools[i].IsValid() || pools[i].Addr().Is4() != p.Addr().Is4() {
 			return e, invalid("address %d is to be chosen and has no pool of its family", i+1)
 		}
-		a, ok := c.next(e.Host, e.Network, p.Bits(), pools[i], taken)
+		a, ok := c.next(e.Host, e.Network, p.Bits(), pools[i], t)
 		if !ok {
 			return e, exhausted(pools[i])
 		}

@@ -48,9 +48,12 @@ func (d *Directory) Connect(ctx context.Context, e fabric.Endpoint, pools []neti
 
 // connect chooses until nobody else was faster.
 func (d *Directory) connect(ctx context.Context, id clientv3.LeaseID, e fabric.Endpoint, pools []netip.Prefix, reserved []netip.Addr) (fabric.Endpoint, error) {
-	taken := d.state.takenIn(e.Network, e.ID, reserved)
+	besides := map[netip.Addr]bool{}
+	for _, a := range reserved {
+		besides[a.Unmap()] = true
+	}
 	for {
-		want, err := d.choose.fill(e, pools, taken)
+		want, err := d.choose.fill(e, pools, d.state.takenIn(e.Network, e.ID, besides))
 		if err == nil {
 			err = checkEndpoint(want)
 		}
@@ -62,7 +65,8 @@ func (d *Directory) connect(ctx context.Context, id clientv3.LeaseID, e fabric.E
 		if !errors.As(err, &t) || isFixed(e, t.addr) {
 			return got, err
 		}
-		taken[t.addr.Unmap()] = true // somebody has it whom we have not heard of yet
+		besides[t.addr.Unmap()] = true // somebody has it whom we have not heard of yet
+		d.choose.part(e.Network, pools, t.addr.Unmap())
 	}
 }
 

@@ -98,6 +98,7 @@ func freeVNI(tx store.Tx, n fabric.Network, vnis []fabric.Range) (uint32, error)
 // RemoveNetwork implements fabric.Directory. One that is not there is no error.
 func (d *Directory) RemoveNetwork(ctx context.Context, id string) error {
 	d.doubts.drop(id)
+	d.choose.forget(id)
 	return d.write(ctx, "remove network "+id, func(ctx context.Context, _ clientv3.LeaseID) error {
 		return d.removeNetwork(ctx, id)
 	})

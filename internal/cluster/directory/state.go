@@ -160,14 +160,14 @@ func (s *state) stampLocked(id string, from etcd.Event, c fabric.Change) {
 		s.taken[e.Network] = map[netip.Addr]string{}
 	}
 	for _, a := range e.Addrs {
-		s.taken[e.Network][a.Addr()] = id
+		s.taken[e.Network][a.Addr().Unmap()] = id
 	}
 }
 
 func (s *state) releaseLocked(e fabric.Endpoint) {
 	for _, a := range e.Addrs {
-		if s.taken[e.Network][a.Addr()] == e.ID {
-			delete(s.taken[e.Network], a.Addr())
+		if a := a.Addr().Unmap(); s.taken[e.Network][a] == e.ID {
+			delete(s.taken[e.Network], a)
 		}
 	}
 	if len(s.taken[e.Network]) == 0 {

@@ -133,16 +133,16 @@ func testOwnWrites(t *testing.T, c *clientv3.Client) {
 func TestMany(t *testing.T) {
 	t.Parallel()
 	s := etcd.Store{Client: etcdtest.Start(t).Client(t), Prefix: prefix(), Timeout: 20 * time.Second}
-	for i := range 25 {
+	for i := range 110 {
 		must(t, s.Update(t.Context(), func(tx store.Tx) error {
 			for j := range 100 {
-				tx.Put(fmt.Sprintf("k/%04d", i*100+j), nil)
+				tx.Put(fmt.Sprintf("k/%05d", i*100+j), nil)
 			}
 			return nil
 		}))
 	}
 	must(t, s.View(t.Context(), func(tx store.Tx) error {
-		if got := keys(tx, "k/"); len(got) != 2500 || !slices.IsSorted(got) {
+		if got := keys(tx, "k/"); len(got) != 11000 || !slices.IsSorted(got) {
 			t.Errorf("%d keys, sorted %v", len(got), slices.IsSorted(got))
 		}
 		return nil

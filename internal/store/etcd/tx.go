@@ -13,7 +13,7 @@ import (
 )
 
 // page is how many records are read with one request.
-const page = 1000
+const page = 10000
 
 // tx is one try of a transaction. It keeps the first error of a read: what fn makes of
 // a record that could not be read does not count.
