@@ -20,9 +20,11 @@ func groups() []group {
 	return []group{
 		{"life", "a container's life, ms", life, takesLife},
 		{"path", "bytes, round trips and connections to a published port", path, takesPath},
+		{"lan", "an endpoint on the LAN, from a neighbour, beside a link made by hand", lan, takesLAN},
 		{"dns", "names asked for from inside a container", names, takesNames},
 		{"publish", "the start of one container with many ports", publish, takesPublish},
 		{"slope", "one more container among many", slope, takesSlope},
+		{"cni", "a namespace of another runtime, by CNI", attachByCNI, takesCNI},
 		{"start", "a container with 32 ports, among many", crowd, takesCrowd},
 	}
 }

@@ -43,6 +43,7 @@ type Call struct {
 	IPs              []netip.Addr
 	MAC              net.HardwareAddr
 	Ports            []Port
+	Bandwidth        Bandwidth
 	DNS              DNS
 	Prev             Result
 	Valid            []Attachment // GC: those to be kept

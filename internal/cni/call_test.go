@@ -98,7 +98,7 @@ func TestRefuses(t *testing.T) {
 		"no port inside":          {wish(`"portMappings": [{"hostPort": 7}]`), CodeConfig},
 		"a strange protocol":      {wish(`"portMappings": [{"hostPort": 7, "containerPort": 7, "protocol": "icmp"}]`), CodeConfig},
 		"a host that is a name":   {wish(`"portMappings": [{"hostPort": 7, "containerPort": 7, "hostIP": "x"}]`), CodeConfig},
-		"bandwidth":               {wish(`"bandwidth": {"ingressRate": 1}`), CodeUnsupported},
+		"a negative bandwidth":    {wish(`"bandwidth": {"ingressRate": -1}`), CodeDecode},
 		"a result that is none":   {good(Add, `, "prevResult": []`), CodeDecode},
 	} {
 		_, err := Parse(c.Request)

@@ -35,7 +35,16 @@ type wishes struct {
 	MAC          string     `json:"mac"`
 	Aliases      []string   `json:"aliases"`
 	DNS          runtimeDNS `json:"dns"`
-	Bandwidth    *struct{}  `json:"bandwidth"`
+	Bandwidth    Bandwidth  `json:"bandwidth"`
+}
+
+// Bandwidth is what a container may get and send: bits per second, and bits at once. Zero
+// is no limit, and a burst of our choice.
+type Bandwidth struct {
+	IngressRate  uint64 `json:"ingressRate"`
+	IngressBurst uint64 `json:"ingressBurst"`
+	EgressRate   uint64 `json:"egressRate"`
+	EgressBurst  uint64 `json:"egressBurst"`
 }
 
 // Port is a port of the host that leads into the container.
@@ -94,9 +103,7 @@ func (c *Call) configurePlace(conf config) error {
 			return err
 		}
 	}
-	if conf.RuntimeConfig.Bandwidth != nil {
-		return failf(CodeUnsupported, "the capability bandwidth is not supported")
-	}
+	c.Bandwidth = conf.RuntimeConfig.Bandwidth
 	if err := c.wantIPs(CodeConfig, "runtimeConfig.ips", conf.RuntimeConfig.IPs); err != nil {
 		return err
 	}

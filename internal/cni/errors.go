@@ -13,7 +13,6 @@ type Code uint
 // Codes of the specification, and from 100 on our own.
 const (
 	CodeVersion     Code = 1  // incompatible CNI version
-	CodeUnsupported Code = 2  // unsupported field in the configuration
 	CodeUnknown     Code = 3  // the container is not there: nothing is to be cleaned up
 	CodeEnvironment Code = 4  // an environment variable is missing or wrong
 	CodeIO          Code = 5  // the configuration could not be read

@@ -139,6 +139,8 @@ func (e *Engine) joinRequest(c cni.Call, a attachment, ns *os.File) network.Join
 		Aliases: c.Aliases, MacAddress: networktypes.HardwareAddr(c.MAC), DriverOpts: map[string]string{network.OptIfname: c.Interface},
 		IPAMConfig: &networktypes.EndpointIPAMConfig{},
 	}
+	limit(s.DriverOpts, network.OptIngress, c.Bandwidth.IngressRate, c.Bandwidth.IngressBurst)
+	limit(s.DriverOpts, network.OptEgress, c.Bandwidth.EgressRate, c.Bandwidth.EgressBurst)
 	for _, ip := range c.IPs {
 		if ip.Is4() {
 			s.IPAMConfig.IPv4Address = ip
@@ -153,6 +155,16 @@ func (e *Engine) joinRequest(c cni.Call, a attachment, ns *os.File) network.Join
 	return network.JoinRequest{
 		NS: ns, Name: name, DNS: network.DNSConfig{Upstreams: servers}, WayOut: c.WayOut, Ports: mapped(e.guests.ports(a.Sandbox, "")),
 		Place: network.ConnectRequest{Network: a.Network, ContainerName: name, ContainerID: c.ContainerID, Settings: s},
+	}
+}
+
+// limit writes a rate, and what may come at once, as the option that it is.
+func limit(opts map[string]string, option string, rate, burst uint64) {
+	switch {
+	case rate > 0 && burst > 0:
+		opts[option] = fmt.Sprintf("%d/%d", rate, min(burst, network.MostBurst))
+	case rate > 0:
+		opts[option] = strconv.FormatUint(rate, 10)
 	}
 }
 

@@ -306,6 +306,7 @@ type fakeNetworks struct {
 	usage     map[netip.Prefix]ipam.Usage // of every network
 	overlaps  map[string][]ipam.Foreign
 	uplinks   map[string]string
+	endpoints []network.Endpoint
 }
 
 func newFakeNetworks() *fakeNetworks {
@@ -342,8 +343,10 @@ func (n *fakeNetworks) Find(_ context.Context, ref string) (network.Network, err
 	}
 	return network.Network{}, notFound("network %s not found", ref)
 }
-func (n *fakeNetworks) List(context.Context) ([]network.Network, error)       { return n.nets, nil }
-func (n *fakeNetworks) Endpoints(context.Context) ([]network.Endpoint, error) { return nil, nil }
+func (n *fakeNetworks) List(context.Context) ([]network.Network, error) { return n.nets, nil }
+func (n *fakeNetworks) Endpoints(context.Context) ([]network.Endpoint, error) {
+	return n.endpoints, nil
+}
 
 func (n *fakeNetworks) Usage(context.Context, string) (map[netip.Prefix]ipam.Usage, error) {
 	return n.usage, nil

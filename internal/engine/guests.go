@@ -145,6 +145,15 @@ func (g *guestbook) of(sandbox string) []attachment {
 	return slices.Collect(maps.Values(g.bySandbox[sandbox]))
 }
 
+// networks are the ids of those that somebody is attached to.
+func (g *guestbook) networks() map[string]bool {
+	used := map[string]bool{}
+	for _, a := range g.all() {
+		used[a.Network] = true
+	}
+	return used
+}
+
 func (g *guestbook) all() []attachment {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -121,6 +121,9 @@ func TestGuest(t *testing.T) {
 	if _, err := w.asks(cni.Add, "other", `, "interface": "eth1"`); cni.CodeOf(err) != cni.CodeConflict || len(g.places) != 1 {
 		t.Errorf("the same place for another: %v", err)
 	}
+	if n, err := w.networks.Find(t.Context(), "bridge"); err != nil || !w.usedNetworks()[n.ID] {
+		t.Error("the network counts as unused: prune would take it away")
+	}
 	for range 2 {
 		if _, err := w.asks(cni.Del, "pod", ""); err != nil || w.records() != 0 || len(g.places) != 0 {
 			t.Errorf("%v, %d records, places %v", err, w.records(), g.places)

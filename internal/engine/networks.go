@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -88,9 +89,10 @@ func picksNetwork(f filters.Args, n network.Network) bool {
 		f.Exact("type", kind) && f.Labels("label", n.Labels)
 }
 
-// usedNetworks are the ids of networks that some container is on, running or not.
+// usedNetworks are the ids of networks that some container is on, running or not, or
+// one of another runtime.
 func (e *Engine) usedNetworks() map[string]bool {
-	used := map[string]bool{}
+	used := e.guests.networks()
 	for _, c := range e.all() {
 		for _, s := range c.snapshot().Networks {
 			if s != nil {
@@ -160,6 +162,18 @@ func (e *Engine) NetworkOverlaps(ctx context.Context, id string) ([]string, erro
 // when it is on none.
 func (e *Engine) NetworkUplink(ctx context.Context, id string) (string, error) {
 	return e.Networks.Uplink(ctx, id)
+}
+
+// NetworkResults is what plug-ins that make a network said of its containers.
+func (e *Engine) NetworkResults(ctx context.Context, id string) (map[string]json.RawMessage, error) {
+	eps, err := e.Networks.Endpoints(ctx)
+	out := map[string]json.RawMessage{}
+	for _, ep := range eps {
+		if ep.Network == id && ep.Result != nil && len(ep.Result.Raw) > 0 {
+			out[ep.Sandbox] = ep.Result.Raw
+		}
+	}
+	return out, err
 }
 
 // macOf is nothing where an endpoint has the MAC address of what it is on.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"net/netip"
 	"slices"
@@ -217,6 +218,18 @@ func TestUplink(t *testing.T) {
 	w.networks.uplinks = map[string]string{app.ID: "eth0: up"}
 	if got, err := w.NetworkUplink(t.Context(), app.ID); err != nil || got != "eth0: up" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestResults: what plug-ins said of the containers of a network, and of no other.
+func TestResults(t *testing.T) {
+	w := newWorld(t)
+	said := &network.Result{Raw: json.RawMessage(`{"ips":[]}`)}
+	w.networks.endpoints = []network.Endpoint{
+		{ID: "e1", Network: "far", Sandbox: "c1", Result: said}, {ID: "e2", Network: "app", Sandbox: "c2", Result: said}, {ID: "e3", Network: "far", Sandbox: "c3"},
+	}
+	if got, err := w.NetworkResults(t.Context(), "far"); err != nil || len(got) != 1 || string(got["c1"]) != `{"ips":[]}` {
+		t.Errorf("%s, %v", got, err)
 	}
 }
 

@@ -57,12 +57,18 @@ func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err e
 		return k.lan(rest)
 	case netspec.VXLAN:
 		return one(k.vxlan(rest[0]))
+	case netspec.WireGuard:
+		return one(k.wireguard(rest[0]))
+	case netspec.Peer:
+		return one(k.peer(rest[0]))
 	case netspec.Announce:
 		return 1, nil // remembered: no address comes with it
 	case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route:
 		return k.attach(nil, inside(rest, rest[0].Key.NS), rest)
 	case netspec.Guard:
 		return one(k.guard(rest[0]))
+	case netspec.Shape:
+		return one(k.shape(rest[0]))
 	default:
 		return 0, fmt.Errorf("kernel objects of type %T are not known", o)
 	}
@@ -146,7 +152,7 @@ func (k *Kernel) diesWithNamespace(c reconcile.Change, ending map[netspec.NS]boo
 			return true
 		}
 		return ending[o.NS]
-	case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.Rule, netspec.Route, netspec.Announce:
+	case netspec.Shape, netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.Rule, netspec.Route, netspec.Announce:
 		return ending[c.Key.NS]
 	}
 	return false
@@ -164,6 +170,7 @@ func (k *Kernel) namespace(c reconcile.Change) error {
 		cookie, err := k.found(n.NS)
 		if err == nil {
 			k.memory.setCookie(n.NS, cookie)
+			k.memory.begins(n.NS)
 		}
 		return err
 	}

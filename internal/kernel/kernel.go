@@ -5,7 +5,8 @@
 // What the latency of starting a container hangs on is here: changes that stand
 // together become one message. All veths of a container are made by one
 // sendmsg(2), with their peers in place; all that is inside its namespace is done
-// in one visit, by a second one; all filter changes are one nftables batch.
+// in one visit, by a second one; all filter changes are one nftables batch. The
+// namespace itself was made ahead, while its records were written: see Prepare.
 //
 // Deleting: with a namespace die its links, addresses, routes and redirects, so
 // that changes which delete them in the same call are not sent at all. The
@@ -39,6 +40,7 @@ import (
 	"isle/internal/kernel/rtnl"
 	"isle/internal/kernel/seat"
 	"isle/internal/kernel/tc"
+	"isle/internal/kernel/wg"
 	"isle/internal/netspec"
 )
 
@@ -53,6 +55,11 @@ type Config struct {
 	GuardMark  uint32 // bit of packets' marks; 0: nft.DefaultMark
 	NoGuard    bool   // no guards on bridges
 	Log        *slog.Logger
+	// Secret finds the private WireGuard key by the public one. nil: tunnels cannot be
+	// encrypted.
+	Secret func(public string) (private [wg.KeyLen]byte, err error)
+	// UserWireGuard does without the kernel's WireGuard, as where it has none.
+	UserWireGuard bool
 }
 
 // Kernel works on the network namespace that it was made in, and on those in
@@ -77,6 +84,7 @@ type Kernel struct {
 	announcer announcer
 	memory    memory
 	watched   ports
+	seals     seals
 	ahead     ahead
 }
 
@@ -87,7 +95,7 @@ func New(cfg Config) (k *Kernel, err error) {
 	if cfg.Table == "" || cfg.LinkGroup == 0 || cfg.NSDir == "" {
 		return nil, errors.New("open kernel: table, link group and namespace directory are required")
 	}
-	k = &Kernel{cfg: cfg, log: cfg.Log, mark: rtnl.Mark{Group: uint32(cfg.LinkGroup), Prefix: cfg.LinkPrefix}, memory: newMemory(), reaper: reaper{stop: make(chan struct{})}, announcer: announcer{stop: make(chan struct{})}}
+	k = &Kernel{cfg: cfg, log: cfg.Log, mark: rtnl.Mark{Group: uint32(cfg.LinkGroup), Prefix: cfg.LinkPrefix}, memory: newMemory(), seals: seals{users: map[string]*wg.User{}}, reaper: reaper{stop: make(chan struct{})}, announcer: announcer{stop: make(chan struct{})}}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -173,7 +181,7 @@ func (k *Kernel) Close() error {
 	k.reaper.close()
 	k.announcer.close()
 	k.flows.wait()
-	var errs []error
+	errs := []error{k.seals.close()}
 	for _, c := range []io.Closer{closer(k.host), closer(k.rt), closer(k.table), closer(k.redirect), closer(k.guards)} {
 		if c != nil {
 			errs = append(errs, c.Close())

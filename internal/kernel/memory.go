@@ -1,6 +1,9 @@
 package kernel
 
 import (
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"isle/internal/kernel/rtnl"
@@ -11,22 +14,40 @@ import (
 // to its choice, what is to be announced, and which links it has yet to reap.
 type memory struct {
 	mu      sync.Mutex
-	sysctls map[netspec.Key]netspec.Sysctl
+	sysctls byNS[netspec.Sysctl]
 	links   map[netspec.Key]netspec.Link
 	ends    map[string]end // where the veths lead, by the names of their host ends
-	tell    map[netspec.Key]netspec.Announce
+	tell    byNS[netspec.Announce]
 	dying   map[string]struct{} // names of host ends
 	cookies map[netspec.NS]uint64
-	owners  map[uint64]netspec.NS // cookies, the other way round
-	lans    map[netspec.Key]int32 // links on a LAN, with the numbers of their parents
-	parents map[string]int32      // by the names that they had when they were first used
+	shapes  map[netspec.NS]map[string]bool // links that are held back, where it is known which
+	owners  map[uint64]netspec.NS          // cookies, the other way round
+	lans    map[netspec.Key]int32          // links on a LAN, with the numbers of their parents
+	parents map[string]int32               // by the names that they had when they were first used
+}
+
+// byNS is so made that to forget a namespace costs the same however many there are.
+type byNS[T any] map[netspec.NS]map[netspec.Key]T
+
+func (m byNS[T]) set(key netspec.Key, v T) {
+	if m[key.NS] == nil {
+		m[key.NS] = map[netspec.Key]T{}
+	}
+	m[key.NS][key] = v
+}
+
+func (m byNS[T]) drop(key netspec.Key) {
+	delete(m[key.NS], key)
+	if len(m[key.NS]) == 0 {
+		delete(m, key.NS)
+	}
 }
 
 func newMemory() memory {
 	return memory{
-		sysctls: map[netspec.Key]netspec.Sysctl{}, links: map[netspec.Key]netspec.Link{},
-		ends: map[string]end{}, tell: map[netspec.Key]netspec.Announce{},
-		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{}, owners: map[uint64]netspec.NS{},
+		sysctls: byNS[netspec.Sysctl]{}, links: map[netspec.Key]netspec.Link{},
+		ends: map[string]end{}, tell: byNS[netspec.Announce]{},
+		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{}, owners: map[uint64]netspec.NS{}, shapes: map[netspec.NS]map[string]bool{},
 		lans: map[netspec.Key]int32{}, parents: map[string]int32{},
 	}
 }
@@ -37,20 +58,25 @@ func (m *memory) note(key netspec.Key, o netspec.Object) {
 	defer m.mu.Unlock()
 	switch o := o.(type) {
 	case netspec.Sysctl:
-		m.sysctls[key] = o
+		m.sysctls.set(key, o)
 	case netspec.Link:
 		m.links[key] = o
 		delete(m.dying, o.Name)
 	case netspec.Announce:
-		m.tell[key] = o
+		m.tell.set(key, o)
+	case netspec.Shape:
+		m.shaped(o.NS)[o.Link] = true
 	case nil:
-		delete(m.sysctls, key)
+		m.sysctls.drop(key)
 		delete(m.links, key)
 		delete(m.lans, key)
+		if link, ok := strings.CutPrefix(key.ID, "shape "); ok {
+			delete(m.shaped(key.NS), link)
+		}
 		if key.Rank == netspec.RankLink {
 			delete(m.ends, key.ID)
 		}
-		delete(m.tell, key)
+		m.tell.drop(key)
 	}
 }
 
@@ -58,18 +84,11 @@ func (m *memory) note(key netspec.Key, o netspec.Object) {
 func (m *memory) forget(ns netspec.NS) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	delete(m.shapes, ns)
 	delete(m.owners, m.cookies[ns])
 	delete(m.cookies, ns)
-	for k := range m.sysctls {
-		if k.NS == ns {
-			delete(m.sysctls, k)
-		}
-	}
-	for k := range m.tell {
-		if k.NS == ns {
-			delete(m.tell, k)
-		}
-	}
+	delete(m.sysctls, ns)
+	delete(m.tell, ns)
 }
 
 func (m *memory) die(link netspec.Link) {
@@ -167,34 +186,54 @@ func joined(near, far netspec.Link) netspec.Link {
 	return near
 }
 
-func (m *memory) ourSysctls(ns netspec.NS) (out []netspec.Sysctl) {
+func (m *memory) ourSysctls(ns netspec.NS) []netspec.Sysctl {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for k, s := range m.sysctls {
-		if k.NS == ns {
-			out = append(out, s)
-		}
-	}
-	return out
+	return slices.Collect(maps.Values(m.sysctls[ns]))
 }
 
 func (m *memory) announcement(k netspec.Key) (netspec.Announce, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	a, ok := m.tell[k]
+	a, ok := m.tell[k.NS][k]
 	return a, ok
 }
 
 // announcements are those of the links of a namespace.
-func (m *memory) announcements(ns netspec.NS) (out []netspec.Announce) {
+func (m *memory) announcements(ns netspec.NS) []netspec.Announce {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for k, a := range m.tell {
-		if k.NS == ns {
-			out = append(out, a)
-		}
+	return slices.Collect(maps.Values(m.tell[ns]))
+}
+
+// shaped are the links of a namespace that are held back. mu is held.
+func (m *memory) shaped(ns netspec.NS) map[string]bool {
+	if m.shapes[ns] == nil {
+		m.shapes[ns] = map[string]bool{}
 	}
-	return out
+	return m.shapes[ns]
+}
+
+// mayBeShaped is false where it is known that no link is held back.
+func (m *memory) mayBeShaped(ns netspec.NS) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	links, known := m.shapes[ns]
+	return !known || len(links) > 0
+}
+
+// sawShapes notes that all of a namespace were read.
+func (m *memory) sawShapes(ns netspec.NS) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.shaped(ns)
+}
+
+// begins is for a namespace that is new, unless it is somebody else's.
+func (m *memory) begins(ns netspec.NS) {
+	if !ns.Lent() {
+		m.sawShapes(ns)
+	}
 }
 
 func (m *memory) setCookie(ns netspec.NS, c uint64) {

@@ -14,6 +14,7 @@ import (
 	"isle/internal/kernel/netns"
 	"isle/internal/kernel/rtnl"
 	"isle/internal/kernel/sysctl"
+	"isle/internal/kernel/wg"
 	"isle/internal/netspec"
 )
 
@@ -91,6 +92,12 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) 
 			s.Add(l.Parent(names[l.Peer]))
 			continue
 		}
+		if l.Kind == wg.Kind || l.Kind == wg.KindUser {
+			if err := k.readWireGuard(s, l); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		if l.Kind == netspec.KindVXLAN {
 			if err := readVXLAN(s, c, l, names); err != nil {
 				return 0, err
@@ -112,6 +119,9 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) 
 		s.Add(k.memory.wished(o))
 	}
 	v.Of(k.ours).Objects(s, "")
+	if err := k.readShapes(s, "", c, v); err != nil {
+		return unknown, err
+	}
 	if err := k.readGuards(s, c, v); err != nil {
 		return unknown, fmt.Errorf("read guards: %w", err)
 	}
@@ -182,6 +192,9 @@ func (k *Kernel) readNamespace(ns netspec.NS, parents func() (map[int32]string, 
 		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
 	}
 	v.Objects(s, ns)
+	if err := k.readShapes(s, ns, c, v); err != nil {
+		return nil, -1, v, fmt.Errorf("read namespace %s: %w", ns, err)
+	}
 	for _, a := range k.memory.announcements(ns) {
 		s.Add(a)
 	}

@@ -35,6 +35,17 @@ func (Visitor) RemoveLink(ns, name string) error {
 	})
 }
 
+// Yield has the default routes that others have made over a link count after ours.
+func (Visitor) Yield(ns, name string) error {
+	return within(ns, func(c *rtnl.Conn) error {
+		index, err := c.Index(name)
+		if err != nil {
+			return err
+		}
+		return c.Yield(index)
+	})
+}
+
 func within(path string, fn func(*rtnl.Conn) error) error {
 	ns, err := netns.OpenFile(path)
 	if errors.Is(err, os.ErrNotExist) {

@@ -55,3 +55,25 @@ func (t Tunnel) Key() Key { return Key{RankFilter, "", fmt.Sprint("tunnel ", t.P
 type TunnelPeer struct{ Addr netip.Addr }
 
 func (p TunnelPeer) Key() Key { return Key{RankFilter, "", "tunnel peer " + p.Addr.String()} }
+
+// WireGuard is a link of the host whatever is sent by which is encrypted. The private key
+// is in no object: who makes the link finds it by the public one.
+type WireGuard struct {
+	Name   string
+	Public string // key, base64
+	Port   uint16 // UDP
+	MTU    int
+}
+
+func (w WireGuard) Key() Key { return Key{RankLink, "", w.Name} }
+
+// Peer is who may be at the other end of a WireGuard link, and who is the only one to have
+// an address there.
+type Peer struct {
+	Link    string
+	Public  string // key, base64
+	At      netip.AddrPort
+	Allowed netip.Addr
+}
+
+func (p Peer) Key() Key { return Key{RankNeigh, "", "peer " + p.Link + " " + p.Public} }

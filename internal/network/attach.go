@@ -51,6 +51,7 @@ func (m *Manager) attachOne(ctx context.Context, x External, id string) error {
 	if err != nil {
 		return err
 	}
+	r.Portless = a.portless
 	_, _, found, err := m.alter(ctx, id, func(e *Endpoint) bool { e.Result = &r; return true })
 	if err == nil && found {
 		return nil
@@ -151,6 +152,7 @@ func (m *Manager) attachment(id string) (Attachment, bool) {
 func (m *Manager) attachmentOf(sb *sandbox, i int) Attachment {
 	pl := sb.places[i]
 	a := Attachment{Network: *pl.net, Endpoint: pl.Endpoint, NSPath: m.path(sb.NS), NS: sb.NS, Publish: m.ports(sb, i), Hostname: sb.Name}
+	a.portless = len(sb.Publish) > 0 && len(a.Publish) == 0
 	if len(a.Endpoint.Addrs) == 0 {
 		a.Endpoint.Addrs = pl.Wish.single()
 	}

@@ -31,6 +31,7 @@ type cluster struct {
 	known   bool                       // the cluster was heard of since the start
 	units   map[string]map[string]bool // network → units of what is elsewhere
 	named   map[string]dns.Host        // unit → what the resolver was told
+	key     string                     // public, of this host; "": it has none
 	lost    map[string]bool            // networks that are gone in the cluster, with containers of ours on them
 	waiting map[string][]Endpoint      // sandbox → endpoints whose networks nobody has told of yet
 	opened  map[netip.Prefix]bool      // pools that nobody else has
@@ -181,20 +182,26 @@ func (m *Manager) takeView(ctx context.Context, v fabric.View) {
 // hearHost notes what another host is now, or this one. nil: it is gone.
 func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touched map[trace]bool) {
 	f := &m.cluster.far
-	for network := range f.of {
-		for _, e := range f.at(network, id) {
-			touched[f.trace(e)] = true
-		}
-	}
+	affected := f.like(f.hosts[id])
 	if h == nil {
 		delete(f.hosts, id)
 	} else {
 		f.hosts[id] = *h
+		affected = append(affected, f.like(*h)...)
 	}
-	switch {
-	case id != f.self:
-		m.impose(ctx, map[string]netspec.State{tunnelUnit(id): m.tunnelPeer(h)})
-	case h != nil && m.cluster.here != *h: // one that is not heard of goes on as it was
+	units := map[string]netspec.State{}
+	for _, other := range append(affected, id) {
+		for network := range f.of {
+			for _, e := range f.at(network, other) {
+				touched[f.trace(e)] = true
+			}
+		}
+		if other != f.self {
+			units[tunnelUnit(other)], units[sealUnit(other)] = m.tunnelPeer(other), m.sealPeer(other)
+		}
+	}
+	m.impose(ctx, units)
+	if id == f.self && h != nil && m.cluster.here != *h { // one that is not heard of goes on as it was
 		m.cluster.here = *h
 		if err := m.relook(ctx); err != nil {
 			m.Log.Error("look where tunnels begin", "err", err)
@@ -203,8 +210,9 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touch
 }
 
 // tunnelPeer is what a host needs that sends to ours.
-func (m *Manager) tunnelPeer(h *fabric.Host) netspec.State {
-	if h == nil || !usableHost(*h) || h.Addr == m.cluster.here.Addr {
+func (m *Manager) tunnelPeer(host string) netspec.State {
+	h, ok := m.cluster.far.leads(host)
+	if !ok || h.Addr == m.cluster.here.Addr {
 		return nil
 	}
 	s := netspec.State{}
@@ -212,6 +220,8 @@ func (m *Manager) tunnelPeer(h *fabric.Host) netspec.State {
 	return s
 }
 
+// sealUnit is that of the link which encrypts, or of the host at its other end.
+func sealUnit(host string) string                { return "seal/" + host }
 func tunnelUnit(host string) string              { return "tunnel/" + host }
 func remoteUnit(network, endpoint string) string { return "remote/" + network + "/" + endpoint }
 func peerUnit(network, host string) string       { return "peer/" + network + "/" + host }
@@ -312,8 +322,8 @@ func (m *Manager) planRemote(n Network, t trace) (netspec.State, dns.Host) {
 
 // planPeer is what another host needs here that has endpoints of n.
 func (m *Manager) planPeer(n Network, host string) netspec.State {
-	h, alive := m.cluster.far.hosts[host]
-	if n.Idle || !alive || !usableHost(h) || m.cluster.far.counts[seat{n.ID, host}] == 0 {
+	h, ok := m.cluster.far.leads(host)
+	if n.Idle || !ok || m.cluster.far.counts[seat{n.ID, host}] == 0 {
 		return nil
 	}
 	s := netspec.State{}
@@ -387,11 +397,13 @@ func (m *Manager) note(unit string, s netspec.State) {
 
 // replanCluster plans all that is elsewhere again: facts of this host have changed.
 func (m *Manager) replanCluster() {
-	for id, h := range m.cluster.far.hosts {
+	for id := range m.cluster.far.hosts {
 		if id != m.cluster.far.self {
-			m.note(tunnelUnit(id), m.tunnelPeer(&h))
+			m.note(tunnelUnit(id), m.tunnelPeer(id))
+			m.note(sealUnit(id), m.sealPeer(id))
 		}
 	}
+	m.note(sealUnit(""), m.sealLink())
 	for id, n := range m.x.networks {
 		if n.Global() && !n.Idle {
 			for unit, s := range m.farUnits(id) {
@@ -420,7 +432,11 @@ func (m *Manager) begin(h Host) Tunnel {
 	if m.Fabric == nil || !usableHost(here) {
 		return Tunnel{}
 	}
-	return Tunnel{Addr: here.Addr, MTU: h.mtuAt(here.Addr)}
+	t := Tunnel{Addr: here.Addr, MTU: h.mtuAt(here.Addr)}
+	if m.sealKey() != "" && h.IPv6 {
+		t.Seal = Seal{Link: m.Config.LinkPrefix + "w0", Addr: SealedAddr(here.ID)}
+	}
+	return t
 }
 
 // mtuAt is that of the interface with an address of the host; that of the way out, when

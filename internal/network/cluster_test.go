@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -27,6 +28,7 @@ type member struct {
 	feed *fabrictest.Feed
 	m    *network.Manager
 	dns  *dns.Server
+	seal network.Sealer
 }
 
 // gather is a cluster of hosts a, b, c, … whose tunnels begin at 192.0.2.1, .2, …
@@ -48,7 +50,7 @@ func gather(t *testing.T, n int) (*fabrictest.Cluster, []*member) {
 // process is a new isled of the host.
 func (h *member) process(w *world) *network.Manager {
 	m := w.manager()
-	m.Fabric = h.dir
+	m.Fabric, m.Seal = h.dir, h.seal
 	return m
 }
 
@@ -177,6 +179,14 @@ func TestOverlay(t *testing.T) {
 	}
 	if got := a.resolves(n, "c2"); !slices.Equal(got, []netip.Addr{addr("10.20.0.3")}) {
 		t.Errorf("a resolves c2 to %v", got)
+	}
+	span, err := a.m.Span(t.Context(), "app")
+	if err != nil || span.VNI == 0 || !span.Here || len(span.Hosts) != 2 || span.Hosts[1].Name != "host-b" || len(span.Endpoints) != 2 || span.Endpoints[1].MAC != two.Endpoints[0].MAC {
+		t.Errorf("%+v, %v", span, err)
+	}
+	names, err := a.m.Names(t.Context(), "app")
+	if err != nil || !slices.ContainsFunc(names, func(r dns.Record) bool { return r.Container == "c2" }) {
+		t.Errorf("%+v, %v", names, err)
 	}
 	if len(of[netspec.VXLAN](c))+len(of[netspec.FDB](c)) > 0 || len(c.resolves(n, "c2")) > 0 {
 		t.Error("host c has a part of a network that no container there is on")
@@ -468,6 +478,76 @@ func TestForgedNetworks(t *testing.T) {
 		}
 	}
 	a.right(t)
+}
+
+// key is a host's for encrypted tunnels.
+type key string
+
+func (k key) Public() (string, error) {
+	return base64.StdEncoding.EncodeToString([]byte(strings.Repeat(string(k), 32))), nil
+}
+
+// TestOverlayEncrypted: a host that cannot encrypt has no part in a network that must be,
+// and there is no way to a host that cannot.
+func TestOverlayEncrypted(t *testing.T) {
+	_, all := gather(t, 3)
+	a, b, c := all[0], all[1], all[2]
+	sealed := api.CreateRequest{Name: "app", Driver: "overlay", Options: map[string]string{"encrypted": ""}}
+	if _, err := a.m.Create(t.Context(), sealed); !errdefs.IsUnavailable(err) {
+		t.Errorf("a host without a key makes an encrypted network: %v", err)
+	}
+	a.seal, b.seal = key("a"), key("b")
+	a.begin(t)
+	b.begin(t)
+	hear(t, all)
+	create(t, a.m, sealed)
+	hear(t, all)
+	if _, err := c.m.Open(t.Context(), request("c3", nil, "app")); !errdefs.IsUnavailable(err) {
+		t.Errorf("a host without a key is on an encrypted network: %v", err)
+	}
+	open(t, a.m, "c1", "app")
+	open(t, b.m, "c2", "app")
+	rightAll(t, all)
+	public, _ := b.seal.Public()
+	link := of[netspec.VXLAN](a)[0]
+	want := netspec.Peer{Link: link.Via, Public: public, At: netip.MustParseAddrPort("192.0.2.2:51871"), Allowed: network.SealedAddr("b")}
+	if got := of[netspec.Peer](a); len(got) != 1 || got[0] != want || link.Via == "" || len(of[netspec.WireGuard](a)) != 1 {
+		t.Errorf("%v, want %v; %v", got, want, link)
+	}
+	if fdb := of[netspec.FDB](a); len(fdb) != 1 || fdb[0].Dst != network.SealedAddr("b") {
+		t.Errorf("%v", fdb)
+	}
+	must(t, a.m.Close(t.Context(), "c1"))
+	rightAll(t, all)
+	if len(of[netspec.WireGuard](a))+len(of[netspec.Peer](a)) > 0 {
+		t.Error("what encrypts is left when nothing is to be encrypted")
+	}
+	a.kernel.N, a.kernel.FailAt = 0, 1
+	if _, err := a.m.Open(t.Context(), request("c1", nil, "app")); err == nil {
+		t.Error("what the kernel refuses is no matter")
+	}
+	a.kernel.FailAt = 0
+	rightAll(t, all)
+}
+
+// TestTwins: a host that joined anew is there twice until its first lease ends.
+func TestTwins(t *testing.T) {
+	cl, all := gather(t, 2)
+	a, b := all[0], all[1]
+	overlay(t, all, "app")
+	open(t, a.m, "c1", "app")
+	open(t, b.m, "c2", "app")
+	rightAll(t, all)
+	twin := cl.Join(fabric.Host{ID: "z", Name: "host-b", Addr: addr("192.0.2.2")})
+	if _, err := twin.Connect(t.Context(), fabric.Endpoint{ID: "e", Network: of[netspec.Neigh](a)[0].Link, Host: "z"}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	rightAll(t, all[:1])
+	cl.Expire("b")
+	rightAll(t, all[:1])
+	if got := of[netspec.TunnelPeer](a); len(got) != 1 || got[0].Addr != addr("192.0.2.2") {
+		t.Errorf("with the first the second is gone: %v", got)
+	}
 }
 
 // TestOverlayRemoved: a network is removed everywhere, and by nobody while a container

@@ -58,6 +58,7 @@ type Attachment struct {
 	NS       netspec.NS
 	Publish  []Publish // the ports of the sandbox that it carries
 	Hostname string    // the container's name
+	portless bool      // there are ports, and others carry them
 }
 
 // Result is what others gave an endpoint. It is part of its record.
@@ -71,6 +72,9 @@ type Result struct {
 	DNS      ResultDNS       // how names are resolved there
 	Routed   bool            `json:",omitempty"` // the others have set the routes, the default one too
 	Raw      json.RawMessage `json:",omitempty"` // in their own words, for inspect
+	// Portless is the Manager's: another endpoint carried the sandbox's ports when the
+	// others were told of this one. They cannot be told later.
+	Portless bool `json:",omitempty"`
 }
 
 func (r *Result) gateway(v4 bool) netip.Addr {

@@ -154,6 +154,26 @@ func (f *far) at(network, host string) (ids []string) {
 	return ids
 }
 
+// like are the other hosts that have something of what h has: for a while a host that
+// joined anew is there twice, and there may be mistakes.
+func (f *far) like(h fabric.Host) (ids []string) {
+	for id, o := range f.hosts {
+		if id != h.ID && (o.Addr == h.Addr || o.Key == h.Key && h.Key != "") {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// leads is a host that is alive and can be reached. Of those that are alike one is.
+func (f *far) leads(id string) (h fabric.Host, ok bool) {
+	h, ok = f.hosts[id]
+	if !ok || !usableHost(h) {
+		return h, false
+	}
+	return h, !slices.ContainsFunc(f.like(h), func(other string) bool { return other < id && usableHost(f.hosts[other]) })
+}
+
 // plausible reports whether what others wrote down can be on n: they may be mistaken.
 func (n Network) plausible(e fabric.Endpoint) bool {
 	mac := macOf(e)

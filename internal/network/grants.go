@@ -18,8 +18,11 @@ import (
 // question for what is taken, so what a crash leaves between the answer and the record
 // stays taken there.
 
+// outsideIPAM finds an IPAM driver that is not Isle's. A driver that is built in and
+// gives its networks their addresses is none.
 func (m *Manager) outsideIPAM(name string) (ExternalIPAM, bool) {
-	if m.OutsideIPAM == nil || !(Network{IPAMDriver: name}).given() {
+	_, builtin := m.Drivers[name]
+	if m.OutsideIPAM == nil || builtin || !(Network{IPAMDriver: name}).given() {
 		return nil, false
 	}
 	return m.OutsideIPAM(name)
@@ -126,6 +129,10 @@ func (m *Manager) grant(ctx context.Context, places []place) error {
 }
 
 func (m *Manager) grantOne(ctx context.Context, l ExternalIPAM, pl place) error {
+	pl, err := m.withMAC(ctx, l, pl)
+	if err != nil {
+		return err
+	}
 	for _, v6 := range []bool{false, true} {
 		p, ok := pl.poolFor(v6)
 		if !ok {

@@ -90,6 +90,9 @@ func (m *Manager) Lent(f *os.File) (string, error) {
 // Join puts a namespace on a network, and leaves it as it was when it cannot.
 func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 	id, err := m.Lent(req.NS)
+	if err == nil {
+		err = m.joinable(ctx, req.Place.Network)
+	}
 	if err != nil {
 		return Joined{}, err
 	}
@@ -108,6 +111,18 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 		return Joined{}, errors.Join(err, m.Leave(context.WithoutCancel(ctx), id, req.Place.Network, PortRequest{}))
 	}
 	return out, nil
+}
+
+// joinable: what others make of a network (External) they make for containers of ours.
+func (m *Manager) joinable(ctx context.Context, networkID string) error {
+	n, err := m.Find(ctx, networkID)
+	if err != nil {
+		return err
+	}
+	if _, others := m.external(&n); others {
+		return fmt.Errorf("network %s is of driver %s, which is not Isle's own: namespaces of others cannot join it: %w", n.Name, n.Driver, errdefs.ErrNotImplemented)
+	}
+	return nil
 }
 
 // prefer settles which way the default routes lead: over what came first.

@@ -32,6 +32,7 @@ type Config struct {
 	Bridge      string        // device of the default network
 	Subnet      netip.Prefix  // of the default network; invalid: one that is free
 	IPv6        bool          // networks have IPv6 when nobody says whether they should
+	SealPort    uint16        // UDP port of encrypted tunnels; 0: 51871
 	HostBinding netip.Addr    // where ports are published when no address is named; invalid: everywhere
 	Resync      time.Duration // how often the machine is compared with the records; 0: never
 }
@@ -64,6 +65,8 @@ type Manager struct {
 	// Fabric is the cluster that this host is in. nil: none, and there are no networks on
 	// several hosts.
 	Fabric fabric.Directory
+	// Seal has this host's key for encrypted tunnels. nil: there are none here.
+	Seal Sealer
 	// Bridges is told of our bridges, for other firewalls. May be nil.
 	Bridges Bridges
 	// Lender holds namespaces that somebody else made. nil: none can join.

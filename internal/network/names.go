@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,10 +158,11 @@ func (m *Manager) Names(ctx context.Context, ref string) ([]dns.Record, error) {
 		return nil, err
 	}
 	list := m.DNS.List(n.ID)
+	far := m.farNames(n)
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for i := range list {
-		list[i].Container = m.x.users[n.ID][list[i].Owner].ContainerName
+		list[i].Container = cmp.Or(m.x.users[n.ID][list[i].Owner].ContainerName, far[list[i].Owner].Container)
 	}
 	return list, nil
 }

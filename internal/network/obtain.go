@@ -28,7 +28,7 @@ const ActionAddressChanged events.Action = "address-changed"
 // obtain gets what others have to give to new endpoints: addresses, then interfaces.
 // op is not held: they take their time.
 func (m *Manager) obtain(ctx context.Context, places []place) error {
-	for _, get := range []func(context.Context, []place) error{m.lease, m.grant, m.join, m.attach} {
+	for _, get := range []func(context.Context, []place) error{m.lease, m.grant, m.enroll, m.attach} {
 		if err := get(ctx, places); err != nil {
 			return err
 		}

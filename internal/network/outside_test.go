@@ -359,3 +359,57 @@ func TestOutsideCrash(t *testing.T) {
 		})
 	}
 }
+
+// TestPortsOfOthers: others are told of a container's ports when it is attached, and of
+// no change; who was not told carries none, also when it becomes the way out.
+func TestPortsOfOthers(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	outerNetwork(t, m)
+	create(t, m, api.CreateRequest{Name: "near"})
+	told := func(id string) (n int) {
+		eps, err := m.Endpoints(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ep := range eps {
+			if ep.Sandbox == id && ep.Result != nil {
+				n = len(w.outside.seats[ep.ID].Publish)
+			}
+		}
+		return n
+	}
+	if _, err := m.Open(t.Context(), request("web", ports("80/tcp", "0.0.0.0:8080"), "far")); err != nil || told("web") != 1 {
+		t.Fatalf("told of %d ports, %v", told("web"), err)
+	}
+	_, err := m.Publish(t.Context(), "web", wish(t, "9000:90"))
+	refused(t, err, errdefs.IsConflict, "those who make network far publish the ports of container web, and are told of them when it starts (hint: stop it")
+	if got, _, err := m.Published("web"); err != nil || len(got) != 1 {
+		t.Error(got, err)
+	}
+	open(t, m, "bare", "far")
+	_, err = m.Publish(t.Context(), "bare", wish(t, "9000:90"))
+	refused(t, err, errdefs.IsConflict, "container bare")
+	open(t, m, "taker", "near")
+	_, err = m.Replace(t.Context(), "taker", wish(t, "8080:80"))
+	refused(t, err, errdefs.IsConflict, "the ports of container web")
+	if err := m.Close(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Open(t.Context(), request("web", ports("80/tcp", "0.0.0.0:8080"), "near")); err != nil {
+		t.Fatal(err)
+	}
+	far, err := m.Find(t.Context(), "far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Connect(t.Context(), "web", network.ConnectRequest{Network: far.ID, ContainerName: "web", ContainerID: "web", Settings: api.EndpointSettings{GwPriority: 9}}); err != nil {
+		t.Fatal(err)
+	}
+	if told("web") != 0 || w.tcp4() != "0.0.0.0:8080+1>80" {
+		t.Errorf("others were told of %d ports; ours are %q", told("web"), w.tcp4())
+	}
+	if _, err := m.Publish(t.Context(), "web", wish(t, "9000:90")); err != nil {
+		t.Error(err)
+	}
+}

@@ -110,7 +110,11 @@ func (p planner) endpoint(s netspec.State, pl place) error {
 	if err := d.Plan(both, n, []Endpoint{pl.Endpoint}, p.host); err != nil {
 		return err
 	}
-	return merge(s, both.Without(alone))
+	own := both.Without(alone)
+	if err := shape(own, pl.Endpoint); err != nil {
+		return err
+	}
+	return merge(s, own)
 }
 
 // routes are the default routes: for each family by the endpoint of the
@@ -230,7 +234,7 @@ func (p planner) carrier(places []place, v4 bool) int {
 	first := -1
 	for i, pl := range places {
 		d, ok := p.drivers.find(pl.net.Driver)
-		if !ok || !caps(d, *pl.net).Publish || pl.net.Internal || pl.net.OnLAN() || !pl.has(v4) {
+		if !ok || !caps(d, *pl.net).Publish || pl.net.Internal || pl.net.OnLAN() || !pl.has(v4) || pl.Result != nil && pl.Result.Portless {
 			continue
 		}
 		if pl.Gateway(*pl.net, v4).IsValid() {

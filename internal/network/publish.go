@@ -144,7 +144,10 @@ func (m *Manager) settlePorts(ctx context.Context, sb *sandbox, c portChange, ou
 		return err
 	}
 	old, now := m.settled(sb, c, s)
-	if err := m.commitPorts(ctx, old, now); err != nil {
+	if err = m.tellable(old, now); err == nil {
+		err = m.commitPorts(ctx, old, now)
+	}
+	if err != nil {
 		s.Undo()
 		for _, sb := range old {
 			m.forward(sb)
@@ -160,6 +163,20 @@ func (m *Manager) settlePorts(ctx context.Context, sb *sandbox, c portChange, ou
 			out.Added, out.Removed = added, removed
 		} else {
 			out.Lost[sb.ID] = removed
+		}
+	}
+	return nil
+}
+
+// tellable reports whether others would have to be told of other ports of an endpoint than
+// it was attached with. There are no words for it.
+func (m *Manager) tellable(old, now []*sandbox) error {
+	for i, sb := range old {
+		for k, pl := range sb.places {
+			if _, others := m.external(pl.net); others && !slices.Equal(pl.Publish, now[i].places[k].Publish) {
+				return fmt.Errorf("those who make network %s publish the ports of container %s, and are told of them when it starts (hint: stop it, change its ports, start it): %w",
+					pl.net.Name, sb.Name, errdefs.ErrConflict)
+			}
 		}
 	}
 	return nil

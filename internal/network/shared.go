@@ -17,6 +17,8 @@ type Shared interface {
 	VNIs(n Network) ([]fabric.Range, error)
 	// Numbered is n with the number that it was given.
 	Numbered(n Network, vni uint32) Network
+	// Sealed reports whether the tunnels of n must be encrypted.
+	Sealed(n Network) bool
 	// PlanRemote adds to s what n needs on host for an endpoint of another host.
 	PlanRemote(s netspec.State, n Network, r Remote, host Host) error
 	// PlanPeer adds to s what n needs on host for another host that has endpoints of it.

@@ -13,6 +13,7 @@ import (
 // they have no more. It asks them, so it is not part of Sync.
 func (m *Manager) visits(ctx context.Context) {
 	m.greet(ctx)
+	m.replay(ctx)
 	m.Visit(ctx)
 	if m.Config.Resync <= 0 {
 		return

@@ -76,7 +76,7 @@ func (m *Manager) wake(ctx context.Context, woken map[string]*Network, units map
 			}
 			units[networkUnit(id)] = s
 		}
-		return units, nil
+		return merged(units, m.sealUnits()), nil
 	})
 	if err != nil {
 		m.mu.Lock()
@@ -127,7 +127,7 @@ func (m *Manager) sleep(ctx context.Context, n Network) {
 	n.Idle = true
 	m.x.networks[n.ID] = &n
 	m.mu.Unlock()
-	m.impose(ctx, units)
+	m.impose(ctx, merged(units, m.sealUnits()))
 	if m.DNS != nil && len(drop) > 0 {
 		m.DNS.Change(drop, nil)
 	}

@@ -5,6 +5,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"time"
 
@@ -109,6 +110,9 @@ type Networks interface {
 	NetworkOverlaps(ctx context.Context, id string) ([]string, error)
 	// NetworkUplink says, in words, which interface of the host a network is on; "" for none.
 	NetworkUplink(ctx context.Context, id string) (string, error)
+	// NetworkResults is what plug-ins that make a network said of its containers, by the
+	// containers' ids, in their own words.
+	NetworkResults(ctx context.Context, id string) (map[string]json.RawMessage, error)
 	NetworkRemove(ctx context.Context, ref string) error
 	NetworksPrune(ctx context.Context, f filters.Args) (networktypes.PruneReport, error)
 	NetworkConnect(ctx context.Context, ref string, req networktypes.ConnectRequest) error

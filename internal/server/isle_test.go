@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -97,6 +98,9 @@ func (counted) NetworkOverlaps(context.Context, string) ([]string, error) {
 }
 
 func (counted) NetworkUplink(context.Context, string) (string, error) { return "eth0: up", nil }
+func (counted) NetworkResults(context.Context, string) (map[string]json.RawMessage, error) {
+	return map[string]json.RawMessage{"c1": json.RawMessage(`{"ips":[]}`)}, nil
+}
 
 // TestNetworkUsage: how many addresses of a network are used, in Docker's words and
 // since the version that has them; and who else uses them.
@@ -106,7 +110,7 @@ func TestNetworkUsage(t *testing.T) {
 		text := h.want(200, "GET", "/v"+v+"/networks/bridge", "")
 		usage := strings.Contains(text, `"Status":{"IPAM":{"Subnets":{"10.1.0.0/24":{"IPsInUse":4,"DynamicIPsAvailable":252}}}}`)
 		overlaps := strings.Contains(text, `"Overlaps":["route 10.0.0.0/8 on vpn0"]`)
-		if uplink := strings.Contains(text, `"Uplink":"eth0: up"`); uplink != want[1] {
+		if uplink := strings.Contains(text, `"Uplink":"eth0: up","Results":{"c1":{"ips":[]}}`); uplink != want[1] {
 			t.Errorf("%s: %s", v, text)
 		}
 		if usage != want[0] || strings.Contains(text, "Status") != want[0] || overlaps != want[1] {

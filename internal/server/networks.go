@@ -63,7 +63,11 @@ func (s *Server) networkInspect(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.ok(networkFor(a.v, n, ourNetwork{Overlaps: overlaps, Uplink: uplink}))
+	results, err := s.Backend.NetworkResults(r.Context(), n.ID)
+	if err != nil {
+		return err
+	}
+	return a.ok(networkFor(a.v, n, ourNetwork{Overlaps: overlaps, Uplink: uplink, Results: results}))
 }
 
 func (s *Server) networkCreate(a *answer, r *http.Request) error {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -216,6 +217,8 @@ type ourNetwork struct {
 	network.Inspect
 	Overlaps []string `json:",omitempty"` // what else on this host uses its addresses
 	Uplink   string   `json:",omitempty"` // which interface of the host it is on, and how that is
+	// Results are what those who make the network said of its containers, by their ids.
+	Results map[string]json.RawMessage `json:",omitempty"`
 }
 
 func networkFor(v version, n network.Inspect, ours ourNetwork) any {

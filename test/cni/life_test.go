@@ -1,8 +1,14 @@
 package cni
 
 import (
+	"fmt"
 	"net"
+	"sync"
 	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sync/errgroup"
 
 	"isle/test/lab"
 )
@@ -124,5 +130,54 @@ func TestHealed(t *testing.T) {
 	r.fails(r.cni.CheckNetworkList(t.Context(), l, pod), 101, "lacks address "+res.IPs[0].Address.String())
 	r.eventually("ip -n pod addr show dev eth0 | grep -F %s", res.IPs[0].Address.String())
 	r.del(l, pod)
+	r.clean()
+}
+
+// TestManyAtOnce: a node that starts has many pods to start.
+func TestManyAtOnce(t *testing.T) {
+	r := start(t)
+	r.isled.Isle(t, "network", "create", "pods")
+	l := r.list("1.1.0", "pods", isle)
+	pods := make([]*libcni.RuntimeConf, 24)
+	for i := range pods {
+		name := fmt.Sprintf("pod%d", i)
+		pods[i] = container(name, r.namespace(name))
+	}
+	each := func(what string, do func(*libcni.RuntimeConf) error) {
+		t.Helper()
+		var group errgroup.Group
+		for _, p := range pods {
+			group.Go(func() error { return do(p) })
+		}
+		if err := group.Wait(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	var mu sync.Mutex
+	has := map[string]string{}
+	each("ADD", func(p *libcni.RuntimeConf) error {
+		res, err := r.cni.AddNetworkList(t.Context(), l, p)
+		if err != nil {
+			return err
+		}
+		now, err := types100.NewResultFromResult(res)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, ip := range now.IPs {
+			if other, taken := has[ip.Address.String()]; taken {
+				return fmt.Errorf("%s and %s have %s", p.ContainerID, other, ip.Address.String())
+			}
+			has[ip.Address.String()] = p.ContainerID
+		}
+		return nil
+	})
+	each("CHECK", func(p *libcni.RuntimeConf) error { return r.cni.CheckNetworkList(t.Context(), l, p) })
+	r.isled.Isle(t, "network", "prune", "-f")
+	r.isled.Isle(t, "network", "inspect", "pods")
+	each("DEL", func(p *libcni.RuntimeConf) error { return r.cni.DelNetworkList(t.Context(), l, p) })
+	r.isled.Isle(t, "network", "rm", "pods")
 	r.clean()
 }

@@ -10,6 +10,7 @@ import (
 func TestRefused(t *testing.T) {
 	r := start(t)
 	r.isled.Isle(t, "network", "create", "--subnet", "10.50.0.0/24", "pods")
+	r.isled.Isle(t, "network", "create", "-d", "macvlan", "-o", "parent=up0", "--subnet", "10.77.0.0/24", "--ip-range", "10.77.0.128/25", "lan")
 	r.isled.Isle(t, "run", "-d", "--name", "web", "--network", "pods", "isle/toolbox", "sleep", "1000")
 	good := r.namespace("pod")
 	web := "/proc/" + r.isled.Isle(t, "inspect", "-f", "{{.State.Pid}}", "web") + "/ns/net"
@@ -36,7 +37,8 @@ func TestRefused(t *testing.T) {
 		{"an address of another subnet", good, "eth0", "x", `{"type": "isle-cni", "socket": "$SOCKET", "network": "pods", "runtimeConfig": {"ips": ["10.9.9.9"]}}`, 7, "10.9.9.9"},
 		{"an address that is none", good, "eth0", "x", `{"type": "isle-cni", "socket": "$SOCKET", "network": "pods", "runtimeConfig": {"ips": ["ten"]}}`, 7, "ten"},
 		{"a group's MAC address", good, "eth0", "x", `{"type": "isle-cni", "socket": "$SOCKET", "network": "pods", "runtimeConfig": {"mac": "01:00:00:00:00:01"}}`, 7, "MAC"},
-		{"bandwidth", good, "eth0", "x", `{"type": "isle-cni", "socket": "$SOCKET", "network": "pods", "runtimeConfig": {"bandwidth": {"ingressRate": 1}}}`, 2, "bandwidth"},
+		{"a bandwidth of next to nothing", good, "eth0", "x", `{"type": "isle-cni", "socket": "$SOCKET", "network": "pods", "runtimeConfig": {"bandwidth": {"ingressRate": 1}}}`, 7, "8k"},
+		{"a bandwidth on the LAN", good, "eth0", "x", `{"type": "isle-cni", "socket": "$SOCKET", "network": "lan", "runtimeConfig": {"bandwidth": {"egressRate": 1000000}}}`, 7, "bridge"},
 		{"a driver that is none", good, "eth0", "x", `{"type": "isle-cni", "socket": "$SOCKET", "network": "new", "create": {"Driver": "none-such"}}`, 7, "none-such"},
 		{"a type that is wrong", good, "eth0", "x", `{"type": "isle-cni", "socket": "$SOCKET", "network": 7}`, 6, "network"},
 	} {

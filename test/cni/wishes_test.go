@@ -9,7 +9,7 @@ import (
 )
 
 const wishing = `{"type": "isle-cni", "socket": "$SOCKET", "network": "pods",
-	"capabilities": {"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true}}`
+	"capabilities": {"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true, "bandwidth": true}}`
 
 // TestWishes: what a runtime asks for by capabilities.
 func TestWishes(t *testing.T) {
@@ -52,6 +52,31 @@ func TestWishes(t *testing.T) {
 	r.clean()
 }
 
+// TestBandwidth: a container is held back in both directions, also after a restart.
+func TestBandwidth(t *testing.T) {
+	r := start(t)
+	r.isled.Isle(t, "network", "create", "pods")
+	l, pod := r.list("1.1.0", "pods", wishing), container("pod", r.namespace("pod"))
+	pod.CapabilityArgs = map[string]any{"bandwidth": map[string]any{"ingressRate": 10_000_000, "ingressBurst": 800_000, "egressRate": 20_000_000, "egressBurst": 1_600_000}}
+	host := r.add(l, pod).Interfaces[0].Name
+	for range 2 {
+		if in := r.shell("tc qdisc show dev %s", host); !strings.Contains(in, "rate 10Mbit burst 100000b") {
+			t.Errorf("to the container: %s", in)
+		}
+		if out := r.shell("tc -n pod qdisc show dev eth0"); !strings.Contains(out, "rate 20Mbit burst 200000b") {
+			t.Errorf("from the container: %s", out)
+		}
+		r.isled.Stop()
+		r.shell("tc -n pod qdisc del dev eth0 root")
+		if err := r.isled.Start(); err != nil {
+			t.Fatal(err)
+		}
+		r.check(l, pod)
+	}
+	r.del(l, pod)
+	r.clean()
+}
+
 // TestNetworkIsMade: a configuration may say how its network is made.
 func TestNetworkIsMade(t *testing.T) {
 	r := start(t)
@@ -69,29 +94,6 @@ func TestNetworkIsMade(t *testing.T) {
 	}
 	r.del(l, pod)
 	r.isled.Isle(t, "network", "rm", "made")
-	r.clean()
-}
-
-// TestMacvlan: networks of the LAN, too.
-func TestMacvlan(t *testing.T) {
-	r := start(t)
-	r.isled.Isle(t, "network", "create", "-d", "macvlan", "-o", "parent=up0", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.2", "--ip-range", "10.77.0.128/25", "pods")
-	l, pod := r.list("1.1.0", "pods", isle), container("pod", r.namespace("pod"))
-	res := r.add(l, pod)
-	if len(res.Interfaces) != 1 {
-		t.Errorf("interfaces: %+v", res.Interfaces)
-	}
-	r.shell("ip netns exec pod isle-toolbox ping -c 1 10.77.0.2")
-	r.check(l, pod)
-	r.isled.Kill()
-	if err := r.isled.Start(); err != nil {
-		t.Fatal(err)
-	}
-	r.check(l, pod)
-	r.del(l, pod)
-	if out := r.shell("ip -n pod -o link"); strings.Contains(out, "eth0") {
-		t.Errorf("left: %s", out)
-	}
 	r.clean()
 }
 

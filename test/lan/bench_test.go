@@ -1,6 +1,7 @@
 package lan
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -28,9 +29,24 @@ type bench struct {
 	wire             *witness // of lan0's port
 }
 
-func newBench(t *testing.T) *bench {
+// TestLAN shares one isled: each scenario has a LAN of its own and leaves nothing.
+func TestLAN(t *testing.T) {
+	d := lab.Run(t, "")
+	for _, s := range []struct {
+		name string
+		ask  func(*bench)
+	}{
+		{"MacvlanModes", testMacvlanModes}, {"PrivateLeaks", testPrivateLeaks}, {"Passthru", testPassthru}, {"IPvlanModes", testIPvlanModes},
+		{"Announced", testAnnounced}, {"Lease", testLease}, {"Duplicate", testDuplicate}, {"IPvlanLeases", testIPvlanLeases}, {"Advertised", testAdvertised},
+		{"Parent", testParent}, {"HostAccess", testHostAccess}, {"VLAN", testVLAN},
+	} {
+		t.Run(s.name, func(t *testing.T) { s.ask(newBench(t, d)) })
+	}
+}
+
+func newBench(t *testing.T, d *lab.Isled) *bench {
 	t.Helper()
-	b := &bench{t: t, sw: kerneltest.NewNS(t), near: kerneltest.NewNS(t), router: kerneltest.NewNS(t)}
+	b := &bench{Isled: d, t: t, sw: kerneltest.NewNS(t), near: kerneltest.NewNS(t), router: kerneltest.NewNS(t)}
 	b.sw.IP(`link add sw type bridge mcast_snooping 0 stp_state 0
 		link set sw up`)
 	b.plug(b.near, "near")
@@ -42,8 +58,11 @@ func newBench(t *testing.T) *bench {
 		addr add 198.51.100.1/32 dev lo`)
 	b.uplink()
 	b.wire = watch(t, b.sw, "p-lan0")
-	b.Isled = lab.Run(t, "")
-	t.Cleanup(func() { lab.Check(t) })
+	t.Cleanup(func() {
+		b.t = t
+		b.tidy()
+		lab.Check(t)
+	})
 	return b
 }
 
@@ -51,13 +70,24 @@ func newBench(t *testing.T) *bench {
 func (b *bench) vlan() {
 	b.t.Helper()
 	if out, err := b.router.Try("ip", "link", "add", "link", "eth0", "name", "eth0.50", "type", "vlan", "id", "50"); err != nil {
-		b.t.Skip(&probe.NotSupportedError{Feature: "an 802.1q interface", Err: fmt.Errorf("%s", strings.TrimSpace(out))})
+		b.t.Skip(&probe.NotSupportedError{Feature: "an 802.1q interface", Err: errors.New(strings.TrimSpace(out))})
 	}
 	b.router.IP(`addr add 10.89.0.254/24 dev eth0.50
 		link set eth0.50 up`)
 	b.sw.IP("link set sw type bridge vlan_filtering 1")
 	for _, port := range []string{"p-lan0", "p-router"} {
 		b.sw.Run("bridge", "vlan", "add", "dev", port, "vid", "50")
+	}
+}
+
+// tidy takes away what a scenario has left, as one that failed does.
+func (b *bench) tidy() {
+	b.t.Helper()
+	for _, c := range strings.Fields(b.Isle(b.t, "ps", "-aq")) {
+		b.Isle(b.t, "rm", "-f", c)
+	}
+	if _, err := b.Try("network", "inspect", "wire"); err == nil {
+		b.Isle(b.t, "network", "rm", "wire")
 	}
 }
 
@@ -116,7 +146,9 @@ func (b *bench) run(name, network string, args ...string) {
 	out, err := b.Try(append(append([]string{"run", "-d", "--name", name, "--network", network}, args...), "isle/toolbox", "serve", ":80")...)
 	if err != nil && strings.Contains(out, "is not supported by this kernel") {
 		b.clear(network, name)
-		b.t.Skip(&probe.NotSupportedError{Feature: "an interface for network " + network, Err: fmt.Errorf("%s", strings.TrimSpace(out))})
+		_, why, _ := strings.Cut(out, "daemon: ")
+		why, _, _ = strings.Cut(why, "\n")
+		b.t.Skip(&probe.NotSupportedError{Feature: "an interface for network " + network, Err: errors.New(why)})
 	}
 	if err != nil {
 		b.t.Fatalf("run %s on %s: %v\n%s\n--- isled:\n%s", name, network, err, out, b.Tail())

@@ -1,9 +1,6 @@
 package lan
 
-import (
-	"fmt"
-	"testing"
-)
+import "fmt"
 
 // pool is the router's DHCP server for lan0's LAN.
 var pool = []string{"--dhcp-range=10.88.0.50,10.88.0.59,255.255.255.0,2m", "--dhcp-option=option:router,10.88.0.254"}
@@ -13,10 +10,9 @@ func asksLAN(driver string, more ...string) []string {
 	return append([]string{"-d", driver, "-o", "parent=lan0", "--ipam-driver", "dhcp"}, more...)
 }
 
-// TestLease: the messages of a lease, from a container's start to its end. A restart of
+// testLease: the messages of a lease, from a container's start to its end. A restart of
 // isled asks for the same address again.
-func TestLease(t *testing.T) {
-	b := newBench(t)
+func testLease(b *bench) {
 	b.dnsmasq("eth0", append(pool, "--dhcp-option=option:T1,6", "--dhcp-option=option:T2,100")...)
 	b.network("wire", asksLAN("macvlan")...)
 	const mac, all = "02:88:00:00:00:50", "ff:ff:ff:ff:ff:ff"
@@ -29,7 +25,7 @@ func TestLease(t *testing.T) {
 	b.wire.forget()
 	b.Kill()
 	if err := b.Start(); err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	b.has("web", "10.88.0.50", "10.88.0.254")
 	b.wire.saw(mac+" > .*DHCP REQUEST 10.88.0.50", ".*DHCP ACK 10.88.0.50")
@@ -50,10 +46,9 @@ func (b *bench) has(name, addr, gateway string) {
 	b.eventually("default via "+gateway, func() (string, error) { return b.Try("exec", name, "ip", "route") })
 }
 
-// TestDuplicate: an address that a neighbour has, whatever the server believes, is
+// testDuplicate: an address that a neighbour has, whatever the server believes, is
 // declined and not used; the neighbour never loses it.
-func TestDuplicate(t *testing.T) {
-	b := newBench(t)
+func testDuplicate(b *bench) {
 	b.near.IP("addr add 10.88.0.50/24 dev eth0")
 	b.dnsmasq("eth0", pool...)
 	b.network("wire", asksLAN("macvlan")...)
@@ -65,9 +60,8 @@ func TestDuplicate(t *testing.T) {
 	b.has("web", "10.88.0.51", "10.88.0.254")
 }
 
-// TestIPvlanLeases: containers with the host's MAC address are told apart by client ids.
-func TestIPvlanLeases(t *testing.T) {
-	b := newBench(t)
+// testIPvlanLeases: containers with the host's MAC address are told apart by client ids.
+func testIPvlanLeases(b *bench) {
 	b.dnsmasq("eth0", pool...)
 	b.network("wire", asksLAN("ipvlan")...)
 	for i, name := range []string{"web", "db"} {
@@ -77,15 +71,14 @@ func TestIPvlanLeases(t *testing.T) {
 		b.wire.saw(b.mac("lan0")+" > .*DHCP DISCOVER", ".*DHCP ACK "+addr)
 		b.reached(b.near, addr)
 	}
-	b.Isle(t, "rm", "-f", "db")
+	b.Isle(b.t, "rm", "-f", "db")
 	b.wire.saw(b.mac("lan0") + " > .*DHCP RELEASE 10.88.0.51")
 	b.reached(b.near, "10.88.0.50")
 }
 
-// TestAdvertised: an address by DHCPv6 and one of the advertised prefix, of a router that
+// testAdvertised: an address by DHCPv6 and one of the advertised prefix, of a router that
 // others wrote; the default route leads to it, and the server gets its address back.
-func TestAdvertised(t *testing.T) {
-	b := newBench(t)
+func testAdvertised(b *bench) {
 	b.dnsmasq("eth0", append(pool, "--enable-ra", "--dhcp-range=fd88::50,fd88::5f,slaac,64,10m", "--ra-param=eth0,10,600")...)
 	b.network("wire", asksLAN("macvlan", "--ipv6")...)
 	const mac = "02:88:00:00:00:52"
@@ -98,6 +91,6 @@ func TestAdvertised(t *testing.T) {
 	b.eventually("fd88::88:ff:fe00:52/64", addrs) // of the prefix and the MAC address
 	b.eventually("default via fe80::", func() (string, error) { return b.Try("exec", "web", "ip", "-6", "route") })
 	b.reached(b.near, "["+addr+"]")
-	b.Isle(t, "rm", "-f", "web")
+	b.Isle(b.t, "rm", "-f", "web")
 	b.wire.saw(mac+" > .*DHCPv6 RELEASE fd88::5", ".*DHCPv6 REPLY")
 }

@@ -6,10 +6,9 @@ import (
 	"testing"
 )
 
-// TestMacvlanModes: who of two containers and a neighbour reaches whom, and what of it
+// testMacvlanModes: who of two containers and a neighbour reaches whom, and what of it
 // passes the switch. The switch sends back what comes in where the mode wants it.
-func TestMacvlanModes(t *testing.T) {
-	b := newBench(t)
+func testMacvlanModes(b *bench) {
 	for _, c := range []struct {
 		mode            string
 		hairpin, direct bool // the switch sends back; containers reach each other
@@ -20,8 +19,9 @@ func TestMacvlanModes(t *testing.T) {
 		{"vepa", false, false, false},
 		{"vepa", true, true, true},
 	} {
-		t.Run(fmt.Sprintf("%s, hairpin %t", c.mode, c.hairpin), func(t *testing.T) {
-			b.t, b.wire.t = t, t
+		b.t.Run(fmt.Sprintf("%s, hairpin %t", c.mode, c.hairpin), func(t *testing.T) {
+			defer b.speak(b.t)
+			b.speak(t)
 			b.sw.IP(fmt.Sprintf("link set p-lan0 type bridge_slave hairpin %s", map[bool]string{true: "on", false: "off"}[c.hairpin]))
 			b.network("wire", on("macvlan", "macvlan_mode="+c.mode)...)
 			b.pair()
@@ -36,6 +36,9 @@ func TestMacvlanModes(t *testing.T) {
 		})
 	}
 }
+
+// speak makes failures those of t.
+func (b *bench) speak(t *testing.T) { b.t, b.wire.t = t, t }
 
 // pair starts web and db.
 func (b *bench) pair() {
@@ -76,14 +79,13 @@ func (b *bench) links() (string, error) {
 	return strings.Join(out, "\n"), nil
 }
 
-// TestPrivateLeaks: of what a private container sends to all, another of the same parent
+// testPrivateLeaks: of what a private container sends to all, another of the same parent
 // hears nothing, not even when the switch sends it back.
-func TestPrivateLeaks(t *testing.T) {
-	b := newBench(t)
+func testPrivateLeaks(b *bench) {
 	b.sw.IP("link set p-lan0 type bridge_slave hairpin on")
 	b.network("wire", on("macvlan", "macvlan_mode=private")...)
 	b.pair()
-	inside := watch(t, b.inside("db"), "eth0")
+	inside := watch(b.t, b.inside("db"), "eth0")
 	b.eventually("bytes from", func() (string, error) { return toolbox(b.near, "ping", "-c", "1", "-W", "2", "10.88.0.150") })
 	inside.saw(".*IP 10.88.0.2 > 10.88.0.150")
 	b.reaches("web", "10.88.0.150", false)
@@ -92,40 +94,38 @@ func TestPrivateLeaks(t *testing.T) {
 	inside.not("02:88:00:00:01:40")
 }
 
-// TestPassthru: one container has the interface and its MAC address, and no other gets it.
-func TestPassthru(t *testing.T) {
-	b := newBench(t)
+// testPassthru: one container has the interface and its MAC address, and no other gets it.
+func testPassthru(b *bench) {
 	b.network("wire", on("macvlan", "macvlan_mode=passthru")...)
 	b.run("web", "wire", "--ip", "10.88.0.140")
 	b.reached(b.near, "10.88.0.140")
 	b.wire.saw(b.mac("lan0") + " > .*IP 10.88.0.140 > 10.88.0.2")
 	if out, err := b.Try("run", "--rm", "--network", "wire", "isle/toolbox", "true"); err == nil {
-		t.Errorf("a second container was let in\n%s", out)
+		b.t.Errorf("a second container was let in\n%s", out)
 	}
 	b.clear("wire", "web")
 }
 
-// TestAnnounced: the LAN hears where a container is as soon as it is there, by both families.
-func TestAnnounced(t *testing.T) {
-	b := newBench(t)
+// testAnnounced: the LAN hears where a container is as soon as it is there, by both families.
+func testAnnounced(b *bench) {
 	b.network("wire", on("macvlan")...)
 	b.run("web", "wire", "--ip", "10.88.0.140", "--ip6", "fd88::140", "--mac-address", "02:88:00:00:01:40")
 	b.wire.saw("02:88:00:00:01:40 > ff:ff:ff:ff:ff:ff: ARP announce 10.88.0.140 at 02:88:00:00:01:40")
 	b.wire.saw("02:88:00:00:01:40 > 33:33:00:00:00:01: NA announce fd88::140")
 }
 
-// TestIPvlanModes: l2 is on the LAN with the host's MAC address; to l3 and l3s the LAN is
+// testIPvlanModes: l2 is on the LAN with the host's MAC address; to l3 and l3s the LAN is
 // told a route.
-func TestIPvlanModes(t *testing.T) {
-	b := newBench(t)
+func testIPvlanModes(b *bench) {
 	b.near.IP("route add 10.44.0.0/24 via 10.88.0.1")
 	for mode, args := range map[string][]string{
 		"l2":  on("ipvlan", "ipvlan_mode=l2"),
 		"l3":  {"-d", "ipvlan", "-o", "parent=lan0", "-o", "ipvlan_mode=l3", "--subnet", "10.44.0.0/24"},
 		"l3s": {"-d", "ipvlan", "-o", "parent=lan0", "-o", "ipvlan_mode=l3s", "--subnet", "10.44.0.0/24"},
 	} {
-		t.Run(mode, func(t *testing.T) {
-			b.t, b.wire.t = t, t
+		b.t.Run(mode, func(t *testing.T) {
+			defer b.speak(b.t)
+			b.speak(t)
 			b.network("wire", args...)
 			b.run("web", "wire")
 			addr := b.address("web", "wire", "IPAddress")

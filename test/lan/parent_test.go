@@ -3,13 +3,11 @@ package lan
 import (
 	"os/exec"
 	"strings"
-	"testing"
 )
 
-// TestParent: the interface goes down, is renamed, is taken away and comes back. It is told
+// testParent: the interface goes down, is renamed, is taken away and comes back. It is told
 // in inspect; the container's address is the same afterwards, and the LAN is told where it is.
-func TestParent(t *testing.T) {
-	b := newBench(t)
+func testParent(b *bench) {
 	b.network("wire", on("macvlan")...)
 	b.run("web", "wire", "--ip", "10.88.0.140", "--ip6", "fd88::140", "--mac-address", "02:88:00:00:01:40")
 	b.uplinkIs("lan0: up")
@@ -36,10 +34,10 @@ func TestParent(t *testing.T) {
 	b.host("link del lan0")
 	b.uplinkIs("lan0: missing")
 	if out, err := b.Try("run", "--rm", "--network", "wire", "isle/toolbox", "true"); err == nil {
-		t.Errorf("a container was let on an interface that is not there\n%s", out)
+		b.t.Errorf("a container was let on an interface that is not there\n%s", out)
 	}
 	b.uplink()
-	b.wire = watch(t, b.sw, "p-lan0")
+	b.wire = watch(b.t, b.sw, "p-lan0")
 	b.back("removed and made again")
 	b.clear("wire", "web")
 }
@@ -61,10 +59,9 @@ func (b *bench) back(after string) {
 	b.reached(b.near, "[fd88::140]")
 }
 
-// TestHostAccess: the host and a container with an address of the LAN's server reach each
+// testHostAccess: the host and a container with an address of the LAN's server reach each
 // other; no machine of the LAN ever hears the host's address at another MAC address.
-func TestHostAccess(t *testing.T) {
-	b := newBench(t)
+func testHostAccess(b *bench) {
 	b.dnsmasq("eth0", pool...)
 	b.network("wire", asksLAN("lan")...)
 	b.run("web", "wire")
@@ -82,20 +79,19 @@ func TestHostAccess(t *testing.T) {
 	b.wire.saw(".*ARP 10.88.0.1 is at " + b.mac("lan0"))
 	for _, line := range b.wire.lines(`.*ARP (announce )?10\.88\.0\.1 (is )?at`) {
 		if !strings.HasSuffix(line, b.mac("lan0")) {
-			t.Errorf("the LAN hears of the host at another place: %s", line)
+			b.t.Errorf("the LAN hears of the host at another place: %s", line)
 		}
 	}
 	b.clear("wire", "web")
 }
 
-// TestVLAN: a container is on its VLAN alone: its server gives it the address, and nothing
+// testVLAN: a container is on its VLAN alone: its server gives it the address, and nothing
 // of it is on the LAN beside. The VLAN's interface goes with the network.
-func TestVLAN(t *testing.T) {
-	b := newBench(t)
+func testVLAN(b *bench) {
 	b.vlan()
 	b.dnsmasq("eth0", pool...)
 	b.dnsmasq("eth0.50", "--dhcp-range=10.89.0.50,10.89.0.59,255.255.255.0,2m", "--dhcp-option=option:router,10.89.0.254")
-	tagged, beside := watch(t, b.router, "eth0.50"), watch(t, b.near, "eth0")
+	tagged, beside := watch(b.t, b.router, "eth0.50"), watch(b.t, b.near, "eth0")
 	b.network("wire", "-d", "macvlan", "-o", "parent=lan0.50", "--ipam-driver", "dhcp")
 	const mac = "02:88:00:00:00:53"
 	b.run("web", "wire", "--mac-address", mac)

@@ -23,9 +23,8 @@ kernel() {
   local series=$1 pkg tmp
   tmp=$(mktemp -d "$CACHE/dl.XXXX"); chmod 755 "$tmp"
   pkg=$(download "$series" "$tmp") || { apt-get -qq update; pkg=$(download "$series" "$tmp"); } || die "no package linux-image-$series*-cloud-amd64 to be had by apt"
-  rm -rf "$CACHE/k-$series"; mkdir "$CACHE/k-$series"
-  dpkg -x "$tmp"/*.deb "$CACHE/k-$series"; rm -rf "$tmp"
-  touch "$CACHE/k-$series/.whole"
+  dpkg -x "$tmp"/*.deb "$tmp/k"; touch "$tmp/k/.whole"
+  rm -rf "$CACHE/k-$series"; mv -T "$tmp/k" "$CACHE/k-$series"; rm -rf "$tmp"
   echo "$pkg -> $CACHE/k-$series"
 }
 
@@ -34,6 +33,8 @@ download() { # SERIES DIR: prints the package
   pkg=$(apt-cache search -n "^linux-image-${1//./\\.}\.[0-9].*-cloud-amd64$" | awk '{print $1}' | grep -v unsigned | sort -V | tail -1)
   [ -n "$pkg" ] && (cd "$2" && apt-get -qq -o APT::Sandbox::User=root download "$pkg" >&2) && echo "$pkg"
 }
+
+initrd() { echo "${IMAGES:-$CACHE}/initrd-$1"; } # IMAGES: where images are, one run's apart from another's
 
 modfile() { find "$1/" -name "$(echo "$2" | sed 's/[-_]/[-_]/g').ko*" | head -1; }
 # print modules in load order, dependencies first; names missing from the package are skipped (built in or absent)
@@ -83,8 +84,8 @@ echo "VM-DONE rc=$rc uptime=$(cut -d' ' -f1 /proc/uptime)"
 poweroff -f
 I
   chmod +x "$root/init"; cp -a "$payload"/. "$root"/
-  (cd "$root" && find . -print0 | cpio --null -o -H newc --quiet -R 0:0) > "$CACHE/initrd-$1"
-  rm -rf "$root"; ls -la "$CACHE/initrd-$1"
+  (cd "$root" && find . -print0 | cpio --null -o -H newc --quiet -R 0:0) > "$(initrd "$1")"
+  rm -rf "$root"
 }
 
 # run KERNEL [QEMU-ARG...]: the payload's exit status. A machine that does not come up is
@@ -108,7 +109,7 @@ start() { # LOG KERNEL [QEMU-ARG...]
   : > "$log"
   timeout "${TMO:-90}" qemu-system-x86_64 -M "${MACHINE:-q35}" -cpu max -accel "${ACCEL:-tcg}" -smp "${SMP:-1}" -m "${MEM:-1024}" \
     -nodefaults -no-user-config -no-reboot -display none -serial stdio \
-    -kernel "$(ls "$kd"/boot/vmlinuz-* | head -1)" -initrd "$CACHE/initrd-$k" \
+    -kernel "$(ls "$kd"/boot/vmlinuz-* | head -1)" -initrd "$(initrd "$k")" \
     -append "console=ttyS0 quiet panic=-1 mitigations=off rdinit=/init tsc=unstable clocksource=hpet no_timer_check ${APPEND:-}" "$@" \
     < /dev/null > "$log" &
   pid=$!
@@ -118,6 +119,8 @@ start() { # LOG KERNEL [QEMU-ARG...]
   done
   tail -n +1 -f -s 0.5 --pid="$pid" "$log" | sed -u 's/\r$//'
   wait "$pid" || true
-  echo "the machine ran for $((SECONDS - began)) s"
+  times > "$log.times"
+  echo "the machine ran for $((SECONDS - began)) s; the processors' time: $(tail -1 "$log.times")"
+  rm -f "$log.times"
 }
 cmd=${1:?}; shift; "$cmd" "$@"

@@ -30,6 +30,7 @@ type Cluster struct {
 type Directory struct {
 	c     *Cluster
 	self  string
+	host  fabric.Host // as it describes itself
 	cut   bool
 	view  fabric.View
 	feeds []*Feed
@@ -51,7 +52,7 @@ func (c *Cluster) Join(h fabric.Host) *Directory {
 	if c.hosts == nil {
 		c.hosts, c.networks, c.endpoints = map[string]fabric.Host{}, map[string]fabric.Network{}, map[string]fabric.Endpoint{}
 	}
-	d := &Directory{c: c, self: h.ID, view: fabric.View{Self: h.ID}}
+	d := &Directory{c: c, self: h.ID, host: h, view: fabric.View{Self: h.ID}}
 	c.members = append(c.members, d)
 	c.commit(func(ch *fabric.Change) { c.hosts[h.ID] = h; ch.Hosts[h.ID] = &h })
 	d.reset()
@@ -139,8 +140,7 @@ func (d *Directory) Heal() {
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
 	if d.cut = false; d.c.hosts[d.self].ID == "" {
-		h := d.view.Hosts[d.self]
-		h.ID = d.self
+		h := d.host
 		d.c.commit(func(ch *fabric.Change) { d.c.hosts[d.self] = h; ch.Hosts[d.self] = &h })
 	}
 	d.reset()
@@ -214,8 +214,9 @@ func (d *Directory) write(fn func(c *Cluster) error) error {
 // Describe implements fabric.Directory.
 func (d *Directory) Describe(_ context.Context, set func(*fabric.Host)) error {
 	return d.write(func(c *Cluster) error {
-		h := c.hosts[d.self]
+		h := d.host
 		set(&h)
+		d.host = h
 		c.commit(func(ch *fabric.Change) { c.hosts[d.self] = h; ch.Hosts[d.self] = &h })
 		return nil
 	})

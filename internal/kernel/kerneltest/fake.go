@@ -136,6 +136,8 @@ func needs(o netspec.Object) []netspec.Key {
 		if o.Via != "" {
 			keys = append(keys, link("", o.Via))
 		}
+	case netspec.Peer:
+		keys = append(keys, link("", o.Link))
 	case netspec.FDB:
 		keys = append(keys, link("", o.Link))
 	case netspec.Flood:
@@ -174,6 +176,8 @@ func needs(o netspec.Object) []netspec.Key {
 		keys = append(keys, link("", o.Link))
 	case netspec.Guard:
 		keys = append(keys, link("", o.Link))
+	case netspec.Shape:
+		keys = append(keys, ns(o.NS), link(o.NS, o.Link))
 	case netspec.PortGuard:
 		keys = append(keys, ns(o.NS), link("", o.Link))
 	}

@@ -234,15 +234,10 @@ func noWay(err error) bool {
 	return gone(err)
 }
 
-// hops are the links of a multipath route: struct rtnexthop, one behind the other.
+// hops are the links of a multipath route.
 func hops(b []byte) (out []int32) {
-	for len(b) >= unix.SizeofRtNexthop {
-		n := int(binary.NativeEndian.Uint16(b))
-		out = append(out, int32(nlmsg.U32(b[4:])))
-		if n = (n + 3) &^ 3; n < unix.SizeofRtNexthop || n > len(b) {
-			break
-		}
-		b = b[n:]
+	for _, hop := range eachHop(b) {
+		out = append(out, int32(nlmsg.U32(hop[4:])))
 	}
 	return out
 }

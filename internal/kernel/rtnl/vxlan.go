@@ -38,6 +38,18 @@ type VXLANInfo struct {
 	Learns bool
 }
 
+// NewWireGuard makes w, down.
+func NewWireGuard(w netspec.WireGuard, m Mark) nlmsg.Message {
+	return create(newOn(w.Name, m, 0).Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) { a.Str(unix.IFLA_INFO_KIND, "wireguard") }))
+}
+
+// SetMTU gives a link its MTU.
+func SetMTU(index int32, mtu int) nlmsg.Message {
+	a := linkHeader(index, 0)
+	common(a, mtu, netspec.MAC{})
+	return nlmsg.Message{Type: unix.RTM_NEWLINK, Data: a.Data()}
+}
+
 // NewVXLAN makes v, down; via is the number of the link that v names.
 func NewVXLAN(v netspec.VXLAN, m Mark, via int32) nlmsg.Message {
 	a := newOn(v.Name, m, 0)

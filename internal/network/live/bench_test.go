@@ -59,6 +59,32 @@ func BenchmarkAttach(b *testing.B) {
 	}
 }
 
+// BenchmarkAttachLAN is a container's network on the LAN of the host, without DHCP, made
+// and taken away: an interface, its addresses of both families, the way out, the records.
+func BenchmarkAttachLAN(b *testing.B) {
+	for _, driver := range []string{"macvlan", "ipvlan"} {
+		b.Run(driver, func(b *testing.B) {
+			l := newLAN(b)
+			l.store = onDisk(b)
+			m := l.start()
+			defer stop(m)
+			l.try(m, onLAN(driver))
+			var cpu time.Duration
+			for b.Loop() {
+				used := worked(b)
+				l.open(m, "x", nil, "lan")
+				cpu += worked(b) - used
+				b.StopTimer()
+				if err := m.Close(b.Context(), "x"); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(cpu.Microseconds())/float64(b.N), "µs-cpu")
+		})
+	}
+}
+
 // onDisk is the store of isled: the one in memory copies everything at every change.
 func onDisk(b *testing.B) store.Store {
 	s, err := bolt.Open(filepath.Join(b.TempDir(), "isle.db"))

@@ -27,7 +27,7 @@ type wire struct {
 	router kerneltest.NS
 }
 
-func newLAN(t *testing.T) *wire {
+func newLAN(t testing.TB) *wire {
 	t.Helper()
 	h := newHost(t, false)
 	l := &wire{h, kerneltest.NewNS(t)}

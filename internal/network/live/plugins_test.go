@@ -103,6 +103,9 @@ func plugins(t *testing.T, p *plugged, ipam string) {
 	if !strings.Contains(p.l2.Ports(n.ID, web.ID), `"HostPort":8080`) {
 		t.Errorf("the plugin was told of ports %s", p.l2.Ports(n.ID, web.ID))
 	}
+	if calls := strings.Join(p.pools.Calls(), "\n"); ipam != "" && !strings.Contains(calls, "com.docker.network.endpoint.macaddress:"+net.HardwareAddr(web.MAC[:]).String()) {
+		t.Errorf("the plugin for addresses wants to know the MAC address %v: %s", web.MAC, calls)
+	}
 	check := func(m *network.Manager, when string) {
 		t.Helper()
 		p.reach("db", netip.AddrPortFrom(addr, 80), true, when)

@@ -2,6 +2,7 @@ package servertest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -171,6 +172,11 @@ func (b *Backend) NetworkInspect(_ context.Context, ref string, _ bool) (network
 
 // NetworkOverlaps implements server.Backend.
 func (b *Backend) NetworkOverlaps(context.Context, string) ([]string, error) { return nil, nil }
+
+// NetworkResults implements server.Backend.
+func (b *Backend) NetworkResults(context.Context, string) (map[string]json.RawMessage, error) {
+	return nil, nil
+}
 
 // NetworkUplink implements server.Backend.
 func (b *Backend) NetworkUplink(context.Context, string) (string, error) { return "", nil }

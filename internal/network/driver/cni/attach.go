@@ -76,12 +76,24 @@ func (d *Driver) add(ctx context.Context, o options, c chain, rt *libcni.Runtime
 	if err != nil {
 		return res, p.fail("ADD", fmt.Errorf("its result: %w", err))
 	}
-	if there, err := d.inside(a); err != nil || d.Inside == nil {
-		return res, err
-	} else if claimed && !there {
-		return res, p.fail("ADD", fmt.Errorf("it says that all is well, but interface %s is not in the container", rt.IfName))
+	there, err := d.inside(a)
+	if err == nil && d.Inside != nil && claimed && !there {
+		err = p.fail("ADD", fmt.Errorf("it says that all is well, but interface %s is not in the container", rt.IfName))
 	}
-	return res, nil
+	if err == nil && there {
+		err = d.yield(a)
+	}
+	return res, err
+}
+
+// yield leaves the way out to Isle: which of a container's networks it leads over is
+// for the user to say, and it must find another one when this network goes. The route
+// stays, for plugins that look after it.
+func (d *Driver) yield(a network.Attachment) error {
+	if err := d.Inside.Yield(a.NSPath, a.Endpoint.Interface); err != nil {
+		return fmt.Errorf("put the default route over %s behind others: %w", a.Endpoint.Interface, err)
+	}
+	return nil
 }
 
 // clear takes away what a failed ADD has left.

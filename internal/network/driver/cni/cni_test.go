@@ -152,7 +152,7 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.want("ADD", `first ADD /ns eth0 {"mac":"02:00:00:00:00:09"}`, "second ADD /ns eth0")
-	if want := []netip.Prefix{netip.MustParsePrefix("10.9.0.7/24")}; !slices.Equal(res.Addrs, want) || !res.Routed ||
+	if want := []netip.Prefix{netip.MustParsePrefix("10.9.0.7/24")}; !slices.Equal(res.Addrs, want) || res.Routed ||
 		!slices.Equal(res.Gateways, []netip.Addr{netip.MustParseAddr("10.9.0.1")}) || !slices.Equal(res.Links, []string{"hostside"}) || res.MAC != (netspec.MAC{2, 0, 0, 0, 0, 7}) {
 		t.Errorf("%+v", res)
 	}

@@ -24,6 +24,8 @@ type Inside interface {
 	Links(ns string) ([]string, error)
 	// RemoveLink takes a link away. One that is not there is no error.
 	RemoveLink(ns, name string) error
+	// Yield has the default routes that others have made over a link count after Isle's.
+	Yield(ns, name string) error
 }
 
 // Driver is the driver. It is made by New and may be used concurrently.

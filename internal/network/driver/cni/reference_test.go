@@ -253,8 +253,8 @@ func TestBridge(t *testing.T) {
 	}
 	serve(t, other, "c2")
 	reaches(t, ns, "10.70.0.99:80", "c2")
-	if out := ns.Run("ip", "route"); !strings.Contains(out, "default via 10.70.0.1") {
-		t.Error(out)
+	if out := ns.Run("ip", "route"); !strings.Contains(out, "default via 10.70.0.1 dev eth0 metric 32768") {
+		t.Error(out) // behind Isle's, which is not there without the Manager
 	}
 	ns.IP("addr flush dev eth0")
 	if err := m.Check(t.Context(), a); err == nil || !strings.Contains(err.Error(), "plugin bridge: CHECK: ") {
@@ -455,8 +455,7 @@ func TestFive(t *testing.T) {
 	}
 }
 
-// TestSeveral : two networks of one container; the one that comes first has the default
-// route, and one goes without the other.
+// TestSeveral : two networks of one container; one goes without the other.
 func TestSeveral(t *testing.T) {
 	needPlugins(t, "bridge", "host-local")
 	m := newMachine(t)

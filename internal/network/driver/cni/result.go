@@ -48,7 +48,7 @@ func read(res types.Result, ifname string) (out network.Result, claimed bool, er
 	if err != nil {
 		return out, false, err
 	}
-	r := reader{ifname: ifname, said: said, out: network.Result{Raw: raw, Routed: true}}
+	r := reader{ifname: ifname, said: said, out: network.Result{Raw: raw}}
 	for _, step := range []func() error{r.sizes, r.interfaces, r.addrs, r.routes, r.dns} {
 		if err := step(); err != nil {
 			return out, false, err

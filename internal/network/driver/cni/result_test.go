@@ -45,7 +45,7 @@ func TestResults(t *testing.T) {
 		`{"cniVersion":"1.0.0"}`: {},
 	} {
 		got, _, err := readText(text)
-		if err != nil || !got.Routed || len(got.Raw) == 0 || !slices.Equal(got.Addrs, want.Addrs) || !slices.Equal(got.Gateways, want.Gateways) || !slices.Equal(got.Routes, want.Routes) ||
+		if err != nil || got.Routed || len(got.Raw) == 0 || !slices.Equal(got.Addrs, want.Addrs) || !slices.Equal(got.Gateways, want.Gateways) || !slices.Equal(got.Routes, want.Routes) ||
 			!slices.Equal(got.Links, want.Links) || got.MAC != want.MAC || got.MTU != want.MTU || !slices.Equal(got.DNS.Servers, want.DNS.Servers) || !slices.Equal(got.DNS.Search, want.DNS.Search) {
 			t.Errorf("%s:\n%+v %v", text, got, err)
 		}

@@ -63,6 +63,12 @@ func (Driver) Numbered(n network.Network, vni uint32) network.Network {
 	return n
 }
 
+// Sealed implements network.Shared.
+func (Driver) Sealed(n network.Network) bool {
+	o, err := parse(n.Options)
+	return err == nil && o.Encrypted
+}
+
 // Beside implements network.Driver. Tunnels of one number must have different ports:
 // that the numbers differ the cluster sees to.
 func (Driver) Beside(_, _ network.Network) error { return nil }

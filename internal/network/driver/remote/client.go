@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -73,7 +72,7 @@ func dial(addr url.URL) func(context.Context, string, string) (net.Conn, error) 
 func (t tlsFiles) config() (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: t.InsecureSkipVerify || t.CAFile == ""}
 	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
+		pem, _, err := readSmall(t.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("read CAFile: %w", err)
 		}
@@ -85,13 +84,25 @@ func (t tlsFiles) config() (*tls.Config, error) {
 		}
 	}
 	if t.CertFile != "" || t.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		pair, err := t.pair()
 		if err != nil {
 			return nil, fmt.Errorf("read CertFile and KeyFile: %w", err)
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}
 	return cfg, nil
+}
+
+func (t tlsFiles) pair() (tls.Certificate, error) {
+	cert, _, err := readSmall(t.CertFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, _, err := readSmall(t.KeyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, key)
 }
 
 // unreachableError : nothing was sent, so that the call can be made again.

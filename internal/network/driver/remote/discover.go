@@ -23,8 +23,8 @@ var (
 	specDirs   = []string{"/etc/docker/plugins", "/usr/lib/docker/plugins"}
 )
 
-// specLimit is far above what an address and three paths need.
-const specLimit = 64 << 10
+// fileLimit is far above what specifications and certificates need.
+const fileLimit = 1 << 20
 
 // where is a plugin as it was found. Two are equal when they are the same start of the
 // same plugin, as far as files tell: with a start a socket is made anew.
@@ -116,27 +116,32 @@ func stamp(w where, fi os.FileInfo) where {
 }
 
 func readSpec(path string) (w where, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would keep us waiting
-	if err != nil {
-		return w, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = fmt.Errorf("not a file: %w", errdefs.ErrInvalidArgument)
-	}
-	if err != nil {
-		return w, err
-	}
-	b, err := io.ReadAll(io.LimitReader(f, specLimit+1))
-	if err == nil && len(b) > specLimit {
-		err = fmt.Errorf("more than %d bytes: %w", specLimit, errdefs.ErrInvalidArgument)
-	}
+	b, fi, err := readSmall(path)
 	if err != nil {
 		return w, err
 	}
 	w, err = parseSpec(filepath.Ext(path), b)
 	return stamp(w, fi), err
+}
+
+// readSmall reads a file that somebody wrote, as far as it is one.
+func readSmall(path string) (b []byte, fi os.FileInfo, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would keep us waiting
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	if fi, err = f.Stat(); err == nil && !fi.Mode().IsRegular() {
+		err = fmt.Errorf("not a file: %w", errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err = io.ReadAll(io.LimitReader(f, fileLimit+1))
+	if err == nil && len(b) > fileLimit {
+		err = fmt.Errorf("more than %d bytes: %w", fileLimit, errdefs.ErrInvalidArgument)
+	}
+	return b, fi, err
 }
 
 // parseSpec reads a .spec, which is an address, or a .json.
@@ -170,33 +175,4 @@ func parseAddr(addr string) (url.URL, error) {
 		return url.URL{Scheme: u.Scheme, Host: u.Host}, nil // Docker leaves the path out too
 	}
 	return url.URL{}, fmt.Errorf("address %q: neither unix:///PATH nor tcp, http or https with a host: %w", addr, errdefs.ErrInvalidArgument)
-}
-
-// Names are the plugins that are there, of whatever kind, in order. Nobody is asked.
-func (r *Registry) Names() []string {
-	var out []string
-	collect := func(dirs []string, exts ...string) {
-		for _, dir := range dirs {
-			for _, pattern := range []string{"*", "*/*"} {
-				paths, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is good
-				for _, p := range paths {
-					out = append(out, named(dir, p, exts)...)
-				}
-			}
-		}
-	}
-	collect(r.cfg.Sockets, ".sock")
-	collect(r.cfg.Specs, ".spec", ".json")
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// named is the name of the plugin that a file stands for, if find would find it there.
-func named(dir, path string, exts []string) []string {
-	ext := filepath.Ext(path)
-	name := strings.TrimSuffix(filepath.Base(path), ext)
-	if !slices.Contains(exts, ext) || !pluginName.MatchString(name) || !slices.Contains(candidates([]string{dir}, name, ext), path) {
-		return nil
-	}
-	return []string{name}
 }

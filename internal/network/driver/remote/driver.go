@@ -127,19 +127,6 @@ func (d Driver) Unmake(ctx context.Context, n network.Network) error {
 // Keep implements network.External: the protocol has no word for it.
 func (Driver) Keep(context.Context, network.Network, []network.Attachment) error { return nil }
 
-// SkipsGateway says for which families no gateway is to be set aside on a network with
-// these options. To be asked before addresses are given out.
-func (d Driver) SkipsGateway(ctx context.Context, n network.Network) (v4, v6 bool, err error) {
-	w := d.plugin.begin(true)
-	l, err := d.plugin.reach(ctx, w, kindNetwork)
-	if err != nil || !l.caps.GwAllocChecker {
-		return false, false, err
-	}
-	var out gwAllocChecked
-	_, err = d.plugin.ask(ctx, w, kindNetwork, "GwAllocCheck", gwAllocCheck{networkOptions(n, nil)}, &out)
-	return out.SkipIPv4, out.SkipIPv6, err
-}
-
 // NodeJoined and NodeLeft tell a plugin whose networks reach other hosts of one, or of
 // this one.
 func (d Driver) NodeJoined(ctx context.Context, addr netip.Addr, self bool) error {

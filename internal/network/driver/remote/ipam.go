@@ -22,21 +22,15 @@ const mostID = 1 << 10
 // have given out what nobody knows of. ReleasePool and ReleaseAddress can be repeated.
 type IPAM struct{ plugin *plugin }
 
-var _ network.ExternalIPAM = IPAM{}
+var _ network.NeedyIPAM = IPAM{}
 
-// Needs is what a plugin wants of whoever asks it.
-type Needs struct {
-	MAC    bool // addresses are asked for with the MAC address
-	Replay bool // after a start of isled all that is given out is to be asked for again
-}
-
-// Needs asks for them.
-func (i IPAM) Needs(ctx context.Context) (Needs, error) {
+// Needs implements network.NeedyIPAM.
+func (i IPAM) Needs(ctx context.Context) (network.IPAMNeeds, error) {
 	l, err := i.plugin.reach(ctx, i.plugin.begin(true), kindIPAM)
 	if err != nil {
-		return Needs{}, err
+		return network.IPAMNeeds{}, err
 	}
-	return Needs{l.needs.RequiresMACAddress, l.needs.RequiresRequestReplay}, nil
+	return network.IPAMNeeds{MAC: l.needs.RequiresMACAddress, Replay: l.needs.RequiresRequestReplay}, nil
 }
 
 func (i IPAM) ask(ctx context.Context, w *patience, method string, arg any, ret answer) (*life, error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -105,10 +104,9 @@ func (l *life) is(kind string) error {
 
 // patience is how long one operation waits for a plugin that is not there, over all
 // its calls, and how long for an answer. After a call without an answer the next,
-// which mostly take back what was done, get less.
+// which mostly take back what was done, get less. It is for one goroutine.
 type patience struct {
 	known  bool // the plugin was there once: no file of it means that it restarts
-	mu     sync.Mutex
 	until  time.Time
 	pause  time.Duration
 	answer time.Duration
@@ -124,10 +122,8 @@ func (w *patience) again(ctx context.Context, err error) bool {
 	if !errors.As(err, new(*unreachableError)) && !(w.known && missing(err)) {
 		return false
 	}
-	w.mu.Lock()
 	pause := w.pause
 	w.pause *= 2
-	w.mu.Unlock()
 	if time.Now().Add(pause).After(w.until) {
 		return false
 	}
@@ -141,19 +137,8 @@ func (w *patience) again(ctx context.Context, err error) bool {
 	}
 }
 
-// within is how long the next call may take.
-func (w *patience) within() time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.answer
-}
-
 // hurry makes the calls short that follow one without an answer.
-func (w *patience) hurry() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.answer = min(w.answer, max(w.answer/10, time.Second))
-}
+func (w *patience) hurry() { w.answer = min(w.answer, max(w.answer/10, time.Second)) }
 
 // reach waits until the plugin is there and is of a kind.
 func (p *plugin) reach(ctx context.Context, w *patience, kind string) (*life, error) {
@@ -189,11 +174,11 @@ func (p *plugin) try(ctx context.Context, w *patience, kind, method string, arg 
 		return l, &unsentError{err}
 	}
 	start := time.Now()
-	err = l.post(ctx, w.within(), kind+"."+method, arg, ret)
+	err = l.post(ctx, w.answer, kind+"."+method, arg, ret)
 	if errors.As(err, new(*unreachableError)) {
 		l.lost.Store(true)
 	}
-	if err != nil && time.Since(start) >= w.within() {
+	if err != nil && time.Since(start) >= w.answer {
 		w.hurry()
 	}
 	return l, err

@@ -75,9 +75,6 @@ func TestConversation(t *testing.T) {
 			a := web(n)
 			c.change(&n, &a)
 			a.Network = n
-			if _, _, err := r.Driver("x").SkipsGateway(t.Context(), n); err != nil {
-				t.Fatal(err)
-			}
 			live(t, d, n, a)
 			if !s.seats.empty() {
 				t.Error("a link was not returned")

@@ -35,7 +35,6 @@ type manifest struct {
 type capabilities struct {
 	problem
 	Scope, ConnectivityScope string
-	GwAllocChecker           bool
 }
 
 // Scopes.
@@ -43,13 +42,6 @@ const (
 	scopeLocal  = "local"
 	scopeGlobal = "global"
 )
-
-type gwAllocCheck struct{ Options map[string]any }
-
-type gwAllocChecked struct {
-	problem
-	SkipIPv4, SkipIPv6 bool
-}
 
 // ipamData is the addressing of a network. Addresses have the length of the pool's
 // prefix.

@@ -24,21 +24,21 @@ import (
 // clusterPatience is how long the cluster has for an answer.
 const clusterPatience = 10 * time.Second
 
-// join gets the addresses of new endpoints on networks of a cluster.
-func (m *Manager) join(ctx context.Context, places []place) error {
+// enroll gets the addresses of new endpoints on networks of a cluster.
+func (m *Manager) enroll(ctx context.Context, places []place) error {
 	for _, pl := range places {
 		if !pl.net.Global() {
 			continue
 		}
 		m.withdraw(ctx) // what was given back before may be wanted now
-		if err := m.joinOne(ctx, pl); err != nil {
+		if err := m.enrollOne(ctx, pl); err != nil {
 			return fmt.Errorf("container %s: %w", pl.ContainerName, inNetwork(*pl.net, err))
 		}
 	}
 	return nil
 }
 
-func (m *Manager) joinOne(ctx context.Context, pl place) error {
+func (m *Manager) enrollOne(ctx context.Context, pl place) error {
 	if m.Fabric == nil {
 		return errNoCluster
 	}
@@ -196,6 +196,9 @@ func (m *Manager) restoreSoon() {
 func (m *Manager) Restore(ctx context.Context) error {
 	m.cluster.joining.Lock()
 	defer m.cluster.joining.Unlock()
+	if err := m.publishKey(ctx); err != nil {
+		return err
+	}
 	mine, differs := m.mine()
 	if !differs {
 		return nil
@@ -322,7 +325,7 @@ func (m *Manager) rouse(n *Network) *Network {
 	m.x.networks[id] = &now
 	m.x.occupy(id, s)
 	m.note(networkUnit(id), s)
-	for unit, s := range m.farUnits(id) {
+	for unit, s := range merged(m.farUnits(id), m.sealUnits()) {
 		m.note(unit, s)
 	}
 	return &now
@@ -370,9 +373,10 @@ func (m *Manager) loadView(ctx context.Context, v fabric.View) {
 		m.cluster.far.put(id, &e)
 		m.countAddrs(e, m.IPAM.Taken)
 	}
-	for id, h := range v.Hosts {
+	for id := range v.Hosts {
 		if id != v.Self {
-			m.note(tunnelUnit(id), m.tunnelPeer(&h))
+			m.note(tunnelUnit(id), m.tunnelPeer(id))
+			m.note(sealUnit(id), m.sealPeer(id))
 		}
 	}
 }

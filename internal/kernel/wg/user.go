@@ -1,0 +1,98 @@
+package wg
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+)
+
+// User is a WireGuard link in this process. Its methods may be called by several
+// goroutines.
+type User struct {
+	dev *device.Device
+
+	mu  sync.Mutex
+	now Device
+}
+
+// NewUser makes a link, with its device, in the calling thread's namespace. The link is
+// not up yet.
+func NewUser(link string, mtu int) (*User, error) {
+	t, err := tun.CreateTUN(link, mtu)
+	if err != nil {
+		return nil, fmt.Errorf("make TUN device %s: %w", link, err)
+	}
+	quiet := &device.Logger{Verbosef: device.DiscardLogf, Errorf: device.DiscardLogf}
+	return &User{dev: device.NewDevice(t, conn.NewDefaultBind(), quiet)}, nil
+}
+
+// Configure gives it its key and port, and opens its sockets in the calling thread's
+// namespace.
+func (u *User) Configure(private, public [KeyLen]byte, port uint16) error {
+	var b strings.Builder
+	setting(&b, "private_key", hexKey(private))
+	setting(&b, "listen_port", port)
+	if err := errors.Join(u.dev.IpcSet(b.String()), u.dev.Up()); err != nil {
+		return fmt.Errorf("set up WireGuard: %w", err)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.now.Public, u.now.Port = public, port
+	return nil
+}
+
+// Add adds a peer, or changes one.
+func (u *User) Add(p Peer) error {
+	var b strings.Builder
+	setting(&b, "public_key", hexKey(p.Key))
+	setting(&b, "replace_allowed_ips", true)
+	setting(&b, "endpoint", p.At)
+	setting(&b, "allowed_ip", p.Allowed)
+	if err := u.dev.IpcSet(b.String()); err != nil {
+		return fmt.Errorf("add WireGuard peer: %w", err)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.forget(p.Key)
+	u.now.Peers = append(u.now.Peers, p)
+	return nil
+}
+
+// Remove removes a peer; one that is not there is no error.
+func (u *User) Remove(key [KeyLen]byte) error {
+	var b strings.Builder
+	setting(&b, "public_key", hexKey(key))
+	setting(&b, "remove", true)
+	if err := u.dev.IpcSet(b.String()); err != nil {
+		return fmt.Errorf("remove WireGuard peer: %w", err)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.forget(key)
+	return nil
+}
+
+func (u *User) forget(key [KeyLen]byte) {
+	u.now.Peers = slices.DeleteFunc(u.now.Peers, func(p Peer) bool { return p.Key == key })
+}
+
+// Read says how it is set up.
+func (u *User) Read() Device {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	d := u.now
+	d.Peers = slices.Clone(d.Peers)
+	return d
+}
+
+// Close ends it, and the link with it.
+func (u *User) Close() error {
+	u.dev.Close()
+	return nil
+}

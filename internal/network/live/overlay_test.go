@@ -1,0 +1,245 @@
+package live_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	api "github.com/moby/moby/api/types/network"
+
+	"isle/internal/fabric"
+	"isle/internal/fabric/fabrictest"
+	"isle/internal/kernel"
+	"isle/internal/kernel/kerneltest"
+	"isle/internal/netspec"
+	"isle/internal/network"
+	"isle/internal/network/publish"
+	"isle/internal/network/seal"
+	"isle/internal/reconcile"
+	"isle/internal/store/storetest"
+)
+
+// member is a host of a cluster, in a namespace of its own, with isled running.
+type member struct {
+	*host
+	ns   kerneltest.NS
+	keys *seal.Keys
+	dir  *fabrictest.Directory
+	m    *network.Manager
+	end  func()
+}
+
+// gather is a cluster of hosts on one switch: a has 10.8.0.1, b 10.8.0.2, ….
+func gather(t *testing.T, n int) (*fabrictest.Cluster, []*member) {
+	t.Helper()
+	wire, c := kerneltest.NewNS(t), &fabrictest.Cluster{}
+	wire.IP("link add lan type bridge\nlink set lan up")
+	var all []*member
+	for i := range n {
+		h := newMember(t, wire, i+1)
+		id := string(rune('a' + i))
+		h.dir = c.Join(fabric.Host{ID: id, Name: id, Addr: netip.AddrFrom4([4]byte{10, 8, 0, byte(i + 1)})})
+		h.begin()
+		all = append(all, h)
+	}
+	return c, all
+}
+
+func newMember(t *testing.T, wire kerneltest.NS, i int) *member {
+	t.Helper()
+	ns := kerneltest.NewNS(t)
+	port := fmt.Sprint("port", i)
+	ns.IP("link add under type veth peer name " + port)
+	ns.Run("ip", "link", "set", port, "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), wire.File.Fd()))
+	wire.IP("link set " + port + " master lan up")
+	ns.IP(fmt.Sprintf("addr add 10.8.0.%d/24 dev under\nlink set under up", i))
+	keys := &seal.Keys{Path: filepath.Join(t.TempDir(), "wireguard.key")}
+	cfg := kernel.Config{Table: "isle", LinkGroup: 4712, LinkPrefix: "isle", NSDir: filepath.Join(inMemory(t), "netns"), Secret: keys.Private}
+	var k *kernel.Kernel
+	ns.Do(func() (err error) { k, err = kernel.New(cfg); return err })
+	t.Cleanup(func() {
+		_ = reconcile.Apply(context.Background(), k, reconcile.Diff(observe(t, k), nil))
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+		_ = exec.Command("umount", "-l", cfg.NSDir).Run()
+	})
+	return &member{host: &host{t: t, config: cfg, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}, ns: ns, keys: keys}
+}
+
+// begin runs isled.
+func (h *member) begin() {
+	h.t.Helper()
+	h.m = h.manager()
+	h.m.Fabric, h.m.Ports, h.m.Seal = h.dir, &publish.Table{}, h.keys
+	if err := h.m.Start(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = h.m.Run(ctx)
+	}()
+	h.end = func() { cancel(); <-done }
+	h.t.Cleanup(func() { h.end() })
+}
+
+// soon waits for something that other hosts bring about.
+func soon(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it does not come about: %s", what)
+		}
+	}
+}
+
+func (h *member) knows(name string) bool {
+	_, err := h.m.Find(h.t.Context(), name)
+	return err == nil
+}
+
+// behind are the stations that the kernel has behind the tunnel.
+func (h *member) behind() (out []netspec.FDB) {
+	for _, o := range observe(h.t, h.kernel) {
+		if f, ok := o.(netspec.FDB); ok {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// TestOverlay: containers of two hosts reach each other and find each other by name;
+// isled may restart; and who dies is gone.
+func TestOverlay(t *testing.T) {
+	c, all := gather(t, 2)
+	a, b := all[0], all[1]
+	yes := true
+	if _, err := a.m.Create(t.Context(), api.CreateRequest{Name: "app", Driver: "overlay", EnableIPv6: &yes}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the network is on the other host", func() bool { return b.knows("app") })
+	one := a.open(a.m, "one", api.PortMap{api.MustParsePort("80/tcp"): {{HostPort: "8080"}}}, "app").Endpoints[0]
+	two := b.open(b.m, "two", nil, "app").Endpoints[0]
+	a.serve("one", "[::]:80")
+	b.serve("two", "[::]:80")
+	soon(t, "each knows the other's container", func() bool { return len(a.behind()) == 1 && len(b.behind()) == 1 })
+	check := func(when string) {
+		t.Helper()
+		for _, v4 := range []bool{true, false} {
+			across(t, when, a, "one", two.Addr(v4), 80, one.Addr(v4))
+			across(t, when, b, "two", one.Addr(v4), 80, two.Addr(v4))
+		}
+		across(t, when+", published", b, "two", netip.MustParseAddr("10.8.0.1"), 8080, netip.MustParseAddr("10.8.0.2"))
+		for _, q := range []struct {
+			h        *member
+			ns, name string
+			want     netip.Addr
+		}{{a, "one", "two", two.Addr(true)}, {b, "two", "one", one.Addr(true)}} {
+			if got, err := q.h.lookup(netspec.NS(q.ns), "udp", q.name); err != nil || got != "NOERROR "+q.want.String() {
+				t.Errorf("%s: %s is %s, %v", when, q.name, got, err)
+			}
+		}
+	}
+	check("at first")
+	a.end()
+	a.count.n = 0
+	a.begin()
+	check("after a restart")
+	if a.count.n != 0 {
+		t.Errorf("%d kernel changes at a restart", a.count.n)
+	}
+	b.dir.Cut(false)
+	c.Expire("b")
+	soon(t, "a host that died is gone", func() bool { return len(a.behind()) == 0 })
+	if got, err := a.lookup("one", "udp", "two"); err != nil || got != "NXDOMAIN" {
+		t.Errorf("the name of a container on a host that died: %s, %v", got, err)
+	}
+	across(t, "what the other still knows goes on", b, "two", two.Addr(true), 80, two.Addr(true))
+}
+
+// across : a connection from a container gets there, and comes from where it should.
+func across(t *testing.T, when string, h *member, from netspec.NS, to netip.Addr, port uint16, as netip.Addr) {
+	t.Helper()
+	got, err := h.get(from, netip.AddrPortFrom(to, port).String(), 10*time.Second)
+	peer, perr := netip.ParseAddrPort(got)
+	if err != nil || perr != nil || peer.Addr() != as {
+		t.Errorf("%s: from %s to %s:%d as %q, want %s: %v", when, from, to, port, got, as, err)
+	}
+}
+
+// TestOverlayReused: an address that goes from a container to one on another host leads
+// to the new one at once, also for who has talked to the old one just before.
+func TestOverlayReused(t *testing.T) {
+	_, all := gather(t, 3)
+	a, b, c := all[0], all[1], all[2]
+	if _, err := a.m.Create(t.Context(), api.CreateRequest{Name: "app", Driver: "overlay"}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "all know the network", func() bool { return b.knows("app") && c.knows("app") })
+	one := a.open(a.m, "one", nil, "app").Endpoints[0]
+	at := one.Addr(true)
+	for i, from := range []*member{b, c, a, b} {
+		to := []*member{b, c, a, b}[i]
+		name := netspec.NS(fmt.Sprint("next", i))
+		two := to.open(to.m, string(name), nil, "app").Endpoints[0]
+		to.serve(name, "0.0.0.0:80")
+		if to != a {
+			soon(t, "the other end is known", func() bool {
+				return slices.ContainsFunc(a.behind(), func(f netspec.FDB) bool { return f.Dst == to.dir.View().Hosts[to.dir.View().Self].Addr })
+			})
+		}
+		across(t, fmt.Sprint("round ", i), a, "one", two.Addr(true), 80, at)
+		if err := from.m.Close(t.Context(), string(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestOverlayEncrypted: an encrypted network is one like others; on the wire there is
+// WireGuard and no VXLAN. With its last container the keys are out of the kernel.
+func TestOverlayEncrypted(t *testing.T) {
+	_, all := gather(t, 2)
+	a, b := all[0], all[1]
+	if _, err := a.m.Create(t.Context(), api.CreateRequest{Name: "app", Driver: "overlay", Options: map[string]string{"encrypted": ""}}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the network is on the other host", func() bool { return b.knows("app") })
+	soon(t, "the keys are known", func() bool {
+		v := a.dir.View()
+		return v.Hosts["a"].Key != "" && v.Hosts["b"].Key != ""
+	})
+	one := a.open(a.m, "one", nil, "app").Endpoints[0]
+	two := b.open(b.m, "two", nil, "app").Endpoints[0]
+	b.serve("two", "0.0.0.0:80")
+	soon(t, "each knows the other's container", func() bool { return len(a.behind()) == 1 && len(b.behind()) == 1 })
+	across(t, "encrypted", a, "one", two.Addr(true), 80, one.Addr(true))
+	a.end()
+	a.begin()
+	across(t, "encrypted, after a restart", a, "one", two.Addr(true), 80, one.Addr(true))
+	for _, f := range a.behind() {
+		if f.Dst != network.SealedAddr("b") {
+			t.Errorf("a station is at %s, which is not encrypted", f.Dst)
+		}
+	}
+	for _, h := range all {
+		for _, c := range []string{"one", "two"} {
+			if err := h.m.Close(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, o := range observe(t, h.kernel) {
+			switch o.(type) {
+			case netspec.WireGuard, netspec.Peer, netspec.VXLAN:
+				t.Errorf("%v is left", o)
+			}
+		}
+	}
+}
