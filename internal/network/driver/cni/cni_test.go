@@ -198,7 +198,7 @@ func TestBadPlugins(t *testing.T) {
 		text string
 		is   func(error) bool
 	}{
-		"hang":      {"did not end within 1s and was killed (hint: -o isle.cni.timeout", errdefs.IsUnavailable},
+		"hang":      {"did not end within 5s and was killed (hint: -o isle.cni.timeout", errdefs.IsUnavailable},
 		"rubbish":   {"hello, world", errdefs.IsUnavailable},
 		"number":    {"cannot unmarshal number", errdefs.IsUnavailable},
 		"otherjson": {"9.9.9", errdefs.IsUnavailable},
@@ -217,7 +217,7 @@ func TestBadPlugins(t *testing.T) {
 			l := newLab(t)
 			n := l.network("1.0.0", "first", name, "last")
 			if n.Options["isle.cni.timeout"] = "20s"; name == "hang" {
-				n.Options["isle.cni.timeout"] = "1s"
+				n.Options["isle.cni.timeout"] = "5s"
 			}
 			_, err := l.Attach(t.Context(), place(n))
 			if err == nil || !c.is(err) || !strings.Contains(err.Error(), "plugin "+name+": ADD: ") || !strings.Contains(err.Error(), c.text) {
