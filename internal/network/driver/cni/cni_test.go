@@ -329,6 +329,36 @@ func TestFileChanges(t *testing.T) {
 	l.want("DEL", "first DEL  eth0")
 }
 
+// TestOwed : an ADD fails and its DEL too. It is asked again, also after a restart, and
+// the network does not go before.
+func TestOwed(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	n := l.network("1.0.0", `first "fail":["ADD","DEL"]`)
+	if _, err := l.Attach(t.Context(), place(n)); err == nil || !strings.Contains(err.Error(), "take away what it has left: plugin first: DEL: DEL is refused") {
+		t.Error(err)
+	}
+	l.want("ADD", "first ADD /ns eth0", "first DEL /ns eth0")
+	l.restart()
+	if err := l.Unmake(t.Context(), n); err == nil || !strings.Contains(err.Error(), "DEL is refused") || !strings.Contains(err.Error(), "hint: correct what keeps the plugin from it") {
+		t.Error(err)
+	}
+	l.want("DEL", "first DEL  eth0")
+	kept := filepath.Join(l.dir, "state", "networks", n.ID, "conf.json")
+	b, err := os.ReadFile(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(kept, []byte(strings.Replace(string(b), `"fail"`, `"never"`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.restart()
+	if err := l.Unmake(t.Context(), n); err != nil {
+		t.Error(err)
+	}
+	l.want("DEL", "first DEL  eth0")
+}
+
 // TestKeep : what no record knows goes, also after a restart; what was attached just now
 // stays, whoever knows of it.
 func TestKeep(t *testing.T) {
