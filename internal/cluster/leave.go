@@ -44,7 +44,8 @@ func (s *session) sayGoodbye(ctx context.Context, force bool) error {
 	if err := s.mayLeave(); err != nil && !force {
 		return err
 	}
-	if len(s.known.Load().hosts) == 1 && !s.self.External {
+	last := len(s.known.Load().hosts) == 1
+	if last && !s.self.External {
 		return nil // with the last host all of it ends
 	}
 	ctx, cancel := context.WithTimeout(ctx, farewell)
@@ -53,10 +54,21 @@ func (s *session) sayGoodbye(ctx context.Context, force bool) error {
 	if err == nil {
 		err = s.retire(ctx, s.self.ID)
 	}
+	if err == nil && last {
+		err = s.dissolve(ctx)
+	}
 	if err != nil {
 		s.directory.Stay()
 	}
 	return err
+}
+
+// dissolve takes all that is of the cluster out of an etcd that others run.
+func (s *session) dissolve(ctx context.Context) error {
+	if _, err := s.client.Delete(ctx, s.store.Prefix, clientv3.WithPrefix()); err != nil {
+		return fmt.Errorf("take the cluster out of the etcd: %w: %w", err, errdefs.ErrUnavailable)
+	}
+	return nil
 }
 
 // mayLeave is of class Conflict while others need this host, or containers on it the

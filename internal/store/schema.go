@@ -15,6 +15,7 @@ package store
 //	├── publish/<proto>/<host ip>/<port>  id of the container that holds the row of ports that begins there
 //	│                                     ("<host ip>%<interface>" for those of an interface)
 //	├── cni/<key>                         engine.attachment: a namespace of another runtime
+//	├── cluster/self                      cluster.self: this host's place in a cluster, if it is in one
 //	└── ipam/<pool>/addr/<address>        owner of the address
 //	    ipam/<pool>/owner/<owner>         the owner's address
 //
