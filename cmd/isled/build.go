@@ -30,6 +30,7 @@ import (
 	"isle/internal/network/ipam"
 	"isle/internal/network/machine"
 	"isle/internal/network/publish"
+	"isle/internal/network/seal"
 	"isle/internal/runtime"
 	"isle/internal/runtime/cgroup"
 	"isle/internal/runtime/spec"
@@ -110,11 +111,13 @@ func (h *house) open() error {
 
 func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	n := h.config.Network
+	keys := &seal.Keys{Path: filepath.Join(h.config.DataDir, "wireguard.key")}
 	k, err := kernel.New(kernel.Config{
 		Table: n.Table, LinkGroup: n.LinkGroup, LinkPrefix: n.LinkPrefix,
 		NSDir:     filepath.Join(h.config.RunDir, "netns"),
 		GuardMark: n.GuardMark, NoGuard: n.GuardMark == 0,
 		BPFDir: "/sys/fs/bpf/" + n.Table,
+		Secret: keys.Private,
 		Log:    h.log.With("part", "kernel"),
 	})
 	if err != nil {
@@ -148,7 +151,7 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 		Store: records, Kernel: k, Drivers: h.drivers(), Outside: plugins.Outside, OutsideIPAM: plugins.OutsideIPAM, IPAM: &ipam.Allocator{Sources: sources},
 		Machine: host, Lender: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}, Sysctl: sysctl.Read},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
-		Bridges: h.zones, Surroundings: host.Surroundings, Lease: network.AskLAN,
+		Bridges: h.zones, Surroundings: host.Surroundings, Lease: network.AskLAN, Seal: keys,
 	}
 	return nil
 }

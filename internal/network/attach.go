@@ -89,6 +89,9 @@ func (m *Manager) unseat(ctx context.Context, pl place) {
 		if e.Result = nil; pl.net.given() {
 			e.Addrs = nil
 		}
+		if e.Wish != nil && len(e.Granted) == 0 { // else it is the one that its address was given to
+			e.MAC = e.Wish.MAC
+		}
 		return was != nil
 	})
 	if err != nil {

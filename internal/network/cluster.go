@@ -171,12 +171,25 @@ func (m *Manager) takeView(ctx context.Context, v fabric.View) {
 			m.hearHost(ctx, id, &h, touched)
 		}
 	}
+	m.outside(ctx, v)
 	for _, id := range slices.Sorted(maps.Keys(v.Networks)) {
 		m.adopt(ctx, v.Networks[id])
 	}
 	m.cluster.known = true
 	m.replanFar(ctx, touched)
 	m.reunite(ctx)
+}
+
+// outside is for a host that is in no cluster any more: no tunnel begins here. One that
+// is in one and is not heard of goes on as it was.
+func (m *Manager) outside(ctx context.Context, v fabric.View) {
+	if v.Self != "" || m.cluster.here == (fabric.Host{}) {
+		return
+	}
+	m.cluster.here = fabric.Host{}
+	if err := m.relook(ctx); err != nil {
+		m.Log.Error("look where tunnels begin", "err", err)
+	}
 }
 
 // hearHost notes what another host is now, or this one. nil: it is gone.
@@ -201,7 +214,7 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touch
 		}
 	}
 	m.impose(ctx, units)
-	if id == f.self && h != nil && m.cluster.here != *h { // one that is not heard of goes on as it was
+	if id == f.self && h != nil && m.cluster.here != *h {
 		m.cluster.here = *h
 		if err := m.relook(ctx); err != nil {
 			m.Log.Error("look where tunnels begin", "err", err)

@@ -266,18 +266,25 @@ func (sb *sandbox) on(networkID string) []place {
 	return slices.DeleteFunc(slices.Clone(sb.places), func(pl place) bool { return pl.net.ID != networkID })
 }
 
-// forsake forgets the sandboxes whose namespaces are gone, as all are after a boot:
-// nobody could make them again. op is held.
-func (m *Manager) forsake(ctx context.Context) error {
-	var errs []error
-	for id, sb := range m.x.sandboxes {
-		if !sb.NS.Lent() || m.Lender != nil && m.Lender.Held(sb.NS) {
-			continue
-		}
-		m.Log.Info("a network namespace of others is gone", "name", sb.Name)
-		if err := m.erase(ctx, sb); err != nil {
-			errs = append(errs, fmt.Errorf("forget %s: %w", id, err))
+// ended are the sandboxes whose namespaces are gone, as all are after a boot: nobody
+// could make them again.
+func (m *Manager) ended() (list []*sandbox) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, sb := range m.x.sandboxes {
+		if sb.NS.Lent() && (m.Lender == nil || !m.Lender.Held(sb.NS)) {
+			list = append(list, sb)
 		}
 	}
-	return errors.Join(errs...)
+	return list
+}
+
+// forsake takes those out of the records, each by itself.
+func (m *Manager) forsake(ctx context.Context, end func(context.Context, *sandbox) error) {
+	for _, sb := range m.ended() {
+		m.Log.Info("a network namespace of others is gone", "name", sb.Name)
+		if err := end(ctx, sb); err != nil {
+			m.Log.Error("forget a network namespace of others", "name", sb.Name, "err", err)
+		}
+	}
 }

@@ -199,6 +199,29 @@ func TestLentAfterBoot(t *testing.T) {
 	}
 }
 
+// TestLentIsLost: somebody has taken the namespace from under a running isled.
+func TestLentIsLost(t *testing.T) {
+	w := newWorld()
+	l := &lender{}
+	m := w.lends(t, l)
+	app := createNet(t, m, "app", "10.1.0.0/24")
+	before := reconcile.Dump(w.kernel.State)
+	j, err := m.Join(t.Context(), joinRequest(app, "eth0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(l.held)
+	if err := m.Sync(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if after := reconcile.Dump(w.kernel.State); after != before || len(w.keys("endpoint/")) != 0 {
+		t.Errorf("before:\n%s\nafter:\n%s\nendpoints: %q", before, after, w.keys("endpoint/"))
+	}
+	if lacks, err := m.Missing(j.Sandbox, app.ID); err != nil || len(lacks) != 1 {
+		t.Errorf("%q %v", lacks, err)
+	}
+}
+
 // TestMissing says what a place lacks.
 func TestMissing(t *testing.T) {
 	w := newWorld()

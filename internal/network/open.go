@@ -51,7 +51,7 @@ func (m *Manager) open(ctx context.Context, req OpenRequest) (sb *sandbox, warni
 	if err != nil {
 		return nil, nil, err
 	}
-	if rec.NS != "" {
+	if rec.NS != "" && !rec.NS.Lent() {
 		defer m.Machine.Prepare()()
 	}
 	var u undo.Stack

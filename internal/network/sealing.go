@@ -55,7 +55,7 @@ func (m *Manager) publishKey(ctx context.Context) error {
 	key, port := m.sealKey(), m.sealPort()
 	m.op.Unlock()
 	here, ok := v.Hosts[v.Self]
-	if key == "" || !v.Known || ok && here.Key == key && here.KeyPort == port {
+	if key == "" || !v.Known || v.Self == "" || ok && here.Key == key && here.KeyPort == port {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, clusterPatience)

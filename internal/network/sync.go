@@ -29,9 +29,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	if err := m.load(ctx); err != nil {
 		return fmt.Errorf("networks: %w", err)
 	}
-	if err := m.forsake(ctx); err != nil {
-		m.Log.Error("forget the namespaces of others that are gone", "err", err)
-	}
+	m.forsake(ctx, m.erase)
 	for _, s := range m.units {
 		m.announce(nil, s)
 	}
@@ -63,6 +61,7 @@ func (m *Manager) Start(ctx context.Context) error {
 // Sync makes the kernel match the records. It runs at start, when something
 // changed and on a timer.
 func (m *Manager) Sync(ctx context.Context) error {
+	m.forsake(ctx, func(ctx context.Context, sb *sandbox) error { return m.Close(ctx, sb.ID) })
 	m.op.Lock()
 	defer m.op.Unlock()
 	before := m.host

@@ -21,10 +21,10 @@ kdir() { # the unpacked kernel of that series
 # kernel SERIES: the newest that can be had; the mirror may have dropped those of an old index.
 kernel() {
   local series=$1 pkg tmp
-  tmp=$(mktemp -d "$CACHE/dl.XXXX"); chmod 755 "$tmp"
+  mkdir -p "$CACHE"; tmp=$(mktemp -d "$CACHE/dl.XXXX"); trap "rm -rf '$tmp'" EXIT
   pkg=$(download "$series" "$tmp") || { apt-get -qq update; pkg=$(download "$series" "$tmp"); } || die "no package linux-image-$series*-cloud-amd64 to be had by apt"
   dpkg -x "$tmp"/*.deb "$tmp/k"; touch "$tmp/k/.whole"
-  rm -rf "$CACHE/k-$series"; mv -T "$tmp/k" "$CACHE/k-$series"; rm -rf "$tmp"
+  rm -rf "$CACHE/k-$series"; mv -T "$tmp/k" "$CACHE/k-$series"
   echo "$pkg -> $CACHE/k-$series"
 }
 
