@@ -34,6 +34,7 @@ func partition(s *site) {
 	h1, h3, h4, h5 := s.all[0], s.all[2], s.all[3], s.all[4]
 	c1, c2, c3, c4 := s.box(1, "c1"), s.box(2, "c2"), s.box(3, "c3"), s.box(4, "c4")
 	across, west, east := connect(s.t, c1, c4, c4.on("app")), connect(s.t, c1, c2, c2.on("app")), connect(s.t, c3, c4, c4.on("app"))
+	taken := c2.on("app")
 	s.vacate(h5)
 	h5.Isle(s.t, "cluster", "leave")
 	s.cut("r-west")
@@ -43,7 +44,7 @@ func partition(s *site) {
 			s.model(h3, h3, h4)
 			h5.join(h3)
 			s.gathered(h3, h4, h5)
-			h5.run("c5", "--ip", "10.70.0.250") // not one of theirs, who are thought dead
+			h5.run("c5", "--ip", taken) // of one that is thought dead
 			s.model(h3, h3, h4, h5)
 			s.refusedSoon(h1, "run", "-d", "--name", "late", "--network", "app", "isle/toolbox", "sleep", "1000")
 			h1.Try("rm", "-f", "late")
@@ -55,6 +56,9 @@ func partition(s *site) {
 		s.t.Errorf("the flow between the sides is not there again: %v; c1 has %s now: %s", err, c1.on("app"), h1.Tail())
 	}
 	s.model(h3, s.all...)
+	if got := c2.on("app"); got == taken {
+		s.t.Errorf("c2 goes on with %s, which c5 has", got)
+	}
 }
 
 // delay: the segments are far from each other.

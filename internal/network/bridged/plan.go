@@ -183,6 +183,9 @@ func (p plan) sysctls(s netspec.State, ep network.Endpoint) error {
 	}
 	mine := netspec.State{}
 	p.ipv6(mine, ep.NS(), ep.Interface, p.IPv6 && ep.HasIPv6())
+	if p.Global() { // the cluster may give it another address: else that goes with the one that it follows
+		mine.Add(netspec.Sysctl{NS: ep.NS(), Name: "ipv4/conf/" + ep.Interface + "/promote_secondaries", Value: "1"})
+	}
 	for name, v := range users {
 		sc := netspec.Sysctl{NS: ep.NS(), Name: name, Value: v}
 		mine[sc.Key()] = sc
