@@ -128,6 +128,8 @@ type Networks interface {
 	// Overlaps are what others on this host use of networks' addresses, by id.
 	Overlaps(ctx context.Context) (map[string][]ipam.Foreign, error)
 
+	// Span says where in its cluster a network is; zero for one of this host.
+	Span(ctx context.Context, ref string) (network.Span, error)
 	// Uplink says what a network is on, in words; "" when it is on nothing.
 	Uplink(ctx context.Context, networkID string) (string, error)
 

@@ -292,6 +292,7 @@ func (r *fakeRuntime) left() int {
 // fakeNetworks has the default networks and any that the test adds.
 type fakeNetworks struct {
 	mu      sync.Mutex
+	span    network.Span
 	nets    []network.Network
 	open    map[string]network.OpenRequest
 	ports   map[string][]network.Publish
@@ -355,6 +356,8 @@ func (n *fakeNetworks) Usage(context.Context, string) (map[netip.Prefix]ipam.Usa
 func (n *fakeNetworks) Overlaps(context.Context) (map[string][]ipam.Foreign, error) {
 	return n.overlaps, nil
 }
+
+func (n *fakeNetworks) Span(context.Context, string) (network.Span, error) { return n.span, nil }
 
 func (n *fakeNetworks) Uplink(_ context.Context, id string) (string, error) {
 	return n.uplinks[id], nil

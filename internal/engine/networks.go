@@ -143,8 +143,20 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref string, _ bool) (networ
 			in.Containers[rec.ID] = networktypes.EndpointResource{Name: rec.Name}
 		}
 	}
+	if in.Peers, err = e.peers(ctx, n); err != nil {
+		return in, err
+	}
 	in.Status, err = e.ipamStatus(ctx, n)
 	return in, err
+}
+
+// peers are the hosts of the cluster that have containers on n.
+func (e *Engine) peers(ctx context.Context, n network.Network) (out []networktypes.PeerInfo, err error) {
+	s, err := e.Networks.Span(ctx, n.ID)
+	for _, h := range s.Hosts {
+		out = append(out, networktypes.PeerInfo{Name: h.Name, IP: h.Addr})
+	}
+	return out, err
 }
 
 // NetworkOverlaps says what else on this host uses addresses of a network: what

@@ -207,6 +207,16 @@ func TestNetworkUsage(t *testing.T) {
 	}
 }
 
+// TestNetworkPeers: the hosts of a cluster that a network is on are told.
+func TestNetworkPeers(t *testing.T) {
+	w := newWorld(t)
+	w.networks.span = network.Span{Hosts: []network.SpanHost{{Name: "h2", Addr: netip.MustParseAddr("192.0.2.2")}}}
+	in, err := w.NetworkInspect(t.Context(), "app", false)
+	if err != nil || !slices.Equal(in.Peers, []networktypes.PeerInfo{{Name: "h2", IP: netip.MustParseAddr("192.0.2.2")}}) {
+		t.Errorf("%v, %v", in.Peers, err)
+	}
+}
+
 // TestUplink: what a network of the LAN is on is told, and its published ports are
 // said to be ignored when a container is made.
 func TestUplink(t *testing.T) {

@@ -95,12 +95,12 @@ func listenIn(t *testing.T, ns kerneltest.NS, words []byte) *eavesdropper {
 
 var secretWords = []byte("nobody on the underlay reads these words")
 
-// TestSealed: what containers on two hosts say to each other is on the wire, and not in
+// TestSealed (CVE-2023-28841): what containers on two hosts say to each other is on the wire, and not in
 // the clear; not while the tunnel is set up, and not when what encrypts it is gone.
 func TestSealed(t *testing.T) {
 	t.Parallel()
 	for _, user := range []bool{false, true} {
-		t.Run(fmt.Sprint("user=", user), func(t *testing.T) { testSealed(t, user) })
+		t.Run(fmt.Sprint("CVE-2023-28841, user=", user), func(t *testing.T) { testSealed(t, user) })
 	}
 }
 

@@ -32,7 +32,7 @@ type member struct {
 }
 
 // gather is a cluster of hosts a, b, c, … whose tunnels begin at 192.0.2.1, .2, …
-func gather(t *testing.T, n int) (*fabrictest.Cluster, []*member) {
+func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 	t.Helper()
 	c := &fabrictest.Cluster{}
 	var all []*member
@@ -55,7 +55,7 @@ func (h *member) process(w *world) *network.Manager {
 }
 
 // begin starts isled, as after a crash.
-func (h *member) begin(t *testing.T) {
+func (h *member) begin(t testing.TB) {
 	t.Helper()
 	if h.feed != nil {
 		h.feed.Close()
@@ -72,7 +72,7 @@ func (h *member) begin(t *testing.T) {
 }
 
 // hear has all hosts follow the news, until there are none.
-func hear(t *testing.T, all []*member) {
+func hear(t testing.TB, all []*member) {
 	t.Helper()
 	for again := true; again; {
 		again = false

@@ -131,7 +131,7 @@ func (w *world) published(id string) []network.Publish {
 	return sb.Publish
 }
 
-func open(t *testing.T, m *network.Manager, id string, networks ...string) network.Opened {
+func open(t testing.TB, m *network.Manager, id string, networks ...string) network.Opened {
 	t.Helper()
 	out, err := m.Open(t.Context(), request(id, nil, networks...))
 	if err != nil {

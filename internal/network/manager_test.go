@@ -20,7 +20,7 @@ import (
 	"isle/internal/reconcile"
 )
 
-func create(t *testing.T, m *network.Manager, req api.CreateRequest) network.Network {
+func create(t testing.TB, m *network.Manager, req api.CreateRequest) network.Network {
 	t.Helper()
 	n, err := m.Create(t.Context(), req)
 	if err != nil {

@@ -62,15 +62,17 @@ func newMember(t *testing.T, wire kerneltest.NS, i int) *member {
 	keys := &seal.Keys{Path: filepath.Join(t.TempDir(), "wireguard.key")}
 	cfg := kernel.Config{Table: "isle", LinkGroup: 4712, LinkPrefix: "isle", NSDir: filepath.Join(inMemory(t), "netns"), Secret: keys.Private}
 	var k *kernel.Kernel
+	var m *member
 	ns.Do(func() (err error) { k, err = kernel.New(cfg); return err })
 	t.Cleanup(func() {
-		_ = reconcile.Apply(context.Background(), k, reconcile.Diff(observe(t, k), nil))
-		if err := k.Close(); err != nil {
+		_ = reconcile.Apply(context.Background(), m.kernel, reconcile.Diff(observe(t, m.kernel), nil))
+		if err := m.kernel.Close(); err != nil {
 			t.Error(err)
 		}
 		_ = exec.Command("umount", "-l", cfg.NSDir).Run()
 	})
-	return &member{host: &host{t: t, config: cfg, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}, ns: ns, keys: keys}
+	m = &member{host: &host{t: t, config: cfg, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}, ns: ns, keys: keys}
+	return m
 }
 
 // begin runs isled.
@@ -89,6 +91,17 @@ func (h *member) begin() {
 	}()
 	h.end = func() { cancel(); <-done }
 	h.t.Cleanup(func() { h.end() })
+}
+
+// die ends isled, and with the process what of the kernel it had open.
+func (h *member) die() {
+	h.t.Helper()
+	h.end()
+	if err := h.kernel.Close(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.ns.Do(func() (err error) { h.kernel, err = kernel.New(h.config); return err })
+	h.count.Kernel = h.kernel
 }
 
 // soon waits for something that other hosts bring about.
@@ -221,8 +234,11 @@ func TestOverlayEncrypted(t *testing.T) {
 	b.serve("two", "0.0.0.0:80")
 	soon(t, "each knows the other's container", func() bool { return len(a.behind()) == 1 && len(b.behind()) == 1 })
 	across(t, "encrypted", a, "one", two.Addr(true), 80, one.Addr(true))
-	a.end()
+	a.die()
+	a.dir.Cut(true)
 	a.begin()
+	a.dir.Heal()
+	soon(t, "it has its tunnel again", func() bool { return len(a.behind()) == 1 })
 	across(t, "encrypted, after a restart", a, "one", two.Addr(true), 80, one.Addr(true))
 	for _, f := range a.behind() {
 		if f.Dst != network.SealedAddr("b") {
