@@ -21,7 +21,7 @@ var _ door.Clerk = (*session)(nil)
 
 var (
 	errToken = fmt.Errorf("the join token is wrong or has expired (hint: isle cluster token on a host of the cluster prints a new one): %w", errdefs.ErrPermissionDenied)
-	errNext  = fmt.Errorf("another host is just becoming a member: %w", errdefs.ErrAborted)
+	errNext  = fmt.Errorf("another host is just becoming a member (hint: isle cluster rm NAME, if it never came): %w", errdefs.ErrAborted)
 )
 
 // Admitted implements door.Clerk.
@@ -98,7 +98,7 @@ func (s *session) checkJoin(req door.JoinRequest) error {
 // admit writes a host down, if it was invited, and says whether it keeps the memory.
 func (s *session) admit(ctx context.Context, secret string, r record) (isMember bool, err error) {
 	err = s.store.Update(ctx, func(tx store.Tx) error {
-		if _, ok := tx.Get(tokenTable + secret); !ok || strings.Contains(secret, "/") {
+		if _, ok := tx.Get(tokenTable + pki.Key(secret)); !ok {
 			return errToken
 		}
 		a, err := clusters.Get(tx, aboutKey)

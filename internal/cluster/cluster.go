@@ -80,6 +80,7 @@ func (c *Cluster) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
+	s.settled = true
 	c.enter(s)
 	return nil
 }

@@ -144,7 +144,8 @@ func TestAlone(t *testing.T) {
 	if err != nil || !st.Quorum || st.Leader != a.name() || st.Problem != "" || st.Lag > 10 || len(st.Members) != 1 {
 		t.Errorf("%+v, %v", st, err)
 	}
-	l.must(a.Leave(t.Context(), api.ClusterLeaveRequest{}))
+	testFilesGone(t, a)
+	l.must(a.Leave(t.Context(), api.ClusterLeaveRequest{Force: true}))
 	if _, err := os.Stat(a.Dir); !os.IsNotExist(err) || a.Directory() != nil {
 		t.Errorf("after leave: %v", err)
 	}
@@ -152,6 +153,17 @@ func TestAlone(t *testing.T) {
 	a.start()
 	if a.Directory() != nil {
 		t.Error("it is in the cluster again")
+	}
+}
+
+// testFilesGone: a member whose files are gone does not begin another cluster.
+func testFilesGone(t *testing.T, a *host) {
+	a.stop()
+	a.lab.must(os.RemoveAll(a.Dir + "/etcd"))
+	a.start()
+	time.Sleep(time.Second)
+	if st, err := a.Status(t.Context()); err != nil || st.Quorum || st.Problem == "" {
+		t.Errorf("%+v, %v", st, err)
 	}
 }
 
@@ -218,6 +230,16 @@ func testRemove(t *testing.T, a, gone *host) {
 	l.eventually("it is not alive", a.alive(3))
 	l.eventually("its changes are refused", func() bool {
 		return errdefs.IsPermissionDenied(gone.Directory().RemoveNetwork(t.Context(), "n"))
+	})
+	l.eventually("it says so", func() bool {
+		st, err := gone.Status(t.Context())
+		return err == nil && strings.Contains(st.Problem, "was removed")
+	})
+	gone.stop()
+	gone.start()
+	l.eventually("it says so after a restart", func() bool {
+		st, err := gone.Status(t.Context())
+		return err == nil && strings.Contains(st.Problem, "was removed")
 	})
 	s := gone.session.Load()
 	if err := s.renew(t.Context()); err == nil {

@@ -18,8 +18,12 @@ import (
 	"isle/internal/store"
 )
 
-// farewell is how long telling the others may take.
-const farewell = 20 * time.Second
+// farewell is how long telling the others may take; shortly is enough for who goes
+// whatever they say.
+const (
+	farewell = 20 * time.Second
+	shortly  = 5 * time.Second
+)
 
 // Leave takes this host out of its cluster. With force it goes also when nobody can be
 // told, and whatever is still on the cluster's networks.
@@ -48,7 +52,11 @@ func (s *session) sayGoodbye(ctx context.Context, force bool) error {
 	if last && !s.self.External {
 		return nil // with the last host all of it ends
 	}
-	ctx, cancel := context.WithTimeout(ctx, farewell)
+	limit := farewell
+	if force {
+		limit = shortly
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := s.directory.Leave(ctx)
 	if err == nil {

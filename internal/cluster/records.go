@@ -96,7 +96,7 @@ func add(tx store.Tx, r record) error {
 		return fmt.Errorf("a host with name %s is already in the cluster: %s (hint: --name NAME; isle cluster rm %s if it is gone for good): %w", r.Name, owner, r.Name, errdefs.ErrAlreadyExists)
 	}
 	for other, err := range hosts.All(tx) {
-		if err == nil && other.Addr == r.Addr && other.Ports.Door == r.Ports.Door {
+		if err == nil && other.Addr == r.Addr {
 			return fmt.Errorf("address %s is already in use by host %s (hint: isle cluster rm %s if it is gone for good): %w", r.Addr, other.Name, other.Name, errdefs.ErrConflict)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/errdefs"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"isle/internal/cluster/directory"
@@ -27,8 +28,8 @@ import (
 const (
 	unlockFile  = "unlock.key"  // on hosts that have a door
 	revokedFile = "revoked.crl" // RFC 5280 section 5
-	// again is how long a part that failed waits before it is started again.
-	again = 2 * time.Second
+	// A part that failed waits for so long before it is started again.
+	againMin, againMax = time.Second, 10 * time.Second
 	// prefix is before all keys of an etcd inside of isled.
 	prefix = "/isle"
 )
@@ -37,12 +38,14 @@ const (
 type session struct {
 	c         *Cluster
 	self      self
+	settled   bool // it was one before isled was started
 	log       *slog.Logger
 	identity  *pki.Identity
 	client    *clientv3.Client
 	store     etcd.Store
 	directory *directory.Directory
 	known     atomic.Pointer[known]
+	refused   atomic.Bool // the members have nothing to do with this host
 
 	doorMu sync.Mutex // one host comes in after another
 
@@ -108,17 +111,31 @@ func (s *session) start(life context.Context) {
 	}
 }
 
+// keep has a part run until ctx ends. What goes wrong in the same way again and again is
+// told once.
 func (s *session) keep(ctx context.Context, part string, run func(context.Context) error) {
 	s.done.Go(func() {
-		for ctx.Err() == nil {
+		told := ""
+		for pause := againMin; ; pause = min(2*pause, againMax) {
+			begun := time.Now()
 			err := run(ctx)
 			if ctx.Err() != nil {
 				return
 			}
-			s.log.Warn("a part of the cluster has ended and is started again", "part", part, "error", err)
+			if time.Since(begun) > againMax {
+				pause = againMin
+			}
+			if errdefs.IsPermissionDenied(err) {
+				s.refused.Store(true)
+			}
+			if text := fmt.Sprint(err); text != told {
+				s.log.Warn("a part of the cluster has ended and is started again", "part", part, "error", err)
+				told = text
+			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(again):
+				return
+			case <-time.After(pause):
 			}
 		}
 	})
@@ -145,6 +162,9 @@ func (s *session) startMember() (*member.Member, error) {
 	defer s.memberMu.Unlock()
 	if s.member != nil {
 		return s.member, nil
+	}
+	if _, err := os.Stat(filepath.Join(member.DataDir(s.c.Dir), "member")); s.settled && err != nil { // an etcd that begins anew would be another cluster
+		return nil, fmt.Errorf("the files of the cluster's memory are gone: %w: %w (hint: isle cluster leave --force, isle cluster rm %s on another host, and join again)", err, errdefs.ErrDataLoss, s.self.Name)
 	}
 	if err := s.ensureRevoked(); err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -112,24 +113,31 @@ func (s *session) members() (all []api.ClusterMember) {
 }
 
 func (s *session) askMember(ctx context.Context, m *api.ClusterMember) (id, leader uint64) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	timed, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	resp, err := s.client.Status(ctx, m.URL)
+	resp, err := s.client.Status(timed, m.URL)
 	if err != nil {
-		m.Error = err.Error()
+		m.Error = s.reason(ctx, m.URL, err)
 		return 0, 0
 	}
 	m.Reachable, m.Learning, m.Revision, m.Bytes = true, resp.IsLearner, resp.Header.Revision, resp.DbSize
 	return resp.Header.MemberId, resp.Leader
 }
 
+// shutOut: a member that was asked, or one that is followed, refuses this host's
+// certificate. After a restart of isled that is seen only in how connections end.
+func (s *session) shutOut(st api.ClusterStatus) bool {
+	return s.refused.Load() || slices.ContainsFunc(st.Members, func(m api.ClusterMember) bool {
+		return strings.Contains(m.Error, "was removed from the cluster") || strings.HasPrefix(m.Error, refusal)
+	})
+}
+
 // problem says in words what is wrong.
 func (s *session) problem(st api.ClusterStatus, view fabric.View) string {
-	_, removed := s.known.Load().removed[s.self.ID]
 	_, alive := view.Hosts[s.self.ID]
 	switch {
-	case removed:
-		return "this host was removed from the cluster (hint: isle cluster leave --force)"
+	case s.shutOut(st):
+		return "the members refuse this host: it was removed from the cluster (hint: isle cluster leave --force)"
 	case time.Now().After(st.CertificateEnd):
 		return "the certificate of this host has ended (hint: is its clock right? else isle cluster leave --force, and join again)"
 	case !st.Quorum:

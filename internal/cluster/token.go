@@ -33,7 +33,7 @@ func (c *Cluster) Token(ctx context.Context, req api.ClusterTokenRequest) (t api
 	token := pki.NewToken(pki.Hash(s.identity.CA()))
 	lease, err := s.client.Grant(ctx, int64(tokenValid/time.Second))
 	if err == nil {
-		_, err = s.client.Put(ctx, s.store.Prefix+tokenTable+token.Key(), "", clientv3.WithLease(lease.ID))
+		_, err = s.client.Put(ctx, s.store.Prefix+tokenTable+pki.Key(token.Shown()), "", clientv3.WithLease(lease.ID))
 	}
 	if err != nil {
 		return t, fmt.Errorf("write the join token down: %w: %w", err, errdefs.ErrUnavailable)

@@ -35,8 +35,8 @@ type Guests interface {
 	Missing(sandboxID, networkID string) ([]string, error)
 	// Leave takes a sandbox off a network; ports are those that it keeps. Idempotent.
 	Leave(ctx context.Context, sandboxID, networkID string, ports network.PortRequest) error
-	// Endpoints are all that there are.
-	Endpoints(ctx context.Context) ([]network.Endpoint, error)
+	// Seats are the places of all sandboxes, also those that wait for a cluster.
+	Seats() []network.Seat
 }
 
 // attachment is one that ADD made. It is written before anything is done, so that
@@ -194,16 +194,10 @@ func (e *Engine) restoreGuests(ctx context.Context) error {
 	if err := e.loadGuests(ctx); err != nil {
 		return err
 	}
-	eps, err := e.Guests.Endpoints(ctx)
-	if err != nil {
-		return fmt.Errorf("list endpoints: %w", err)
-	}
 	type seat struct{ sandbox, network string }
 	nobodys := map[seat]bool{}
-	for _, ep := range eps {
-		if network.IsLent(ep.Sandbox) {
-			nobodys[seat{ep.Sandbox, ep.Network}] = true
-		}
+	for _, s := range e.Guests.Seats() {
+		nobodys[seat{s.Sandbox, s.Network}] = true
 	}
 	var errs []error
 	for _, a := range e.guests.all() {

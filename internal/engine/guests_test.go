@@ -70,12 +70,12 @@ func (g *fakeGuests) Leave(_ context.Context, sandbox, id string, ports network.
 	return nil
 }
 
-func (g *fakeGuests) Endpoints(context.Context) (out []network.Endpoint, err error) {
+func (g *fakeGuests) Seats() (out []network.Seat) {
 	for at := range g.places {
 		sandbox, id, _ := strings.Cut(at, " ")
-		out = append(out, network.Endpoint{Sandbox: sandbox, Network: id})
+		out = append(out, network.Seat{Sandbox: sandbox, Network: id})
 	}
-	return out, nil
+	return out
 }
 
 // withGuests is a world that other runtimes use, too.

@@ -227,6 +227,7 @@ func (m *Manager) draft(rec Sandbox, req ConnectRequest, others []draft) (draft,
 	}
 	if external || n.given() {
 		d.Wish = d.wish()
+		d.Wish.DNS.Servers = rec.DNS.addresses()
 	}
 	if external {
 		return d, d.wishMAC(req.Settings.MacAddress)

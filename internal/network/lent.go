@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"isle/internal/ids"
 	"isle/internal/netspec"
 	"isle/internal/reconcile"
 	"isle/internal/undo"
@@ -186,7 +187,11 @@ func (m *Manager) Joined(sandboxID, networkID string) (Joined, error) {
 		return Joined{}, err
 	}
 	i := slices.IndexFunc(sb.places, func(pl place) bool { return pl.net.ID == networkID })
-	if i < 0 {
+	switch {
+	case i >= 0:
+	case slices.ContainsFunc(m.cluster.waiting[sandboxID], func(ep Endpoint) bool { return ep.Network == networkID }):
+		return Joined{}, unheard(networkID)
+	default:
 		return Joined{}, fmt.Errorf("%s is not on network %s: %w", sb.Name, m.networkName(networkID), errdefs.ErrNotFound)
 	}
 	out := Joined{Sandbox: sandboxID, Endpoint: sb.places[i].Endpoint, Network: *sb.places[i].net}
@@ -247,23 +252,65 @@ func (j Joined) lacks() (out []string) {
 // Leave takes a lent namespace off a network; ports are those that it keeps. With its
 // last network the sandbox goes. What is not there is no error.
 func (m *Manager) Leave(ctx context.Context, sandboxID, networkID string, ports PortRequest) error {
-	sb, err := m.sandbox(sandboxID)
-	if err != nil {
-		return nil
-	}
-	if len(without(sb.places, sb.on(networkID))) == 0 {
+	seats := m.seatsOf(sandboxID)
+	switch {
+	case !slices.ContainsFunc(seats, func(s Seat) bool { return s.Network != networkID }):
 		return m.Close(ctx, sandboxID)
+	case slices.Contains(seats, Seat{sandboxID, networkID, true}):
+		return unheard(networkID)
 	}
 	if err := m.Disconnect(ctx, sandboxID, networkID); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	_, err = m.SetPorts(ctx, sandboxID, ports)
+	_, err := m.SetPorts(ctx, sandboxID, ports)
 	return err
 }
 
-// on is the place on a network, if there is one.
-func (sb *sandbox) on(networkID string) []place {
-	return slices.DeleteFunc(slices.Clone(sb.places), func(pl place) bool { return pl.net.ID != networkID })
+func unheard(networkID string) error {
+	return fmt.Errorf("network %s is a cluster's, which has not been heard of yet: %w", ids.Short(networkID), errdefs.ErrUnavailable)
+}
+
+// Seat is a place of a lent namespace. Awaited: on a network of a cluster that has not
+// been heard of since the start.
+type Seat struct {
+	Sandbox, Network string
+	Awaited          bool
+}
+
+// Seats are all that there are.
+func (m *Manager) Seats() (list []Seat) {
+	for _, id := range m.lodgers() {
+		list = append(list, m.seatsOf(id)...)
+	}
+	return list
+}
+
+// lodgers are the sandboxes in lent namespaces.
+func (m *Manager) lodgers() (ids []string) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for id, sb := range m.x.sandboxes {
+		if sb.NS.Lent() {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func (m *Manager) seatsOf(sandboxID string) (list []Seat) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	sb := m.x.sandboxes[sandboxID]
+	if sb == nil {
+		return nil
+	}
+	for _, pl := range sb.places {
+		list = append(list, Seat{sandboxID, pl.net.ID, false})
+	}
+	for _, ep := range m.cluster.waiting[sandboxID] {
+		list = append(list, Seat{sandboxID, ep.Network, true})
+	}
+	return list
 }
 
 // ended are the sandboxes whose namespaces are gone, as all are after a boot: nobody

@@ -250,11 +250,15 @@ func TestOutsideWishes(t *testing.T) {
 	req := request("c1", nil, "far")
 	req.Networks[0].Settings.IPAMConfig = &api.EndpointIPAMConfig{IPv4Address: addr("10.200.0.77")}
 	req.Networks[0].Settings.MacAddress = api.HardwareAddr{2, 0, 0, 0, 0, 7}
+	req.DNS.Upstreams = []string{"10.200.0.53", "10.200.0.54:5353"}
 	if _, err := m.Open(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range w.outside.seats {
 		want := &network.Wish{Addrs: []netip.Addr{addr("10.200.0.77")}, MAC: netspec.MAC{2, 0, 0, 0, 0, 7}}
+		if dns := a.Endpoint.Wish.DNS.Servers; !slices.Equal(dns, []netip.Addr{addr("10.200.0.53")}) {
+			t.Errorf("told of the name servers %v", dns)
+		}
 		if a.Endpoint.Wish.MAC != want.MAC || !slices.Equal(a.Endpoint.Wish.Addrs, want.Addrs) || a.Endpoint.Addrs[0] != netip.MustParsePrefix("10.200.0.77/32") {
 			t.Errorf("told %+v of %v", a.Endpoint.Wish, a.Endpoint.Addrs)
 		}

@@ -13,7 +13,7 @@ type Wish struct {
 	Addrs  []netip.Addr `json:",omitempty"`
 	MAC    netspec.MAC  // zero: any
 	NoIPv6 bool         `json:",omitempty"`
-	DNS    ResultDNS    // the container's name servers
+	DNS    ResultDNS    // how the container resolves names; what is told of it are the servers
 }
 
 // Granted are addresses that an ExternalIPAM gave, each of the pool of its name.
@@ -84,6 +84,16 @@ func (d *draft) wish() *Wish {
 		}
 	}
 	return w
+}
+
+// addresses are those of the name servers that others can be told: they know no ports.
+func (c DNSConfig) addresses() (out []netip.Addr) {
+	for _, s := range c.Upstreams {
+		if a, err := netip.ParseAddr(s); err == nil {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // given reports whether the addresses of n are others' to give out, but not the LAN's.

@@ -56,6 +56,12 @@ func newHost(t *testing.T, n int) *host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { shell("ip netns del " + name) })
+	return begin(t, name)
+}
+
+// begin starts isled in a namespace: its own directories, control group and nft table.
+func begin(t *testing.T, name string) *host {
+	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "isle-cluster-")
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func Join(ctx context.Context, addr string, token pki.Token, r JoinRequest) (ans
 		return ans, fmt.Errorf("this host's clock is %s %s that of %s (hint: set the clock, then join again): %w",
 			off.Abs().Round(time.Minute), map[bool]string{true: "behind", false: "ahead of"}[off > 0], addr, errdefs.ErrFailedPrecondition)
 	}
-	r.Secret = token.Key()
+	r.Secret = token.Shown()
 	err = call(ctx, c, http.MethodPost, "https://"+addr+"/v1/join", r, &ans)
 	return ans, err
 }

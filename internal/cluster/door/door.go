@@ -27,7 +27,7 @@ import (
 
 // JoinRequest is what a host says of itself.
 type JoinRequest struct {
-	Secret  string // of the token, as pki.Token.Key
+	Secret  string // of the token, as pki.Token.Shown
 	Name    string
 	Addr    netip.Addr
 	Request []byte // for its certificate
@@ -65,6 +65,7 @@ type Clerk interface {
 const (
 	maxBody     = 16 << 10
 	perRequest  = 20 * time.Second
+	perDecision = 15 * time.Second
 	maxConns    = 128
 	maxPerPeer  = 8
 	triesWindow = 10 * time.Second
@@ -123,7 +124,9 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	ans, err := s.Clerk.Join(r.Context(), req)
+	ctx, cancel := context.WithTimeout(r.Context(), perDecision)
+	defer cancel()
+	ans, err := s.Clerk.Join(ctx, req)
 	if err != nil {
 		s.Log.Warn("a host was not let into the cluster", "from", r.RemoteAddr, "name", req.Name, "error", err)
 		refuse(w, err)
@@ -140,7 +143,9 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
 		err = read(r, &req)
 	}
 	if err == nil {
-		req.Cert, err = s.Clerk.Renew(r.Context(), host, req.Request)
+		ctx, cancel := context.WithTimeout(r.Context(), perDecision)
+		defer cancel()
+		req.Cert, err = s.Clerk.Renew(ctx, host, req.Request)
 	}
 	if err != nil {
 		s.Log.Warn("a certificate was not renewed", "from", r.RemoteAddr, "host", host, "error", err)

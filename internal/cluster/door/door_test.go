@@ -80,7 +80,7 @@ func open(t *testing.T) (addr string, token pki.Token, c *clerk) {
 		t.Fatal(err)
 	}
 	token = pki.NewToken(pki.Hash(ca.Cert))
-	c = &clerk{ca: ca, secret: token.Key(), removed: "gone"}
+	c = &clerk{ca: ca, secret: token.Shown(), removed: "gone"}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

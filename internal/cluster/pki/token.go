@@ -39,9 +39,13 @@ func (t Token) String() string {
 	return tokenPrefix + encoding.EncodeToString(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))
 }
 
-// Key is what the cluster remembers of the secret.
-func (t Token) Key() string {
-	h := sha256.Sum256(t.Secret[:])
+// Shown is the secret as it is shown to the cluster.
+func (t Token) Shown() string { return hex.EncodeToString(t.Secret[:]) }
+
+// Key is what the cluster remembers of a secret that is shown: who reads it cannot come in
+// by it.
+func Key(shown string) string {
+	h := sha256.Sum256([]byte(shown))
 	return hex.EncodeToString(h[:])
 }
 

@@ -52,9 +52,11 @@ func (c chain) runtimeConf(o options, a network.Attachment) (*libcni.RuntimeConf
 func conf(a network.Attachment) *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{
 		ContainerID: a.Endpoint.Sandbox, NetNS: a.NSPath, IfName: a.Endpoint.Interface,
-		Args: [][2]string{{"IgnoreUnknown", "1"}},
+		Args: cniArgs,
 	}
 }
+
+var cniArgs = [][2]string{{"IgnoreUnknown", "1"}}
 
 // args are the capability arguments. What the user asked for and nobody takes is an
 // error; ports are ignored then, with a warning of the Manager's, as on a LAN.

@@ -34,6 +34,9 @@ func (d *Driver) Attach(ctx context.Context, a network.Attachment) (network.Resu
 	if err := d.vacant(a); err != nil {
 		return network.Result{}, err
 	}
+	if err := d.kept.remember(a.Network.ID, rt); err != nil {
+		return network.Result{}, err
+	}
 	d.alive.add(a.Network.ID, attachment(rt))
 	res, err := d.add(ctx, o, c, rt, a)
 	if err == nil {
@@ -198,5 +201,8 @@ func (d *Driver) del(ctx context.Context, id string, o options, c chain, rt *lib
 		errs = append(errs, p.fail("DEL", err))
 		list.Plugins = list.Plugins[:len(list.Plugins)-max(p.asked, 1)]
 	}
-	return errors.Join(errs...)
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	return d.kept.forget(id, rt)
 }

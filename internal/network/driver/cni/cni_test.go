@@ -198,7 +198,7 @@ func TestBadPlugins(t *testing.T) {
 		text string
 		is   func(error) bool
 	}{
-		"hang":      {"did not end within 1s and was killed (hint: -o isle.cni.timeout", errdefs.IsUnavailable},
+		"hang":      {"did not end within 5s and was killed (hint: -o isle.cni.timeout", errdefs.IsUnavailable},
 		"rubbish":   {"hello, world", errdefs.IsUnavailable},
 		"number":    {"cannot unmarshal number", errdefs.IsUnavailable},
 		"otherjson": {"9.9.9", errdefs.IsUnavailable},
@@ -217,7 +217,7 @@ func TestBadPlugins(t *testing.T) {
 			l := newLab(t)
 			n := l.network("1.0.0", "first", name, "last")
 			if n.Options["isle.cni.timeout"] = "20s"; name == "hang" {
-				n.Options["isle.cni.timeout"] = "1s"
+				n.Options["isle.cni.timeout"] = "5s"
 			}
 			_, err := l.Attach(t.Context(), place(n))
 			if err == nil || !c.is(err) || !strings.Contains(err.Error(), "plugin "+name+": ADD: ") || !strings.Contains(err.Error(), c.text) {
@@ -325,6 +325,36 @@ func TestFileChanges(t *testing.T) {
 	l.calls()
 	if err := l.Detach(t.Context(), a); err != nil {
 		t.Fatal(err)
+	}
+	l.want("DEL", "first DEL  eth0")
+}
+
+// TestOwed : an ADD fails and its DEL too. It is asked again, also after a restart, and
+// the network does not go before.
+func TestOwed(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	n := l.network("1.0.0", `first "fail":["ADD","DEL"]`)
+	if _, err := l.Attach(t.Context(), place(n)); err == nil || !strings.Contains(err.Error(), "take away what it has left: plugin first: DEL: DEL is refused") {
+		t.Error(err)
+	}
+	l.want("ADD", "first ADD /ns eth0", "first DEL /ns eth0")
+	l.restart()
+	if err := l.Unmake(t.Context(), n); err == nil || !strings.Contains(err.Error(), "DEL is refused") || !strings.Contains(err.Error(), "hint: correct what keeps the plugin from it") {
+		t.Error(err)
+	}
+	l.want("DEL", "first DEL  eth0")
+	kept := filepath.Join(l.dir, "state", "networks", n.ID, "conf.json")
+	b, err := os.ReadFile(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(kept, []byte(strings.Replace(string(b), `"fail"`, `"never"`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.restart()
+	if err := l.Unmake(t.Context(), n); err != nil {
+		t.Error(err)
 	}
 	l.want("DEL", "first DEL  eth0")
 }

@@ -20,7 +20,7 @@ const (
 var (
 	errLate  = errors.New("too late")
 	errFlood = errors.New("too much")
-	errHeld  = fmt.Errorf("it has ended, and a process that it started holds its output open (hint: what stays in the background must close it)")
+	errHeld  = errors.New("it has ended, and a process that it started holds its output open (hint: what stays in the background must close it)")
 )
 
 // program is one run of a plugin.

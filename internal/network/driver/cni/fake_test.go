@@ -195,7 +195,7 @@ func plugin(act func(call) int) int {
 
 // gone reports whether a process has ended, or soon does.
 func gone(pid int) bool {
-	for range 200 {
+	for range 1000 {
 		if err := syscall.Kill(pid, 0); errors.Is(err, syscall.ESRCH) || zombie(pid) {
 			return true
 		}

@@ -11,8 +11,8 @@ import (
 	"isle/internal/network"
 )
 
-// Keep implements network.External: what libcni remembers and is none of all is taken
-// away by DEL; then GC, where it may be called.
+// Keep implements network.External: what is noted and is none of all is taken away by
+// DEL; then GC, where it may be called.
 func (d *Driver) Keep(ctx context.Context, n network.Network, all []network.Attachment) error {
 	o, c, err := d.of(n)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -40,17 +40,13 @@ func (d *Driver) Keep(ctx context.Context, n network.Network, all []network.Atta
 	return err
 }
 
-// stale takes away what libcni remembers and nobody else does.
+// stale takes away what is noted and nobody else knows of.
 func (d *Driver) stale(ctx context.Context, id string, o options, c chain, valid map[types.GCAttachment]bool) error {
-	cni, _ := d.over(id, o)
-	cached, err := cni.GetCachedAttachments("")
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, was := range cached {
-		rt := &libcni.RuntimeConf{ContainerID: was.ContainerID, NetNS: was.NetNS, IfName: was.IfName, Args: was.CniArgs, CapabilityArgs: was.CapabilityArgs}
-		if was.Network != c.Name || valid[attachment(rt)] {
+	all, err := d.kept.remembered(id)
+	errs := []error{err}
+	for _, was := range all {
+		rt := was.conf()
+		if valid[attachment(rt)] {
 			continue
 		}
 		if !exists(rt.NetNS) {

@@ -97,7 +97,7 @@ func warnings(n network.Network, c chain, collects bool) (out []string) {
 // Unmake implements network.External.
 func (d *Driver) Unmake(ctx context.Context, n network.Network) error {
 	if err := d.Keep(ctx, n, nil); err != nil {
-		return fmt.Errorf("take away what is left of the network: %w (hint: correct what keeps the plugin from it; or, to forget about it, remove %s)", err, filepath.Join(d.kept.place(n.ID), "results"))
+		return fmt.Errorf("take away what is left of the network: %w (hint: correct what keeps the plugin from it; or, to forget about it, remove %s)", err, d.kept.notes(n.ID))
 	}
 	return d.kept.drop(n.ID)
 }

@@ -1,0 +1,303 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"isle/internal/cluster/pki"
+	"isle/internal/fabric"
+	"isle/internal/store/etcd"
+)
+
+// names are those that anybody had: what is gone must not be answered for.
+type names map[string]bool
+
+// view is what etcd has, read as any host reads it, but not by isled.
+type view struct {
+	hosts     map[string]fabric.Host
+	networks  map[string]fabric.Network
+	endpoints []fabric.Endpoint
+}
+
+// read asks the etcd of a member that lives.
+func (s *site) read(at *host) (v view, err error) {
+	id, err := pki.Load(filepath.Join(at.Dir, "data", "cluster"))
+	if err != nil {
+		return v, err
+	}
+	c, err := etcd.Dial{Endpoints: []string{"https://" + at.addr() + ":2379"}, TLS: id.ClientTLS()}.Open()
+	if err != nil {
+		return v, err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	res, err := c.Get(ctx, "/isle/fabric/", clientv3.WithPrefix())
+	if err != nil {
+		return v, err
+	}
+	v = view{hosts: map[string]fabric.Host{}, networks: map[string]fabric.Network{}}
+	for _, kv := range res.Kvs {
+		if err := v.take(strings.Split(string(kv.Key), "/"), kv.Value); err != nil {
+			return v, fmt.Errorf("%s: %w", kv.Key, err)
+		}
+	}
+	return v, nil
+}
+
+// take notes a record: /isle/fabric/KIND/ID.
+func (v *view) take(key []string, value []byte) (err error) {
+	switch id := key[len(key)-1]; key[3] {
+	case "host":
+		var h fabric.Host
+		err = json.Unmarshal(value, &h)
+		v.hosts[id] = h
+	case "network":
+		var n fabric.Network
+		err = json.Unmarshal(value, &n)
+		v.networks[id] = n
+	case "endpoint":
+		var e fabric.Endpoint
+		err = json.Unmarshal(value, &e)
+		v.endpoints = append(v.endpoints, e)
+	}
+	return err
+}
+
+// addr is where the host is on its segment.
+func (h *host) addr() string {
+	out, err := exec.Command("ip", "-n", h.name, "-o", "-4", "addr", "show", "dev", "eth0", "scope", "global").Output()
+	h.must(err)
+	a, _, _ := strings.Cut(strings.Fields(string(out))[3], "/")
+	return a
+}
+
+func (v view) id(name string) string {
+	for id, h := range v.hosts {
+		if h.Name == name {
+			return id
+		}
+	}
+	return ""
+}
+
+// links are the names of a network's tunnel and bridge: what README.md of the driver draws.
+func links(n fabric.Network) (tunnel, bridge string) {
+	return ("islex" + n.ID)[:15], ("isle-" + n.ID)[:15]
+}
+
+// wanted is what the kernel of a host has to have: nothing of a network that it has no
+// container on.
+func (v view) wanted(host string) (lines []string) {
+	here := map[string]bool{}
+	for _, e := range v.endpoints {
+		here[e.Network] = here[e.Network] || e.Host == host
+	}
+	for id, n := range v.networks {
+		if here[id] {
+			_, bridge := links(n)
+			for _, p := range subnets(n) {
+				lines = append(lines, fmt.Sprintf("route %s %s", bridge, p))
+			}
+		}
+	}
+	for _, e := range v.endpoints {
+		if here[e.Network] && e.Host != host {
+			lines = append(lines, v.remote(e)...)
+		}
+	}
+	return tidy(lines)
+}
+
+// remote is what an endpoint of another host is in a kernel.
+func (v view) remote(e fabric.Endpoint) []string {
+	tunnel, bridge := links(v.networks[e.Network])
+	end, mac := v.hosts[e.Host].Addr, station(e)
+	lines := []string{
+		fmt.Sprintf("copies %s %s", tunnel, end),
+		fmt.Sprintf("station %s %s %s", tunnel, mac, end),
+		fmt.Sprintf("station %s %s bridge", tunnel, mac),
+	}
+	for _, a := range e.Addrs {
+		lines = append(lines, fmt.Sprintf("neighbour %s %s %s", bridge, a.Addr(), mac))
+	}
+	return lines
+}
+
+// station is an endpoint's MAC address: it follows from the address where none was asked for.
+func station(e fabric.Endpoint) net.HardwareAddr {
+	if e.MAC != [6]byte{} {
+		return e.MAC[:]
+	}
+	sum := sha256.Sum256([]byte(e.Network + "/" + e.Addrs[0].Addr().String()))
+	return append(net.HardwareAddr{2}, sum[:5]...)
+}
+
+func subnets(n fabric.Network) (out []netip.Prefix) {
+	var r struct {
+		Pools []struct{ Subnet netip.Prefix }
+	}
+	if json.Unmarshal(n.Record, &r) != nil {
+		return nil
+	}
+	for _, p := range r.Pools {
+		out = append(out, p.Subnet)
+	}
+	return out
+}
+
+func tidy(lines []string) []string {
+	slices.Sort(lines)
+	return slices.Compact(lines)
+}
+
+// kernel is what the kernel of a host has of overlay networks, in the words of wanted.
+func (h *host) kernel() (lines []string) {
+	overlay := map[string]bool{} // bridges
+	for _, e := range h.entries("bridge", "fdb", "show") {
+		own := e.Master != "" && string(e.State) == `"permanent"` // the port's own address
+		if strings.HasPrefix(e.IfName, "islex") && !own {
+			lines = append(lines, e.station())
+		}
+	}
+	for _, e := range h.entries("ip", "link", "show", "type", "vxlan") {
+		overlay[e.Master] = true
+	}
+	for _, family := range []string{"-4", "-6"} {
+		for _, e := range h.entries("ip", family, "neigh", "show", "nud", "permanent") {
+			if strings.HasPrefix(e.Dev, "isle-") {
+				lines = append(lines, fmt.Sprintf("neighbour %s %s %s", e.Dev, e.Dst, e.LLAddr))
+			}
+		}
+		for _, e := range h.entries("ip", family, "route", "show") {
+			if overlay[e.Dev] && !strings.HasPrefix(e.Dst, "fe80:") {
+				lines = append(lines, fmt.Sprintf("route %s %s", e.Dev, e.Dst))
+			}
+		}
+	}
+	return tidy(lines)
+}
+
+// entry is what ip and bridge print.
+type entry struct {
+	IfName, Dev, Dst, Mac, LLAddr, Master string
+	State                                 json.RawMessage // a word, or several
+}
+
+func (e entry) station() string {
+	switch {
+	case e.Mac == "00:00:00:00:00:00":
+		return fmt.Sprintf("copies %s %s", e.IfName, e.Dst)
+	case e.Master != "":
+		return fmt.Sprintf("station %s %s bridge", e.IfName, e.Mac)
+	}
+	return fmt.Sprintf("station %s %s %s", e.IfName, e.Mac, e.Dst)
+}
+
+func (h *host) entries(program string, args ...string) (all []entry) {
+	h.t.Helper()
+	out, err := exec.Command(program, append([]string{"-n", h.name, "-j"}, args...)...).Output()
+	h.must(err)
+	if len(strings.TrimSpace(string(out))) > 0 {
+		h.must(json.Unmarshal(out, &all))
+	}
+	return all
+}
+
+// model waits until what the hosts have is what etcd says, as at reads it: in the kernel,
+// and in what containers are told of names.
+func (s *site) model(at *host, hosts ...*host) {
+	s.t.Helper()
+	var said []string
+	for end := time.Now().Add(40 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		v, err := s.read(at)
+		if err == nil {
+			if said = s.compare(v, hosts); len(said) == 0 {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("model: %v\n%s\n--- %s: %s", err, strings.Join(said, "\n"), at.name, at.Tail())
+		}
+	}
+}
+
+// compare says where hosts are not as etcd says.
+func (s *site) compare(v view, hosts []*host) (said []string) {
+	for _, h := range hosts {
+		want, got := v.wanted(v.id(h.name)), h.kernel()
+		said = append(said, unlike(h.name, want, got)...)
+	}
+	if len(said) > 0 {
+		return said
+	}
+	want := v.answers()
+	for name := range want {
+		s.seen[name] = true
+	}
+	for _, h := range hosts {
+		said = append(said, s.asked(v, h, want)...)
+	}
+	return said
+}
+
+func unlike(who string, want, got []string) (said []string) {
+	for _, l := range want {
+		if !slices.Contains(got, l) {
+			said = append(said, who+" lacks "+l)
+		}
+	}
+	for _, l := range got {
+		if !slices.Contains(want, l) {
+			said = append(said, who+" has "+l)
+		}
+	}
+	return said
+}
+
+// answers are the addresses of each name.
+func (v view) answers() map[string][]netip.Addr {
+	all := map[string][]netip.Addr{}
+	for _, e := range v.endpoints {
+		for _, name := range e.Names {
+			for _, a := range e.Addrs {
+				all[name] = append(all[name], a.Addr())
+			}
+		}
+	}
+	return all
+}
+
+// asked asks in one container of a host for every name that ever was.
+func (s *site) asked(v view, h *host, want map[string][]netip.Addr) (said []string) {
+	id := v.id(h.name)
+	i := slices.IndexFunc(v.endpoints, func(e fabric.Endpoint) bool { return e.Host == id })
+	if i < 0 {
+		return nil
+	}
+	pid, err := h.Try("inspect", "-f", "{{.State.Pid}}", v.endpoints[i].Container)
+	if err != nil {
+		return []string{pid}
+	}
+	for name := range s.seen {
+		got, err := resolve(strings.TrimSpace(pid), name)
+		slices.SortFunc(got, netip.Addr.Compare)
+		slices.SortFunc(want[name], netip.Addr.Compare)
+		if !slices.Equal(slices.Compact(got), slices.Compact(want[name])) {
+			said = append(said, fmt.Sprintf("%s: %s is %v (%v), not %v", h.name, name, got, err, cmp.Or(fmt.Sprint(want[name]), "none")))
+		}
+	}
+	return said
+}

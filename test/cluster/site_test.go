@@ -1,0 +1,105 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSite is one life of five hosts. After each of its chapters every host has what etcd
+// says, and nothing else.
+func TestSite(t *testing.T) {
+	s := newSite(t)
+	s.joinFive()
+	s.populate()
+	t.Run("Kill", s.child(killIsled))
+	t.Run("Reuse", s.child(reuse))
+}
+
+// child runs a chapter on s; the next ones make no sense when it fails.
+func (s *site) child(f func(*site)) func(*testing.T) {
+	return func(t *testing.T) {
+		parent := s.t
+		defer func() { s.use(parent) }()
+		s.use(t)
+		begin := time.Now()
+		f(s)
+		t.Logf("%.1f s", time.Since(begin).Seconds())
+	}
+}
+
+func (s *site) use(t *testing.T) {
+	s.t = t
+	for _, h := range s.all {
+		h.t = t
+	}
+}
+
+// joinFive: the members are h1, h3 and h4, so that neither segment has all of them.
+func (s *site) joinFive() {
+	s.all[0].Isle(s.t, "cluster", "init", "--name", "h1")
+	for _, i := range []int{2, 3, 1, 4} {
+		s.all[i].join(s.all[0])
+	}
+	s.gathered(s.all...)
+}
+
+// populate makes two networks, and a container on each host that is on both.
+func (s *site) populate() {
+	s.all[0].Isle(s.t, "network", "create", "-d", "overlay", "--subnet", "10.70.0.0/24", "app")
+	s.all[4].Isle(s.t, "network", "create", "-d", "overlay", "--ipv6", "wide")
+	for _, h := range s.all {
+		h.eventually("it has the networks", func() bool {
+			out, err := h.Try("network", "ls", "--format", "{{.Name}}")
+			return err == nil && strings.Contains(out, "app") && strings.Contains(out, "wide")
+		})
+	}
+	for i, h := range s.all {
+		h.run(fmt.Sprint("c", i+1))
+	}
+	s.model(s.all[2], s.all...)
+}
+
+// box is a container that runs.
+func (s *site) box(n int, name string) box {
+	h := s.all[n-1]
+	return box{h, name, h.Isle(s.t, "inspect", "-f", "{{.State.Pid}}", name)}
+}
+
+// on is its address on app.
+func (b box) on(network string) string {
+	return b.Isle(b.t, "inspect", "-f", "{{(index .NetworkSettings.Networks \""+network+"\").IPAddress}}", b.name)
+}
+
+// killIsled: kill -9 ends no flow, and what is started again changes nothing.
+func killIsled(s *site) {
+	c1, c4 := s.box(1, "c1"), s.box(4, "c4")
+	f := connect(s.t, c1, c4, c4.on("app"))
+	before := s.all[3].kernel()
+	goesOn(s.t, f, "kill -9 of isled", func() {
+		s.all[3].Kill()
+		if got := s.all[3].kernel(); !slices.Equal(got, before) {
+			s.t.Errorf("with isled something has gone: %s", unlike("h4", before, got))
+		}
+		s.must(s.all[3].Start())
+		s.gathered(s.all...)
+	})
+	if got := s.all[3].kernel(); !slices.Equal(got, before) {
+		s.t.Errorf("the restart has changed something: %s", unlike("h4", before, got))
+	}
+	s.model(s.all[2], s.all...)
+}
+
+// reuse: who gets an address of another container, on another host, is reached at once
+// also by those that talked to the other.
+func reuse(s *site) {
+	c1, c2 := s.box(1, "c1"), s.box(2, "c2")
+	addr := c2.on("app")
+	s.must(connect(s.t, c1, c2, addr).pass())
+	s.all[1].Isle(s.t, "rm", "-f", "c2")
+	heir := s.all[4].run("heir", "--ip", addr)
+	s.must(connect(s.t, c1, heir, addr).pass())
+	s.model(s.all[2], s.all...)
+}
