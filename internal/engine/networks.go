@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	networktypes "github.com/moby/moby/api/types/network"
 
+	"isle/api"
 	"isle/internal/container"
 	"isle/internal/filters"
 	"isle/internal/network"
@@ -157,6 +159,22 @@ func (e *Engine) peers(ctx context.Context, n network.Network) (out []networktyp
 		out = append(out, networktypes.PeerInfo{Name: h.Name, IP: h.Addr})
 	}
 	return out, err
+}
+
+// NetworkSpan says where in its cluster a network is; nil for one of this host.
+func (e *Engine) NetworkSpan(ctx context.Context, id string) (*api.NetworkSpan, error) {
+	s, err := e.Networks.Span(ctx, id)
+	if err != nil || s.VNI == 0 {
+		return nil, err
+	}
+	out := &api.NetworkSpan{VNI: s.VNI, Here: s.Here, Known: s.Known, Revision: s.Revision}
+	for _, h := range s.Hosts {
+		out.Hosts = append(out.Hosts, api.SpanHost{ID: h.ID, Name: h.Name, Address: h.Addr, Containers: h.Containers, Self: h.Self})
+	}
+	for _, ep := range s.Endpoints {
+		out.Endpoints = append(out.Endpoints, api.SpanEndpoint{Endpoint: ep.Endpoint, Container: ep.Container, Host: ep.Host, Addresses: ep.Addrs, MAC: net.HardwareAddr(ep.MAC[:]).String()})
+	}
+	return out, nil
 }
 
 // NetworkOverlaps says what else on this host uses addresses of a network: what
