@@ -250,7 +250,9 @@ func (e *Engine) NetworksPrune(ctx context.Context, f filters.Args) (networktype
 	}
 	used := e.usedNetworks()
 	for _, n := range all {
-		if network.Predefined(n.Name) || used[n.ID] || !f.Labels("label", n.Labels) || !until.IsZero() && n.Created.After(until) {
+		// Of a network of the cluster it is not known here whether a container elsewhere
+		// that does not run is to be on it.
+		if network.Predefined(n.Name) || n.Global() || used[n.ID] || !f.Labels("label", n.Labels) || !until.IsZero() && n.Created.After(until) {
 			continue
 		}
 		if err := e.NetworkRemove(ctx, n.ID); err != nil {
