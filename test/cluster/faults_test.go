@@ -57,6 +57,20 @@ func partition(s *site) {
 	s.model(h3, s.all...)
 }
 
+// delay: the segments are far from each other.
+func delay(s *site) {
+	err := shell("tc -n switch qdisc add dev r-west root netem delay 60ms")
+	if err != nil && strings.Contains(err.Error(), "qdisc kind is unknown") {
+		s.t.Skip("not supported: netem")
+	}
+	s.must(err)
+	s.all[1].run("far")
+	s.model(s.all[2], s.all...)
+	s.all[1].Isle(s.t, "rm", "-f", "far")
+	s.model(s.all[2], s.all...)
+	s.must(shell("tc -n switch qdisc del dev r-west root"))
+}
+
 // vacate removes the containers of a host.
 func (s *site) vacate(h *host) {
 	ids := strings.Fields(h.Isle(s.t, "ps", "-aq"))

@@ -50,6 +50,19 @@ func resolve(pid, name string) ([]netip.Addr, error) {
 	return r.LookupNetIP(ctx, "ip", name+".")
 }
 
+// addresses are those of a container, but its own of loopback and its links.
+func addresses(pid string) (out []netip.Addr, err error) {
+	var all []net.Addr
+	err = inside(pid, func() (err error) { all, err = net.InterfaceAddrs(); return err })
+	for _, a := range all {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && p.Addr().IsGlobalUnicast() {
+			out = append(out, p.Addr())
+		}
+	}
+	return out, err
+}
+
 // flow is a connection between two containers, both of whose ends the test holds.
 type flow struct{ from, to net.Conn }
 

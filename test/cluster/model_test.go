@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -248,7 +247,7 @@ func (s *site) compare(v view, hosts []*host) (said []string) {
 		s.seen[name] = true
 	}
 	for _, h := range hosts {
-		said = append(said, s.asked(v, h, want)...)
+		said = append(said, s.containers(v, h, want)...)
 	}
 	return said
 }
@@ -280,24 +279,48 @@ func (v view) answers() map[string][]netip.Addr {
 	return all
 }
 
-// asked asks in one container of a host for every name that ever was.
-func (s *site) asked(v view, h *host, want map[string][]netip.Addr) (said []string) {
-	id := v.id(h.name)
-	i := slices.IndexFunc(v.endpoints, func(e fabric.Endpoint) bool { return e.Host == id })
-	if i < 0 {
-		return nil
-	}
-	pid, err := h.Try("inspect", "-f", "{{.State.Pid}}", v.endpoints[i].Container)
-	if err != nil {
-		return []string{pid}
-	}
-	for name := range s.seen {
-		got, err := resolve(strings.TrimSpace(pid), name)
-		slices.SortFunc(got, netip.Addr.Compare)
-		slices.SortFunc(want[name], netip.Addr.Compare)
-		if !slices.Equal(slices.Compact(got), slices.Compact(want[name])) {
-			said = append(said, fmt.Sprintf("%s: %s is %v (%v), not %v", h.name, name, got, err, cmp.Or(fmt.Sprint(want[name]), "none")))
+// containers looks into those of a host: they have the addresses that etcd says, and one
+// of them asks for every name that ever was.
+func (s *site) containers(v view, h *host, want map[string][]netip.Addr) (said []string) {
+	have := map[string][]netip.Addr{}
+	for _, e := range v.endpoints {
+		for _, a := range e.Addrs {
+			if e.Host == v.id(h.name) {
+				have[e.Container] = append(have[e.Container], a.Addr())
+			}
 		}
 	}
+	var pid string
+	for name, addrs := range have {
+		out, err := h.Try("inspect", "-f", "{{.State.Pid}}", name)
+		if err != nil {
+			return []string{out}
+		}
+		pid = strings.TrimSpace(out)
+		got, err := addresses(pid)
+		said = append(said, differ(h.name, name+" itself", addrs, got, err)...)
+	}
+	if pid != "" {
+		said = append(said, s.ask(h.name, pid, want)...)
+	}
 	return said
+}
+
+// ask asks for every name that ever was.
+func (s *site) ask(who, pid string, want map[string][]netip.Addr) (said []string) {
+	for name := range s.seen {
+		got, err := resolve(pid, name)
+		said = append(said, differ(who, name, want[name], got, err)...)
+	}
+	return said
+}
+
+func differ(who, name string, want, got []netip.Addr, err error) []string {
+	for _, addrs := range [][]netip.Addr{want, got} {
+		slices.SortFunc(addrs, netip.Addr.Compare)
+	}
+	if slices.Equal(slices.Compact(got), slices.Compact(want)) {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s: %s is %v (%v), not %v", who, name, got, err, want)}
 }

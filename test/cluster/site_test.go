@@ -1,9 +1,13 @@
 package cluster
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -18,9 +22,11 @@ func TestSite(t *testing.T) {
 	t.Run("Reuse", s.child(reuse))
 	t.Run("HostDies", s.child(hostDies))
 	t.Run("Partition", s.child(partition))
+	t.Run("Delay", s.child(delay))
 	t.Run("Rolling", s.child(rolling))
 	t.Run("MemberLoss", s.child(memberLoss))
 	t.Run("QuorumLoss", s.child(quorumLoss))
+	t.Run("Many", s.child(many))
 	s.only()
 }
 
@@ -71,6 +77,23 @@ func (s *site) populate() {
 	s.model(s.all[2], s.all...)
 }
 
+// many has 200 endpoints: 20 containers on each host, on two networks. It takes minutes.
+func many(s *site) {
+	if os.Getenv("LAB") != "full" {
+		s.t.Skip("only with LAB=full")
+	}
+	for n := range 20 {
+		for i, h := range s.all {
+			h.run(fmt.Sprintf("m%d-%d", i+1, n))
+		}
+	}
+	s.model(s.all[2], s.all...)
+	for _, h := range s.all {
+		s.vacate(h)
+	}
+	s.model(s.all[2], s.all...)
+}
+
 // box is a container that runs.
 func (s *site) box(n int, name string) box {
 	h := s.all[n-1]
@@ -86,7 +109,7 @@ func (b box) on(network string) string {
 func killIsled(s *site) {
 	c1, c4 := s.box(1, "c1"), s.box(4, "c4")
 	f := connect(s.t, c1, c4, c4.on("app"))
-	before := s.all[3].kernel()
+	before, gone := s.all[3].kernel(), s.all[3].watch()
 	goesOn(s.t, f, "kill -9 of isled", func() {
 		s.all[3].Kill()
 		if got := s.all[3].kernel(); !slices.Equal(got, before) {
@@ -98,7 +121,29 @@ func killIsled(s *site) {
 	if got := s.all[3].kernel(); !slices.Equal(got, before) {
 		s.t.Errorf("the restart has changed something: %s", unlike("h4", before, got))
 	}
+	if said := gone(); said != "" {
+		s.t.Errorf("gone in between: %s", said)
+	}
 	s.model(s.all[2], s.all...)
+}
+
+// watch notes what goes from the kernel, be it for a moment, until it is asked. What is
+// said again as it is does not count.
+func (h *host) watch() func() string {
+	out := new(bytes.Buffer)
+	cmd := exec.Command("sh", "-c", "bridge -n "+h.name+" monitor fdb & ip -n "+h.name+" monitor route link; wait")
+	cmd.Stdout, cmd.SysProcAttr = out, &syscall.SysProcAttr{Setpgid: true}
+	h.must(cmd.Start())
+	return func() (said string) {
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+		cmd.Wait()
+		for line := range strings.Lines(out.String()) {
+			if strings.Contains(line, "Deleted") && strings.Contains(line, "isle") {
+				said += line
+			}
+		}
+		return said
+	}
 }
 
 // reuse: who gets an address of another container, on another host, is reached at once
