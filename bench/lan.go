@@ -5,16 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
 const (
 	lanName   = "bench-lan"
+	handName  = "bench-hand"
 	lanUplink = "up0" // of every host: bench/peerhost makes it
 )
 
@@ -26,7 +24,8 @@ func takesLAN(o options) time.Duration {
 }
 
 // lan measures endpoints on the LAN of the first engine's host, from a neighbour, beside a
-// link of the same kind on the same interface that was made by hand.
+// link of the same kind on the same interface that was made by hand. Both are in containers
+// of the engine, so that the links are all that differs.
 func lan(ctx context.Context, s *session) error {
 	outside, _, err := s.outside()
 	if err != nil {
@@ -48,17 +47,11 @@ func lan(ctx context.Context, s *session) error {
 func (s *session) lanOf(ctx context.Context, kind string, outside engine) error {
 	e := s.all[0]
 	s.headed = false
-	hand, stop, err := byHand(ctx, e, kind)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	stopServer, err := begin(ctx, hand, s.load, "serve", ":"+sinkPort, ":"+echoPort)
-	if err != nil {
-		return err
-	}
-	defer stopServer()
 	defer removeLAN(e)
+	hand, err := byHand(ctx, e, kind)
+	if err != nil {
+		return err
+	}
 	endpoint, err := s.serveLAN(ctx, e, kind)
 	if err != nil {
 		return err
@@ -74,12 +67,18 @@ func (s *session) serveLAN(ctx context.Context, e engine, kind string) (engine, 
 	if err := e.run(ctx, "network", "create", "-d", kind, "-o", "parent="+lanUplink, "--subnet", onLAN(e, 0)+"/24", "--gateway", onLAN(e, 2), lanName); err != nil {
 		return endpoint, err
 	}
-	return endpoint, e.run(ctx, "run", "-d", "--name", lanName, "--network", lanName, "--ip", endpoint.addr, "-v", loadInContainer, imageName, "/load", "serve", ":"+sinkPort, ":"+echoPort)
+	return endpoint, serveOn(ctx, e, lanName, "--network", lanName, "--ip", endpoint.addr)
+}
+
+// serveOn starts a container that answers.
+func serveOn(ctx context.Context, e engine, name string, args ...string) error {
+	args = append([]string{"run", "-d", "--name", name, "-v", loadInContainer}, args...)
+	return e.run(ctx, append(args, imageName, "/load", "serve", ":"+sinkPort, ":"+echoPort)...)
 }
 
 // removeLAN forgives what is not there.
 func removeLAN(e engine) error {
-	e.run(context.Background(), "rm", "-f", lanName)
+	e.run(context.Background(), "rm", "-f", lanName, handName)
 	return e.run(context.Background(), "network", "rm", lanName)
 }
 
@@ -108,50 +107,43 @@ func onLAN(e engine, last byte) string {
 	return netip.AddrFrom4(a).String()
 }
 
-// byHand makes a namespace with a link on the uplink of e's host, as an administrator would.
-// Its end ends the link.
-func byHand(ctx context.Context, e engine, kind string) (hand engine, stop func(), err error) {
-	pid, stop, err := emptyNamespace(ctx)
-	if err != nil {
-		return hand, nil, err
+// byHand starts a container without a network and gives it a link on the uplink of e's host,
+// as an administrator would.
+func byHand(ctx context.Context, e engine, kind string) (hand engine, err error) {
+	hand = engine{name: "by hand", addr: onLAN(e, 201)}
+	if err := serveOn(ctx, e, handName, "--network", "none"); err != nil {
+		return hand, err
 	}
-	hand = engine{name: "by hand", host: pid, addr: onLAN(e, 201)}
-	mode := map[string]string{"macvlan": "bridge", "ipvlan": "l2"}[kind]
-	_, err = output(e.onHost(ctx, "ip", "link", "add", "link", lanUplink, "name", "eth0", "netns", pid, "type", kind, "mode", mode))
-	for _, args := range []string{"link set lo up", "addr add " + hand.addr + "/24 dev eth0", "link set eth0 up"} {
-		if err == nil {
-			_, err = output(hand.onHost(ctx, append([]string{"ip"}, strings.Fields(args)...)...))
+	pid, err := output(e.command(ctx, "inspect", "-f", "{{.State.Pid}}", handName))
+	if err != nil {
+		return hand, err
+	}
+	for _, line := range linkByHand(kind, strings.TrimSpace(string(pid)), hand.addr) {
+		if err := e.administer(ctx, line); err != nil {
+			return hand, err
 		}
 	}
-	if err != nil {
-		stop()
-	}
-	if err != nil && strings.Contains(err.Error(), "Unknown device type") {
-		err = errNoSuchLinks
-	}
-	return hand, stop, err
+	return hand, nil
 }
 
-// emptyNamespace is a network namespace that a process keeps.
-func emptyNamespace(ctx context.Context) (pid string, stop func(), err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	cmd := exec.CommandContext(ctx, "unshare", "-n", "sleep", "infinity")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		cancel()
-		return "", nil, err
+// linkByHand is what is typed to give a process a link on the uplink.
+func linkByHand(kind, pid, addr string) []string {
+	mode := map[string]string{"macvlan": "bridge", "ipvlan": "l2"}[kind]
+	inside := "nsenter -t " + pid + " -n ip "
+	return []string{
+		"ip link add link " + lanUplink + " name eth0 netns " + pid + " type " + kind + " mode " + mode,
+		inside + "addr add " + addr + "/24 dev eth0",
+		inside + "link set eth0 up",
 	}
-	stop = func() { cancel(); cmd.Wait() }
-	pid = strconv.Itoa(cmd.Process.Pid)
-	err = patiently(func() error {
-		theirs, err := os.Readlink("/proc/" + pid + "/ns/net")
-		if ours, _ := os.Readlink("/proc/self/ns/net"); err == nil && theirs == ours {
-			err = errors.New("unshare: no namespace yet")
-		}
-		return err
-	})
-	if err != nil {
-		stop()
+}
+
+// administer runs a command on the engine's host, which knows processes by their numbers
+// there.
+func (e engine) administer(ctx context.Context, line string) error {
+	args := append([]string{"-t", e.host, "-m", "-n", "-p", "-r", "-w", "--"}, strings.Fields(line)...)
+	_, err := output(exec.CommandContext(ctx, "nsenter", args...))
+	if err != nil && strings.Contains(err.Error(), "Unknown device type") {
+		return errNoSuchLinks
 	}
-	return pid, stop, err
+	return err
 }

@@ -54,6 +54,7 @@ type Cluster struct {
 	life    context.Context // of the sessions; set by Start
 	verb    sync.Mutex      // Init, Join and Leave: one at a time
 	session atomic.Pointer[session]
+	broken  atomic.Pointer[error] // why the session of the record cannot be; nil: it can
 	movedMu sync.Mutex
 	moved   chan struct{} // see moves
 }
@@ -64,7 +65,8 @@ func New(c Config) *Cluster { return &Cluster{Config: c} }
 var errNone = fmt.Errorf("this host is in no cluster (hint: isle cluster init, or isle cluster join TOKEN HOST): %w", errdefs.ErrFailedPrecondition)
 
 // Start goes on where this host was when isled ended, until ctx ends. It does not wait
-// for other hosts.
+// for other hosts. That its files are damaged does not keep isled from starting: every
+// use of the cluster says so then.
 func (c *Cluster) Start(ctx context.Context) error {
 	c.verb.Lock()
 	defer c.verb.Unlock()
@@ -78,7 +80,10 @@ func (c *Cluster) Start(ctx context.Context) error {
 	}
 	s, err := c.open(self)
 	if err != nil {
-		return fmt.Errorf("cluster: %w", err)
+		err = fmt.Errorf("this host is in a cluster, as %s, and cannot take part: %w (hint: isle cluster leave --force, then join again)", self.Name, err)
+		c.Log.Error("the cluster is not started", "error", err)
+		c.broken.Store(&err)
+		return nil
 	}
 	s.settled = true
 	c.enter(s)
@@ -112,6 +117,9 @@ func (c *Cluster) current() (*session, error) {
 	if s := c.session.Load(); s != nil {
 		return s, nil
 	}
+	if b := c.broken.Load(); b != nil {
+		return nil, *b
+	}
 	return nil, errNone
 }
 
@@ -119,6 +127,9 @@ func (c *Cluster) current() (*session, error) {
 func (c *Cluster) outside() error {
 	if s := c.session.Load(); s != nil {
 		return fmt.Errorf("this host is already in a cluster, as %s (hint: isle cluster leave): %w", s.self.Name, errdefs.ErrFailedPrecondition)
+	}
+	if b := c.broken.Load(); b != nil {
+		return *b
 	}
 	return nil
 }

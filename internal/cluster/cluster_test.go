@@ -73,6 +73,7 @@ func (h *host) start() {
 func (h *host) stop() {
 	h.cancel()
 	h.Close()
+	h.session.Store(nil) // as in a new process
 }
 
 func (h *host) name() string { return fmt.Sprintf("h%d", h.Advertise.As4()[3]) }
@@ -165,6 +166,32 @@ func testFilesGone(t *testing.T, a *host) {
 	if st, err := a.Status(t.Context()); err != nil || st.Quorum || st.Problem == "" {
 		t.Errorf("%+v, %v", st, err)
 	}
+}
+
+// TestBroken: damaged files do not keep isled from starting; the networks are not told
+// that all of the cluster's are gone, and the way out works.
+func TestBroken(t *testing.T) {
+	l := newLab(t)
+	a := l.host().init()
+	a.stop()
+	l.must(os.Remove(a.Dir + "/" + pki.CAFile))
+	a.start()
+	if v := a.Fabric().View(); v.Known {
+		t.Errorf("%+v", v)
+	}
+	_, serr := a.Status(t.Context())
+	_, ierr := a.Init(t.Context(), api.ClusterInitRequest{})
+	_, cerr := a.Fabric().CreateNetwork(t.Context(), fabric.Network{ID: "n", Name: "n"}, nil)
+	for _, err := range []error{serr, ierr, cerr, a.Leave(t.Context(), api.ClusterLeaveRequest{})} {
+		if err == nil || !strings.Contains(err.Error(), "leave --force") {
+			t.Error(err)
+		}
+	}
+	l.must(a.Leave(t.Context(), api.ClusterLeaveRequest{Force: true}))
+	if !a.Fabric().View().Known {
+		t.Error("after leaving it is not known that there is nothing")
+	}
+	a.init()
 }
 
 // TestThree: three hosts become members and a fourth does not; one leaves, one is

@@ -24,7 +24,15 @@ func (f common) View() fabric.View {
 	if d := f.c.Directory(); d != nil {
 		return d.View()
 	}
-	return fabric.View{Known: true}
+	return fabric.View{Known: f.c.broken.Load() == nil}
+}
+
+// outside is why nothing can be written.
+func (f common) outside() error {
+	if b := f.c.broken.Load(); b != nil {
+		return fmt.Errorf("%w: %w", *b, errdefs.ErrUnavailable)
+	}
+	return errOutside
 }
 
 // Watch implements fabric.Directory.
@@ -71,7 +79,7 @@ func (f common) Describe(ctx context.Context, set func(*fabric.Host)) error {
 	if d := f.c.Directory(); d != nil {
 		return d.Describe(ctx, set)
 	}
-	return errOutside
+	return f.outside()
 }
 
 // CreateNetwork implements fabric.Directory.
@@ -79,7 +87,7 @@ func (f common) CreateNetwork(ctx context.Context, n fabric.Network, vnis []fabr
 	if d := f.c.Directory(); d != nil {
 		return d.CreateNetwork(ctx, n, vnis)
 	}
-	return n, errOutside
+	return n, f.outside()
 }
 
 // RemoveNetwork implements fabric.Directory.
@@ -95,7 +103,7 @@ func (f common) Connect(ctx context.Context, e fabric.Endpoint, pools []netip.Pr
 	if d := f.c.Directory(); d != nil {
 		return d.Connect(ctx, e, pools, reserved)
 	}
-	return e, errOutside
+	return e, f.outside()
 }
 
 // Disconnect implements fabric.Directory.

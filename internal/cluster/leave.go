@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -30,6 +29,9 @@ const (
 func (c *Cluster) Leave(ctx context.Context, req api.ClusterLeaveRequest) error {
 	c.verb.Lock()
 	defer c.verb.Unlock()
+	if c.broken.Load() != nil && req.Force {
+		return c.forget(ctx)
+	}
 	s, err := c.current()
 	if err != nil {
 		return err
@@ -41,7 +43,18 @@ func (c *Cluster) Leave(ctx context.Context, req api.ClusterLeaveRequest) error 
 	}
 	c.move(nil)
 	s.close()
-	return errors.Join(c.dropSelf(context.WithoutCancel(ctx)), os.RemoveAll(c.Dir))
+	return c.forget(ctx)
+}
+
+// forget drops all that this host has of its cluster.
+func (c *Cluster) forget(ctx context.Context) error {
+	if err := c.dropSelf(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	if c.broken.Swap(nil) != nil {
+		c.move(nil)
+	}
+	return os.RemoveAll(c.Dir)
 }
 
 func (s *session) sayGoodbye(ctx context.Context, force bool) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	networktypes "github.com/moby/moby/api/types/network"
 
+	"isle/api"
 	"isle/internal/container"
 	"isle/internal/filters"
 	"isle/internal/network"
@@ -159,6 +161,22 @@ func (e *Engine) peers(ctx context.Context, n network.Network) (out []networktyp
 	return out, err
 }
 
+// NetworkSpan says where in its cluster a network is; nil for one of this host.
+func (e *Engine) NetworkSpan(ctx context.Context, id string) (*api.NetworkSpan, error) {
+	s, err := e.Networks.Span(ctx, id)
+	if err != nil || s.VNI == 0 {
+		return nil, err
+	}
+	out := &api.NetworkSpan{VNI: s.VNI, Here: s.Here, Known: s.Known, Revision: s.Revision}
+	for _, h := range s.Hosts {
+		out.Hosts = append(out.Hosts, api.SpanHost{ID: h.ID, Name: h.Name, Address: h.Addr, Containers: h.Containers, Self: h.Self})
+	}
+	for _, ep := range s.Endpoints {
+		out.Endpoints = append(out.Endpoints, api.SpanEndpoint{Endpoint: ep.Endpoint, Container: ep.Container, Host: ep.Host, Addresses: ep.Addrs, MAC: net.HardwareAddr(ep.MAC[:]).String()})
+	}
+	return out, nil
+}
+
 // NetworkOverlaps says what else on this host uses addresses of a network: what
 // came after it, since a network is not made over what is there.
 func (e *Engine) NetworkOverlaps(ctx context.Context, id string) ([]string, error) {
@@ -250,7 +268,9 @@ func (e *Engine) NetworksPrune(ctx context.Context, f filters.Args) (networktype
 	}
 	used := e.usedNetworks()
 	for _, n := range all {
-		if network.Predefined(n.Name) || used[n.ID] || !f.Labels("label", n.Labels) || !until.IsZero() && n.Created.After(until) {
+		// Of a network of the cluster it is not known here whether a container elsewhere
+		// that does not run is to be on it.
+		if network.Predefined(n.Name) || n.Global() || used[n.ID] || !f.Labels("label", n.Labels) || !until.IsZero() && n.Created.After(until) {
 			continue
 		}
 		if err := e.NetworkRemove(ctx, n.ID); err != nil {

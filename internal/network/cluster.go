@@ -214,6 +214,9 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touch
 		}
 	}
 	m.impose(ctx, units)
+	if id == f.self && h != nil && h.Key != m.sealKey() { // it was written down anew
+		m.restoreSoon()
+	}
 	if id == f.self && h != nil && m.cluster.here != *h {
 		m.cluster.here = *h
 		if err := m.relook(ctx); err != nil {

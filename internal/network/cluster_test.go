@@ -517,6 +517,11 @@ func TestOverlayEncrypted(t *testing.T) {
 	if fdb := of[netspec.FDB](a); len(fdb) != 1 || fdb[0].Dst != network.SealedAddr("b") {
 		t.Errorf("%v", fdb)
 	}
+	must(t, b.dir.Describe(t.Context(), func(h *fabric.Host) { h.Key = "" })) // as isled does that has just started
+	rightAll(t, all)
+	if got := of[netspec.Peer](a); len(got) != 1 || got[0] != want {
+		t.Errorf("after a host was written down anew: %v", got)
+	}
 	must(t, a.m.Close(t.Context(), "c1"))
 	rightAll(t, all)
 	if len(of[netspec.WireGuard](a))+len(of[netspec.Peer](a)) > 0 {

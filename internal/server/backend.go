@@ -113,6 +113,8 @@ type Networks interface {
 	// NetworkResults is what plug-ins that make a network said of its containers, by the
 	// containers' ids, in their own words.
 	NetworkResults(ctx context.Context, id string) (map[string]json.RawMessage, error)
+	// NetworkSpan says where in its cluster a network is; nil for one of this host.
+	NetworkSpan(ctx context.Context, id string) (*api.NetworkSpan, error)
 	NetworkRemove(ctx context.Context, ref string) error
 	NetworksPrune(ctx context.Context, f filters.Args) (networktypes.PruneReport, error)
 	NetworkConnect(ctx context.Context, ref string, req networktypes.ConnectRequest) error

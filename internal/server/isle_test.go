@@ -97,6 +97,10 @@ func (counted) NetworkOverlaps(context.Context, string) ([]string, error) {
 	return []string{"route 10.0.0.0/8 on vpn0"}, nil
 }
 
+func (counted) NetworkSpan(context.Context, string) (*api.NetworkSpan, error) {
+	return &api.NetworkSpan{VNI: 4097, Hosts: []api.SpanHost{{ID: "1", Name: "h1", Containers: 2}}}, nil
+}
+
 func (counted) NetworkUplink(context.Context, string) (string, error) { return "eth0: up", nil }
 func (counted) NetworkResults(context.Context, string) (map[string]json.RawMessage, error) {
 	return map[string]json.RawMessage{"c1": json.RawMessage(`{"ips":[]}`)}, nil
@@ -112,6 +116,10 @@ func TestNetworkUsage(t *testing.T) {
 		overlaps := strings.Contains(text, `"Overlaps":["route 10.0.0.0/8 on vpn0"]`)
 		if uplink := strings.Contains(text, `"Uplink":"eth0: up","Results":{"c1":{"ips":[]}}`); uplink != want[1] {
 			t.Errorf("%s: %s", v, text)
+		}
+		verbose := h.want(200, "GET", "/v"+v+"/networks/bridge?verbose=true", "")
+		if strings.Contains(text, "4097") || strings.Contains(verbose, `"Cluster":{"VNI":4097`) != want[1] {
+			t.Errorf("%s: %s", v, verbose)
 		}
 		if usage != want[0] || strings.Contains(text, "Status") != want[0] || overlaps != want[1] {
 			t.Errorf("%s: %s", v, text)

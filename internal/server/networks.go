@@ -67,7 +67,14 @@ func (s *Server) networkInspect(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.ok(networkFor(a.v, n, ourNetwork{Overlaps: overlaps, Uplink: uplink, Results: results}))
+	ours := ourNetwork{Overlaps: overlaps, Uplink: uplink, Results: results}
+	if q.bool("verbose") {
+		ours.Cluster, err = s.Backend.NetworkSpan(r.Context(), n.ID)
+	}
+	if err != nil {
+		return err
+	}
+	return a.ok(networkFor(a.v, n, ours))
 }
 
 func (s *Server) networkCreate(a *answer, r *http.Request) error {

@@ -13,6 +13,8 @@ import (
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	volumetypes "github.com/moby/moby/api/types/volume"
+
+	"isle/api"
 )
 
 // infoBefore50 has fields that say nothing any more.
@@ -219,6 +221,7 @@ type ourNetwork struct {
 	Uplink   string   `json:",omitempty"` // which interface of the host it is on, and how that is
 	// Results are what those who make the network said of its containers, by their ids.
 	Results map[string]json.RawMessage `json:",omitempty"`
+	Cluster *api.NetworkSpan           `json:",omitempty"` // where in its cluster it is, when that is asked for
 }
 
 func networkFor(v version, n network.Inspect, ours ourNetwork) any {

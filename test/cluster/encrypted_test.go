@@ -6,8 +6,7 @@ import (
 )
 
 // TestEncrypted: an encrypted network between two hosts, also after isled was killed and
-// started again; what is written down in the cluster while it is away is known then; and
-// the other is rid of a host that died.
+// started again on either; and inspect tells the hosts.
 func TestEncrypted(t *testing.T) {
 	h1, h2 := newHost(t, 6), newHost(t, 7)
 	h1.Isle(t, "cluster", "init", "--name", "h6")

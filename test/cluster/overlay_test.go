@@ -24,6 +24,10 @@ func TestOverlay(t *testing.T) {
 	})
 	h2.Isle(t, "run", "-d", "--name", "client", "--network", "app", "isle/toolbox", "sleep", "1000")
 	h2.Isle(t, "exec", "client", "get", "http://web/")
+	h1.eventually("inspect shows the other host's container", func() bool {
+		out, err := h1.Try("network", "inspect", "--verbose", "app")
+		return err == nil && strings.Contains(out, `"Container": "client"`)
+	})
 	h1.Isle(t, "rm", "-f", "web")
 	h2.eventually("its name is gone", func() bool { _, err := h2.Try("exec", "client", "get", "http://web/"); return err != nil })
 	h1.refused("in use", "network", "rm", "app")

@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"isle/internal/fabric"
+	"isle/internal/store"
 	"isle/internal/store/etcd"
 )
 
@@ -131,7 +132,7 @@ func (d *Directory) Describe(ctx context.Context, set func(*fabric.Host)) error 
 		return err
 	}
 	err := d.write(ctx, "describe host "+h.Name, func(ctx context.Context, id clientv3.LeaseID) error {
-		return d.putHost(ctx, id, h)
+		return d.putHost(ctx, id, func(store.Tx) fabric.Host { return h })
 	})
 	if err == nil || errdefs.IsUnavailable(err) { // it may have been done: the next lease settles it
 		d.selfMu.Lock()

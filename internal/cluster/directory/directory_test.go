@@ -376,6 +376,8 @@ func TestRestart(t *testing.T) {
 			}
 		}
 	})
+	key := "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	a.must(a.Describe(t.Context(), func(h *fabric.Host) { h.Key, h.KeyPort = key, 51871 }))
 	a.stop()
 	before := lease
 	l.n = 0 // the same host again
@@ -386,5 +388,8 @@ func TestRestart(t *testing.T) {
 	time.Sleep(3 * time.Second) // longer than the lease
 	if len(gone) > 0 || lease != before || b.View().Endpoints["e1"].Generation != e.Generation {
 		t.Errorf("%d were gone; lease %x, was %x", len(gone), lease, before)
+	}
+	if h := b.View().Hosts[again.View().Self]; h.Key != key || h.KeyPort != 51871 {
+		t.Errorf("the host lost its key: %+v", h)
 	}
 }

@@ -148,7 +148,7 @@ func (d *Directory) grant(ctx context.Context) error {
 
 // begin shows this host to the others.
 func (d *Directory) begin(ctx context.Context, id clientv3.LeaseID) error {
-	if err := d.putHost(ctx, id, d.host()); err != nil {
+	if err := d.putHost(ctx, id, func(tx store.Tx) fabric.Host { return keyed(tx, d.host()) }); err != nil {
 		return err
 	}
 	d.lease.gained(id)
@@ -156,10 +156,22 @@ func (d *Directory) begin(ctx context.Context, id clientv3.LeaseID) error {
 	return nil
 }
 
-func (d *Directory) putHost(ctx context.Context, id clientv3.LeaseID, h fabric.Host) error {
+func (d *Directory) putHost(ctx context.Context, id clientv3.LeaseID, host func(store.Tx) fabric.Host) error {
 	s := d.Store
 	s.Lease = id
-	return s.Update(ctx, func(tx store.Tx) error { return hosts.Put(tx, h.ID, h) })
+	return s.Update(ctx, func(tx store.Tx) error {
+		h := host(tx)
+		return hosts.Put(tx, h.ID, h)
+	})
+}
+
+// keyed is h with the key that it had before this process, until it is described again:
+// without one the others would drop its encrypted tunnels.
+func keyed(tx store.Tx, h fabric.Host) fabric.Host {
+	if old, err := hosts.Get(tx, h.ID); err == nil && h.Key == "" {
+		h.Key, h.OldKey, h.KeyPort = old.Key, old.OldKey, old.KeyPort
+	}
+	return h
 }
 
 // Leave ends the lease, and with it all that others see of this host, until Stay.

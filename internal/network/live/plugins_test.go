@@ -93,7 +93,7 @@ func plugins(t *testing.T, p *plugged, ipam string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(n.Warnings) != 1 || !strings.Contains(n.Warnings[0], "plugin l2 moves the packets") {
+	if !strings.Contains(strings.Join(n.Warnings, "\n"), "plugin l2 moves the packets") {
 		t.Errorf("warnings %q", n.Warnings)
 	}
 	web := p.open(m, "web", api.PortMap{api.MustParsePort("80/tcp"): {{HostPort: "8080"}}}, "far").Endpoints[0]

@@ -24,6 +24,7 @@ import (
 	volumetypes "github.com/moby/moby/api/types/volume"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"isle/api"
 	"isle/internal/filters"
 	"isle/internal/image"
 )
@@ -172,6 +173,9 @@ func (b *Backend) NetworkInspect(_ context.Context, ref string, _ bool) (network
 
 // NetworkOverlaps implements server.Backend.
 func (b *Backend) NetworkOverlaps(context.Context, string) ([]string, error) { return nil, nil }
+
+// NetworkSpan implements server.Backend.
+func (b *Backend) NetworkSpan(context.Context, string) (*api.NetworkSpan, error) { return nil, nil }
 
 // NetworkResults implements server.Backend.
 func (b *Backend) NetworkResults(context.Context, string) (map[string]json.RawMessage, error) {
