@@ -22,7 +22,7 @@ func (s *site) refusedSoon(h *host, args ...string) {
 	s.t.Helper()
 	begin := time.Now()
 	out, err := h.Try(args...)
-	if took := time.Since(begin); err == nil || took > time.Minute || !strings.Contains(out, "quorum") && !strings.Contains(out, "cluster") {
+	if took := time.Since(begin); err == nil || took > time.Minute || !strings.Contains(out, "cluster cannot be changed now") {
 		s.t.Errorf("%s: isle %s: %v after %v: %s", h.name, strings.Join(args, " "), err, took, out)
 	}
 }

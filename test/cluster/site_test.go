@@ -77,7 +77,7 @@ func (s *site) populate() {
 	s.model(s.all[2], s.all...)
 }
 
-// many has 200 endpoints: 20 containers on each host, on two networks. It takes minutes.
+// many has 200 endpoints: 20 containers on each host, on two networks.
 func many(s *site) {
 	if os.Getenv("LAB") != "full" {
 		s.t.Skip("only with LAB=full")
