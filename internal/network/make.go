@@ -31,7 +31,7 @@ func (m *Manager) make(ctx context.Context, n Network) (Network, error) {
 		n, err = m.mark(context.WithoutCancel(ctx), n, false)
 	}
 	if err == nil {
-		n.Warnings = append(made.Warnings, n.unenforced())
+		n.Warnings = made.Warnings
 		return n, nil
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -39,11 +39,6 @@ func (m *Manager) make(ctx context.Context, n Network) (Network, error) {
 		m.retire(ctx, x, n)
 	}
 	return n, errors.Join(m.hinted(n, err), m.drop(ctx, m.x.networks[n.ID]))
-}
-
-// unenforced is what the user gives up on a network that others make.
-func (n Network) unenforced() string {
-	return "network " + n.Name + ": driver " + n.Driver + " decides what passes: Isle keeps other networks and neighbours from it nowhere, and checks no source addresses"
 }
 
 // hinted says which drivers there are, where one was not found.

@@ -448,7 +448,7 @@ func TestMake(t *testing.T) {
 	n := l.network("0.3.1", "first")
 	n.Internal = true
 	made, err := l.Make(t.Context(), n)
-	if err != nil || len(made.Warnings) != 3 {
+	if err != nil || len(made.Warnings) != 4 {
 		t.Errorf("%q %v", made.Warnings, err)
 	}
 	other := n

@@ -86,6 +86,7 @@ func warnings(n network.Network, c chain, collects bool) (out []string) {
 			out = append(out, text)
 		}
 	}
+	say(true, "its plugins decide what passes: other networks and neighbours are not kept from it, and source addresses are not checked")
 	say(!c.takes(capPorts), "no plugin of the configuration has the capability portMappings: published ports are ignored on this network")
 	say(n.Internal, "--internal is not enforced: what the network reaches is its plugins' business")
 	say(c.since("1.1.0") && !c.DisableGC && !collects, "GC is not used, since other runtimes may share the configuration; -o "+optGC+"=true if none does")
