@@ -33,9 +33,23 @@ type plugged struct {
 func newPlugged(t *testing.T) *plugged {
 	t.Helper()
 	p := &plugged{host: newHost(t, false), sockets: t.TempDir(), pools: &pools.Driver{}}
+	t.Cleanup(p.sweep)
 	p.startL2()
 	p.listen("pools", p.pools.Serve)
 	return p
+}
+
+// sweep takes away what plugins that died have left: other tests are on this host.
+func (p *plugged) sweep() {
+	links, err := netlink.LinkList()
+	if err != nil {
+		p.t.Error(err)
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Name, "l2b") {
+			_ = netlink.LinkDel(l)
+		}
+	}
 }
 
 func (p *plugged) listen(name string, serve func(net.Listener) error) (stop func()) {
