@@ -167,7 +167,7 @@ func (e *Engine) NetworkSpan(ctx context.Context, id string) (*api.NetworkSpan, 
 	if err != nil || s.VNI == 0 {
 		return nil, err
 	}
-	out := &api.NetworkSpan{VNI: s.VNI, Here: s.Here, Known: s.Known, Revision: s.Revision}
+	out := &api.NetworkSpan{VNI: s.VNI, Here: s.Here, Known: s.Known, Revision: s.Revision, Hosts: []api.SpanHost{}, Endpoints: []api.SpanEndpoint{}}
 	for _, h := range s.Hosts {
 		out.Hosts = append(out.Hosts, api.SpanHost{ID: h.ID, Name: h.Name, Address: h.Addr, Containers: h.Containers, Self: h.Self})
 	}
