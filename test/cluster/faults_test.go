@@ -3,6 +3,8 @@ package cluster
 import (
 	"strings"
 	"time"
+
+	"isle/internal/kernel/probe"
 )
 
 // hostDies: what was on a host that is gone is gone within its lease, and back with it.
@@ -65,7 +67,7 @@ func partition(s *site) {
 func delay(s *site) {
 	err := shell("tc -n switch qdisc add dev r-west root netem delay 60ms")
 	if err != nil && strings.Contains(err.Error(), "qdisc kind is unknown") {
-		s.t.Skip("not supported: netem")
+		s.t.Skip(&probe.NotSupportedError{Feature: "delay by netem", Err: err})
 	}
 	s.must(err)
 	s.all[1].run("far")

@@ -26,7 +26,9 @@ func TestSite(t *testing.T) {
 	t.Run("Rolling", s.child(rolling))
 	t.Run("MemberLoss", s.child(memberLoss))
 	t.Run("QuorumLoss", s.child(quorumLoss))
-	t.Run("Many", s.child(many))
+	if os.Getenv("LAB") == "full" {
+		t.Run("Many", s.child(many))
+	}
 	s.only()
 }
 
@@ -37,7 +39,7 @@ func (s *site) child(f func(*site)) func(*testing.T) {
 		defer func() { s.use(parent) }()
 		s.use(t)
 		if parent.Failed() {
-			t.Skip("after an earlier failure nobody knows what should be there")
+			t.Fatal("left out: after an earlier failure nobody knows what should be there")
 		}
 		begin := time.Now()
 		f(s)
@@ -79,9 +81,6 @@ func (s *site) populate() {
 
 // many has 200 endpoints: 20 containers on each host, on two networks.
 func many(s *site) {
-	if os.Getenv("LAB") != "full" {
-		s.t.Skip("only with LAB=full")
-	}
 	for n := range 20 {
 		for i, h := range s.all {
 			h.run(fmt.Sprintf("m%d-%d", i+1, n))

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"isle/internal/kernel/probe"
 )
 
 // needsReference skips where Debian's plugins are not installed; scripts/test does so.
@@ -13,7 +15,7 @@ func needsReference(t *testing.T, names ...string) {
 	t.Helper()
 	for _, n := range names {
 		if _, err := os.Stat(filepath.Join(debian, n)); err != nil {
-			t.Skip("the package containernetworking-plugins is not installed; scripts/test does so")
+			t.Skip(&probe.NotSupportedError{Feature: "running CNI plugin " + n, Err: err})
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"isle/internal/kernel/probe"
 	"isle/test/lab"
 )
 
@@ -63,7 +64,7 @@ no-ping
 // TestLeased: the address is the LAN's to give, and is in the result.
 func TestLeased(t *testing.T) {
 	if _, err := exec.LookPath("dnsmasq"); err != nil {
-		t.Skip("dnsmasq is not installed; scripts/test does so")
+		t.Skip(&probe.NotSupportedError{Feature: "running dnsmasq", Err: err})
 	}
 	r := start(t)
 	if err := os.WriteFile(r.dir+"/conf", []byte(strings.ReplaceAll(dhcpServer, "$DIR", r.dir)), 0o600); err != nil {

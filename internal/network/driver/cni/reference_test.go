@@ -19,6 +19,7 @@ import (
 	"isle/internal/kernel"
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/kernel/netns"
+	"isle/internal/kernel/probe"
 	"isle/internal/network"
 	"isle/internal/network/driver/cni"
 )
@@ -32,11 +33,11 @@ var pluginDirs = []string{"/opt/cni/bin", "/usr/lib/cni"}
 func needPlugins(t *testing.T, names ...string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		t.Skip(&probe.NotSupportedError{Feature: "a network namespace without root"})
 	}
 	for _, name := range names {
 		if !slices.ContainsFunc(pluginDirs, func(dir string) bool { _, err := os.Stat(filepath.Join(dir, name)); return err == nil }) {
-			t.Skipf("CNI plugin %s is not installed (hint: apt-get install containernetworking-plugins)", name)
+			t.Skip(&probe.NotSupportedError{Feature: "running CNI plugin " + name, Err: errors.New("it is not installed (hint: apt-get install containernetworking-plugins)")})
 		}
 	}
 	private()
