@@ -141,10 +141,10 @@ func (t *Table) setMessage(id uint32, s set) nlmsg.Message {
 		flags |= unix.NFT_SET_MAP
 	}
 	a := t.attrs(s.table, unix.NFTA_SET_TABLE).Str(unix.NFTA_SET_NAME, s.name).B32(unix.NFTA_SET_FLAGS, flags).
-		B32(unix.NFTA_SET_KEY_TYPE, key.GetNFTMagic()).B32(unix.NFTA_SET_KEY_LEN, uint32(s.keyBytes())).B32(unix.NFTA_SET_ID, id)
+		B32(unix.NFTA_SET_KEY_TYPE, key.GetNFTMagic()).B32(unix.NFTA_SET_KEY_LEN, width(s.key)).B32(unix.NFTA_SET_ID, id)
 	if s.data != nil {
 		data := nftables.MustConcatSetType(s.data...)
-		a.B32(unix.NFTA_SET_DATA_TYPE, data.GetNFTMagic()).B32(unix.NFTA_SET_DATA_LEN, data.Bytes)
+		a.B32(unix.NFTA_SET_DATA_TYPE, data.GetNFTMagic()).B32(unix.NFTA_SET_DATA_LEN, width(s.data))
 	}
 	if flags&setConcat != 0 {
 		a.Nest(unix.NFTA_SET_DESC, func(a *nlmsg.Attrs) { a.Nest(setDescConcat, func(a *nlmsg.Attrs) { fields(a, s.key) }) })
