@@ -43,6 +43,9 @@ func besides(t testing.TB) (a, b *machine) {
 	t.Helper()
 	a, b = newMachine(t, withBPF), newMachine(t, withBPF)
 	needGuards(t, a)
+	for _, m := range []*machine{a, b} { // nobody can be asked for by IPv6 before the asker's own address is settled
+		m.host.Run("sysctl", "-w", "net/ipv6/conf/default/accept_dad=0")
+	}
 	underlay(t, a, b)
 	for i, m := range []*machine{a, b} {
 		c, _ := container(1, i+1)
