@@ -511,6 +511,8 @@ var equivalent = map[string]string{
 	"(nothing leaves an internal network; internal) without condition 1":                     theSet,
 	"(hairpin: answers must come back through us; segments4) without condition 1":            theSet,
 	"(hairpin: answers must come back through us; segments6) without condition 1":            theSet,
+	"(to a container of another host; across4) without condition 1: meta cmp":                theSet,
+	"(to a container of another host; across6) without condition 1: meta cmp":                theSet,
 	"(stays within its network; segments4) without condition 1":                              theSet,
 	"(stays within its network; segments6) without condition 1":                              theSet,
 	"(seen again where it is routed; leaves) without condition 1":                            theSet,

@@ -6,11 +6,11 @@ import (
 	"isle/internal/netspec"
 )
 
-// Two networks have a container at host "lan", to which there is no tunnel. One of them
-// has a container that may send from any address.
+// Some networks have a container at host "lan", to which there is no tunnel. One of them
+// has a container that may send from any address, one is open to "transit" a little.
 const farAway = 8
 
-var acrossNets = []int{plainNet, directNet}
+var acrossNets = []int{plainNet, directNet, natNet}
 
 func (p *policy) across() {
 	for _, n := range acrossNets {
@@ -77,6 +77,10 @@ func (p *policy) askAcross(f int, s string) {
 			return eth(outsideMAC[q.from], nobodyMAC, typ, udp(x, q.to.addr(f), 9999, token))
 		}, blocked, "across"+s+" ingress forward by the way")
 	}
+	trusted := member(natNet, farAway).addr(f)
+	p.frame(fmt.Sprintf("across, from %s, by an interface that is trusted", trusted), "transit", &p.wires["c1-1"].ears, func(token []byte) []byte {
+		return eth(outsideMAC["transit"], nobodyMAC, typ, segment(trusted, member(natNet, 1).addr(f), 80, syn, token))
+	}, blocked, "forward across"+s+" from a container")
 	p.pretend(f, s)
 }
 
