@@ -35,9 +35,10 @@ type Errand struct {
 type Target struct {
 	Host string
 	Addr netip.Addr
-	// As is an address that both hosts have on a network that they share, and nobody gave
-	// them on the wire between.
-	As netip.Addr
+	// From is the address of a container here, and To one that the other host itself has
+	// on their network: the wire between knows neither. What comes from outside for the
+	// latter every host drops, so that nobody else hears of it.
+	From, To netip.Addr
 }
 
 func (m *Manager) provenBefore() map[string]bool {
@@ -89,18 +90,28 @@ func (m *Manager) errand() Errand {
 	e := Errand{Known: m.cluster.known, Self: f.self, Addr: t.Addr, Link: t.Link}
 	found := map[string]bool{}
 	for _, n := range m.directs() {
-		gw := n.gateway(t.Addr.Is4())
+		from, to := m.someone(n.ID, t.Addr.Is4()), n.gateway(t.Addr.Is4())
 		for id, h := range f.hosts {
-			if id == f.self || found[id] || !gw.IsValid() || f.counts[seat{n.ID, id}] == 0 || !t.NextTo(h.Addr) {
+			if id == f.self || found[id] || !from.IsValid() || !to.IsValid() || f.counts[seat{n.ID, id}] == 0 || !t.NextTo(h.Addr) {
 				continue
 			}
 			if _, leads := f.leads(id); leads {
 				found[id] = true
-				e.Targets = append(e.Targets, Target{id, h.Addr, gw})
+				e.Targets = append(e.Targets, Target{id, h.Addr, from, to})
 			}
 		}
 	}
 	return e
+}
+
+// someone is the address of a container here on a network.
+func (m *Manager) someone(network string, v4 bool) netip.Addr {
+	for _, pl := range m.x.users[network] {
+		if a := pl.Addr(v4); a.IsValid() {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // directs are the networks here that need no tunnel to hosts that are near.
