@@ -447,10 +447,10 @@ func (m *Manager) farUnits(network string) map[string]netspec.State {
 }
 
 // begin is where tunnels of this host begin.
-func (m *Manager) begin(h Host) Tunnel {
+func (m *Manager) begin(ctx context.Context, h Host) (Tunnel, error) {
 	here := m.cluster.here
 	if m.Fabric == nil || !usableHost(here) {
-		return Tunnel{}
+		return Tunnel{}, nil
 	}
 	t := Tunnel{Addr: here.Addr, MTU: h.MTU}
 	if p, ok := h.with(here.Addr); ok {
@@ -459,7 +459,9 @@ func (m *Manager) begin(h Host) Tunnel {
 	if m.sealKey() != "" && h.IPv6 {
 		t.Seal = Seal{Link: m.Config.LinkPrefix + "w0", Addr: SealedAddr(here.ID)}
 	}
-	return t
+	var err error
+	t.Near, err = m.near(ctx, t)
+	return t, err
 }
 
 // with is the interface that has an address of the host.

@@ -63,7 +63,10 @@ func (m *Manager) near(ctx context.Context, t Tunnel) (string, error) {
 		}
 	}
 	list, err := m.Machine.NextTo(ctx, t.Link, addrs)
-	return Near(list), err
+	if err != nil {
+		return "", fmt.Errorf("look which hosts are next to this one: %w", err)
+	}
+	return Near(list), nil
 }
 
 // meet looks whether a host that is new, or has another address, is near.

@@ -83,9 +83,9 @@ func (m *Manager) look(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at this host's network: %w", err)
 	}
-	h.LinkPrefix, h.Tunnel = m.Config.LinkPrefix, m.begin(h)
-	if h.Tunnel.Near, err = m.near(ctx, h.Tunnel); err != nil {
-		return fmt.Errorf("look which hosts are next to this one: %w", err)
+	h.LinkPrefix = m.Config.LinkPrefix
+	if h.Tunnel, err = m.begin(ctx, h); err != nil {
+		return err
 	}
 	before := m.host
 	m.host = h

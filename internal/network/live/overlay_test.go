@@ -80,6 +80,7 @@ func (h *member) begin() {
 	h.t.Helper()
 	h.m = h.manager()
 	h.m.Fabric, h.m.Ports, h.m.Seal = h.dir, &publish.Table{}, h.keys
+	h.m.Scout = h.scout()
 	if err := h.m.Start(h.t.Context()); err != nil {
 		h.t.Fatal(err)
 	}
