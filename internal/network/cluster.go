@@ -105,7 +105,7 @@ func (m *Manager) watchCluster(ctx context.Context) {
 func (m *Manager) Heard(ctx context.Context, ch fabric.Change) {
 	m.op.Lock()
 	defer m.op.Unlock()
-	if ch.Reset {
+	if ch.Reset || !m.cluster.known {
 		m.resetCluster(ctx, m.Fabric.View())
 		return
 	}
@@ -128,7 +128,11 @@ func (m *Manager) Heard(ctx context.Context, ch fabric.Change) {
 
 // resetCluster takes everything anew.
 func (m *Manager) resetCluster(ctx context.Context, v fabric.View) {
-	if !v.Known {
+	switch {
+	case !m.cluster.known && whole(v):
+		m.meetCluster(ctx, v)
+		return
+	case !m.cluster.known || !v.Known:
 		return
 	}
 	m.takeView(ctx, v)
@@ -144,6 +148,26 @@ func (m *Manager) resetCluster(ctx context.Context, v fabric.View) {
 		}
 	}
 	m.replanFar(ctx, touched)
+	m.restoreSoon()
+}
+
+// whole reports whether a view has this host too. One whose lease has ended writes itself
+// down anew: until then its tunnels would seem to begin nowhere, and would be taken away.
+func whole(v fabric.View) bool { return v.Known && (v.Self == "" || v.Hosts[v.Self].ID != "") }
+
+// meetCluster takes up what the cluster says first. The kernel has what it had before isled
+// was started: all is planned, and only what is not so is written.
+func (m *Manager) meetCluster(ctx context.Context, v fabric.View) {
+	m.loadView(ctx, v)
+	m.units[machineUnit] = m.planner().machine(m.x.ipv6 > 0)
+	m.reunite(ctx)
+	for _, s := range m.units {
+		m.announce(nil, s)
+	}
+	if err := m.sync(ctx); err != nil {
+		m.Log.Error("bring the kernel in step with the cluster", "err", err)
+		m.resync()
+	}
 	m.restoreSoon()
 }
 
@@ -175,9 +199,7 @@ func (m *Manager) takeView(ctx context.Context, v fabric.View) {
 	for _, id := range slices.Sorted(maps.Keys(v.Networks)) {
 		m.adopt(ctx, v.Networks[id])
 	}
-	m.cluster.known = true
 	m.replanFar(ctx, touched)
-	m.reunite(ctx)
 }
 
 // outside is for a host that is in no cluster any more: no tunnel begins here. One that

@@ -223,11 +223,11 @@ func (m *Manager) Restore(ctx context.Context) error {
 // this host has not heard of yet, it has.
 func (m *Manager) mine() (mine []fabric.Endpoint, differs bool) {
 	v := m.Fabric.View()
-	if !v.Known {
-		return nil, false
-	}
 	m.op.Lock()
 	defer m.op.Unlock()
+	if !v.Known || !m.cluster.known { // what this host has is not known before it knows its networks
+		return nil, false
+	}
 	here := map[string]bool{}
 	for _, users := range m.x.users {
 		for _, pl := range users {
@@ -354,7 +354,7 @@ func (m *Manager) loadCluster(ctx context.Context) {
 	if m.Fabric == nil {
 		return
 	}
-	if v := m.Fabric.View(); v.Known {
+	if v := m.Fabric.View(); whole(v) {
 		m.loadView(ctx, v)
 	}
 }

@@ -1,6 +1,7 @@
 package live_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -176,6 +178,75 @@ func TestOverlay(t *testing.T) {
 		t.Errorf("the name of a container on a host that died: %s, %v", got, err)
 	}
 	across(t, "what the other still knows goes on", b, "two", two.Addr(true), 80, two.Addr(true))
+}
+
+// TestOverlayRestart: a new process that does not reach the store at first, and then
+// does, writes nothing of what the kernel has of the other hosts: the kernel itself tells
+// who asks. What flows goes on.
+func TestOverlayRestart(t *testing.T) {
+	_, all := gather(t, 2)
+	a, b := all[0], all[1]
+	if _, err := a.m.Create(t.Context(), api.CreateRequest{Name: "app", Driver: "overlay"}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the network is on the other host", func() bool { return b.knows("app") })
+	a.open(a.m, "one", nil, "app")
+	var remote []network.Endpoint
+	for i := range 5 {
+		remote = append(remote, b.open(b.m, fmt.Sprint("r", i), nil, "app").Endpoints[0])
+	}
+	b.echo("r0", "0.0.0.0:80")
+	soon(t, "each knows the other's containers", func() bool { return len(a.behind()) == 5 && len(b.behind()) == 1 })
+	ns, err := os.Open(a.kernel.Path("one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	stay := newFlow(t, ns, netip.AddrPortFrom(remote[0].Addr(true), 80).String())
+	told := a.told()
+	a.die()
+	a.dir.Cut(true)
+	a.begin()
+	if !stay.alive("while the store is away") {
+		t.Error("a flow ended while the store could not be reached")
+	}
+	a.dir.Heal()
+	soon(t, "it knows the names of the others", func() bool {
+		got, err := a.lookup("one", "udp", "r4")
+		return err == nil && got == "NOERROR "+remote[4].Addr(true).String()
+	})
+	if !stay.alive("after the restart") {
+		t.Error("a flow ended at a restart")
+	}
+	if lines := told(); len(lines) > 0 {
+		t.Errorf("the kernel was written at a restart:\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+// told collects what the kernel tells of its tunnels, stations and neighbours from now on.
+func (h *member) told() func() []string {
+	h.t.Helper()
+	var cmds []*exec.Cmd
+	for _, args := range [][]string{{"ip", "monitor", "link", "address", "route", "neigh"}, {"bridge", "monitor", "fdb"}} {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Stdout = new(bytes.Buffer)
+		cmds = append(cmds, cmd)
+		h.ns.Do(cmd.Start)
+	}
+	time.Sleep(200 * time.Millisecond) // until they listen
+	return func() (lines []string) {
+		time.Sleep(200 * time.Millisecond)
+		for _, cmd := range cmds {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			for line := range strings.Lines(cmd.Stdout.(*bytes.Buffer).String()) {
+				if strings.Contains(line, "isle") && !strings.Contains(line, "STALE") && !strings.Contains(line, "REACHABLE") {
+					lines = append(lines, strings.TrimSpace(line))
+				}
+			}
+		}
+		return lines
+	}
 }
 
 // across : a connection from a container gets there, and comes from where it should.
