@@ -37,6 +37,8 @@ type cluster struct {
 	opened  map[netip.Prefix]bool      // pools that nobody else has
 	odd     map[string]bool            // records that were told of because they cannot be
 
+	footholds map[string]Network // as they were at the start
+
 	due      chan struct{}   // the cluster is to be told what this host has
 	joining  sync.RWMutex    // held, not under op, while endpoints come and go in the cluster
 	parting  map[string]bool // endpoints to be taken out of the cluster
@@ -48,6 +50,7 @@ func (m *Manager) newCluster() {
 	c.far, c.known = newFar(), false
 	c.units, c.named = map[string]map[string]bool{}, map[string]dns.Host{}
 	c.lost, c.waiting, c.opened = map[string]bool{}, map[string][]Endpoint{}, map[netip.Prefix]bool{}
+	c.footholds = map[string]Network{}
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
 }
 

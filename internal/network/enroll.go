@@ -316,7 +316,7 @@ func (m *Manager) rouse(n *Network) *Network {
 	}
 	id := n.ID
 	now := *n
-	now.Idle = false
+	now.Idle, now.Leaves = false, m.cluster.footholds[id].Leaves
 	s, err := m.planner().network(now)
 	if err != nil {
 		m.Log.Error("a network of the cluster cannot be brought up: what is there of it is left as it is", "network", n.Name, "err", err)
