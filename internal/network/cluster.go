@@ -250,15 +250,38 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touch
 	}
 }
 
-// tunnelPeer is what a host needs that sends to ours.
+// tunnelPeer is what a host needs that sends to ours, while there is one.
 func (m *Manager) tunnelPeer(host string) netspec.State {
 	h, ok := m.cluster.far.leads(host)
-	if !ok || h.Addr == m.cluster.here.Addr {
+	if !ok || h.Addr == m.cluster.here.Addr || !m.tunneling() {
 		return nil
 	}
 	s := netspec.State{}
 	s.Add(netspec.TunnelPeer{Addr: h.Addr})
 	return s
+}
+
+// tunneling reports whether a network of the cluster is here.
+func (m *Manager) tunneling() bool {
+	for _, n := range m.x.networks {
+		if n.Global() && !n.Idle {
+			return true
+		}
+	}
+	return false
+}
+
+// tunnelUnits are those that come with the first network of the cluster, and go with the
+// last.
+func (m *Manager) tunnelUnits() map[string]netspec.State {
+	units := map[string]netspec.State{}
+	here := m.tunneling()
+	for id := range m.cluster.far.hosts {
+		if id != m.cluster.far.self && here != (m.units[tunnelUnit(id)] != nil) {
+			units[tunnelUnit(id)] = m.tunnelPeer(id)
+		}
+	}
+	return units
 }
 
 // sealUnit is that of the link which encrypts, or of the host at its other end.
@@ -321,7 +344,7 @@ func (m *Manager) planFar(t trace, units map[string]netspec.State, drop, add *[]
 		return
 	}
 	unit := remoteUnit(n.ID, t.id)
-	s, name := m.planRemote(*n, t)
+	s, name := m.planRemote(*n, t.id)
 	units[unit], units[peerUnit(n.ID, t.host)] = s, m.planPeer(*n, t.host)
 	if old, ok := m.cluster.named[unit]; ok {
 		*drop = append(*drop, old)
@@ -335,14 +358,15 @@ func (m *Manager) planFar(t trace, units map[string]netspec.State, drop, add *[]
 
 // planRemote is what an endpoint of another host needs here, and its names; nothing for
 // one that is gone, or not right.
-func (m *Manager) planRemote(n Network, t trace) (netspec.State, dns.Host) {
-	now, there := m.cluster.far.endpoints[t.id]
-	h, alive := m.cluster.far.hosts[t.host]
-	if n.Idle || !there || m.cluster.far.trace(t.id) != t || !alive || !usableHost(h) || !m.cluster.far.wins(now) {
+func (m *Manager) planRemote(n Network, id string) (netspec.State, dns.Host) {
+	f := &m.cluster.far
+	now := f.endpoints[id]
+	h, alive := f.hosts[now.Host]
+	if n.Idle || now.Network != n.ID || now.Host == f.self || !alive || !usableHost(h) || !f.wins(now) {
 		return nil, dns.Host{}
 	}
 	if !n.plausible(now) {
-		m.tellOdd("an endpoint of another host cannot be as it is written down: it is ignored", "endpoint "+t.id, "network", n.Name, "container", now.Container, "host", h.Name)
+		m.tellOdd("an endpoint of another host cannot be as it is written down: it is ignored", "endpoint "+id, "network", n.Name, "container", now.Container, "host", h.Name)
 		return nil, dns.Host{}
 	}
 	now.MAC = macOf(now)

@@ -189,7 +189,7 @@ func TestOverlay(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(names, func(r dns.Record) bool { return r.Container == "c2" }) {
 		t.Errorf("%+v, %v", names, err)
 	}
-	if len(of[netspec.VXLAN](c))+len(of[netspec.FDB](c)) > 0 || len(c.resolves(n, "c2")) > 0 {
+	if len(of[netspec.VXLAN](c))+len(of[netspec.FDB](c))+len(of[netspec.TunnelPeer](c)) > 0 || len(c.resolves(n, "c2")) > 0 {
 		t.Error("host c has a part of a network that no container there is on")
 	}
 	if err := b.m.Close(t.Context(), "c2"); err != nil {

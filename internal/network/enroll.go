@@ -325,7 +325,7 @@ func (m *Manager) rouse(n *Network) *Network {
 	m.x.networks[id] = &now
 	m.x.occupy(id, s)
 	m.note(networkUnit(id), s)
-	for unit, s := range merged(m.farUnits(id), m.sealUnits()) {
+	for unit, s := range merged(merged(m.farUnits(id), m.tunnelUnits()), m.sealUnits()) {
 		m.note(unit, s)
 	}
 	return &now
@@ -372,11 +372,5 @@ func (m *Manager) loadView(ctx context.Context, v fabric.View) {
 	for id, e := range v.Endpoints {
 		m.cluster.far.put(id, &e)
 		m.countAddrs(e, m.IPAM.Taken)
-	}
-	for id := range v.Hosts {
-		if id != v.Self {
-			m.note(tunnelUnit(id), m.tunnelPeer(id))
-			m.note(sealUnit(id), m.sealPeer(id))
-		}
 	}
 }

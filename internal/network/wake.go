@@ -79,7 +79,7 @@ func (m *Manager) wake(ctx context.Context, woken map[string]*Network, units map
 			}
 			units[networkUnit(id)] = s
 		}
-		return merged(units, m.sealUnits()), nil
+		return merged(merged(units, m.tunnelUnits()), m.sealUnits()), nil
 	})
 	if err != nil {
 		m.mu.Lock()
@@ -131,7 +131,7 @@ func (m *Manager) sleep(ctx context.Context, n Network) {
 	delete(m.x.leaves, n.ID)
 	m.x.networks[n.ID] = &n
 	m.mu.Unlock()
-	m.impose(ctx, merged(units, m.sealUnits()))
+	m.impose(ctx, merged(merged(units, m.tunnelUnits()), m.sealUnits()))
 	if err := m.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { footholds.Delete(tx, n.ID); return nil }); err != nil {
 		m.Log.Error("forget how a network was here", "network", n.Name, "err", err)
 	}
