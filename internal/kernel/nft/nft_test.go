@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -428,4 +429,42 @@ func TestTunnelChains(t *testing.T) {
 	if apply(t, table, base, more); there() {
 		t.Error("the chains of a tunnel that is gone stay")
 	}
+}
+
+// BenchmarkTunnelChains: a datagram from a program of the host to another one, with the
+// chains of tunnels in its way and without.
+func BenchmarkTunnelChains(b *testing.B) {
+	for _, name := range []string{"without", "with"} {
+		b.Run(name, func(b *testing.B) {
+			table, ns := open(b)
+			want := ports(1)
+			if name == "with" {
+				want.Add(netspec.Tunnel{Port: 4789}, netspec.TunnelPeer{Addr: netip.MustParseAddr("192.0.2.7")})
+			}
+			apply(b, table, nil, want)
+			ns.Do(func() error { return datagrams(b) })
+		})
+	}
+}
+
+func datagrams(b *testing.B) error {
+	in, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := net.DialUDP("udp4", nil, in.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	for buf := make([]byte, 1); b.Loop(); {
+		if _, err := out.Write(buf); err != nil {
+			return err
+		}
+		if _, err := in.Read(buf); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -4,7 +4,8 @@
 // family "inet" for packets that are routed, and of "bridge" for what containers
 // send, also to each other.
 //
-// The chains are fixed; what changes at run time are elements of sets and maps.
+// The chains are fixed, but for two that come and go with tunnels; what changes at run
+// time are elements of sets and maps.
 // So a change costs the same whatever the table holds, and all changes of a
 // batch are in force together or not at all.
 //
