@@ -19,6 +19,7 @@ import (
 	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/dns"
+	"isle/internal/reconcile"
 )
 
 // member is a host of a cluster. Its news come when the test says so.
@@ -428,6 +429,43 @@ func TestRestartWritesNothing(t *testing.T) {
 		t.Errorf("%d stations after two have gone, %d changes", got, a.kernel.N)
 	}
 	rightAll(t, all)
+}
+
+// TestStationsReturned: of what was deleted, what is wanted is made again, and nothing else
+// is looked at or touched.
+func TestStationsReturned(t *testing.T) {
+	_, all := gather(t, 2)
+	a, b := all[0], all[1]
+	overlay(t, all, "app")
+	open(t, a.m, "c1", "app")
+	open(t, b.m, "c2", "app")
+	rightAll(t, all)
+	var lost reconcile.Scope
+	for k := range a.kernel.State {
+		if k.Rank == netspec.RankNeigh && k.NS == "" {
+			lost.Lost = append(lost.Lost, k)
+		}
+	}
+	if len(lost.Lost) != 3 {
+		t.Fatalf("%v", lost.Lost)
+	}
+	strange := netspec.FDB{Link: of[netspec.VXLAN](a)[0].Name, MAC: netspec.MAC{2, 9}, Dst: addr("192.0.2.9")}
+	for _, k := range lost.Lost {
+		delete(a.kernel.State, k)
+	}
+	lost.Lost = append(lost.Lost, strange.Key())
+	a.kernel.N = 0
+	must(t, a.m.Repair(t.Context(), reconcile.Alarm{Scope: lost}))
+	if a.right(t); a.kernel.N != 3 || a.m.Alarms() != 1 {
+		t.Errorf("%d changes, %d alarms", a.kernel.N, a.m.Alarms())
+	}
+	must(t, b.m.Close(t.Context(), "c2"))
+	hear(t, all)
+	a.kernel.N = 0
+	must(t, a.m.Repair(t.Context(), reconcile.Alarm{Scope: lost}))
+	if a.right(t); a.kernel.N != 0 || a.m.Alarms() != 1 {
+		t.Errorf("%d changes, %d alarms for what we deleted", a.kernel.N, a.m.Alarms())
+	}
 }
 
 // lagging is a Directory that does not tell of this host itself.
