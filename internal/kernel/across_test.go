@@ -50,7 +50,7 @@ func besides(t testing.TB) (a, b *machine) {
 	for i, m := range []*machine{a, b} {
 		c, _ := container(1, i+1)
 		m.host.Run("sysctl", "-w", "net/ipv4/conf/under/rp_filter=1")
-		m.apply(merge(bridge(1, netspec.Segment{Masquerade: true}), state(tunnel(fmt.Sprintf("10.8.0.%d", i+1)), netspec.Guard{Link: "isbr1"}), c,
+		m.apply(merge(bridge(1, netspec.Segment{Masquerade: true}), state(tunnel(fmt.Sprintf("10.8.0.%d", i+1)), netspec.Guard{Link: "isbr1"}, netspec.Tunnel{Port: 4789}, netspec.TunnelPeer{Addr: ip(fmt.Sprintf("10.8.0.%d", 2-i))}), c,
 			station(2-i, fmt.Sprintf("10.8.0.%d", 2-i)), accepting(2-i)))
 	}
 	return a, b

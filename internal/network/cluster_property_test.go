@@ -51,7 +51,9 @@ func FuzzClusterConverges(f *testing.F) {
 func liveTogether(t *testing.T, seed uint64, steps int) *lives {
 	l := &lives{r: rand.New(rand.NewPCG(seed, 2))}
 	l.c, l.all = gather(t, 3)
-	for _, h := range l.all {
+	for i, h := range l.all {
+		h.room = (int(seed) + i) % 3
+		h.begin(t)
 		for range 4 {
 			_, err := l.rewire(t, h)
 			must(t, err)

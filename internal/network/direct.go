@@ -84,9 +84,9 @@ func (m *Manager) meet(ctx context.Context, id string) {
 	t.Near = Near(append(t.near(), list...))
 }
 
-// errand is what is worth finding out now: for each host that is near one network that
+// Errand is what is worth finding out now: for each host that is near one network that
 // it shares with this one, whichever there are.
-func (m *Manager) errand() Errand {
+func (m *Manager) Errand() Errand {
 	m.op.Lock()
 	defer m.op.Unlock()
 	f, t := &m.cluster.far, m.host.Tunnel
@@ -169,7 +169,7 @@ func (m *Manager) Gets(ctx context.Context, host string, gets bool) {
 // scout runs the Scout, where there is one.
 func (m *Manager) scout(ctx context.Context) {
 	if m.Scout != nil && m.Fabric != nil {
-		m.Scout.Run(ctx, m.errand, func(host string, gets bool) { m.Gets(ctx, host, gets) })
+		m.Scout.Run(ctx, m.Errand, func(host string, gets bool) { m.Gets(ctx, host, gets) })
 	}
 }
 

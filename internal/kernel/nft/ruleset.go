@@ -148,13 +148,12 @@ func (m marks) to() []expr.Any      { return oifGroup.is(native(m.group)) }
 func (m marks) notFrom() []expr.Any { return iifGroup.not(native(m.group)) }
 func (m marks) notTo() []expr.Any   { return oifGroup.not(native(m.group)) }
 
-// chains are all chains. What every packet meets is asked first by what costs
+// chains are those that are always there. What every packet meets is asked first by what costs
 // least: a look into a set costs ten times what comparing a number does.
 func chains(m marks) []chain {
 	return []chain{
 		{inet, "leaf", "filter", prerouting, raw, []rule{
 			{"seen again where it is routed", join(beginning(expr.MetaKeyIIFNAME, m.leaf), in("leaves", iif), notrack())}}},
-		{inet, "across", "filter", prerouting, raw, across(m)},
 		{inet, "ingress", "filter", prerouting, mangle, ingress(m)},
 		{inet, "prerouting", "nat", prerouting, dstnat, arriving()},
 		{inet, "output", "nat", output, dstnat, sent()},
@@ -164,10 +163,7 @@ func chains(m marks) []chain {
 		{inet, "mss", "", 0, 0, clamp(m)},
 		{inet, "passed", "", 0, 0, passed(m)},
 		{inet, "postrouting", "nat", postrouting, srcnat, masquerade(m)},
-		{inet, "arrived", "filter", input, filter, arrived()},
-		{inet, "spoken", "filter", output, filter, spoken()},
 		{bridge, "source", "filter", prerouting, bridgeDstnat, source()},
-		{bridge, "shortcut", "filter", prerouting, bridgeDstnat + 1, shortcut()},
 		{bridge, "source_arp", "", 0, 0, sourceARP()},
 		{bridge, "source_ip4", "", 0, 0, sourceIP4()},
 		{bridge, "source_ip6", "", 0, 0, sourceIP6()},
