@@ -134,9 +134,10 @@ const (
 
 // marks are what our devices and packets are known by.
 type marks struct {
-	bit   uint32 // of a packet: tells the guards of our bridges that it was passed here
-	group uint32 // of our devices
-	leaf  string // begins the names of leaf bridges
+	bit    uint32 // of a packet: tells the guards of our bridges that it was passed here
+	group  uint32 // of our devices
+	leaf   string // begins the names of leaf bridges
+	tunnel string // begins the names of tunnels
 }
 
 // from and to are for packets from and to our devices. A bridge that lost its group
@@ -151,8 +152,8 @@ func (m marks) notTo() []expr.Any   { return oifGroup.not(native(m.group)) }
 // least: a look into a set costs ten times what comparing a number does.
 func chains(m marks) []chain {
 	return []chain{
-		{inet, "leaf", "filter", prerouting, raw, []rule{
-			{"seen again where it is routed", join(beginning(expr.MetaKeyIIFNAME, m.leaf), in("leaves", iif), notrack())}}},
+		{inet, "untracked", "filter", prerouting, raw, untracked(m)},
+		{inet, "untracked_out", "filter", output, raw, untrackedOut()},
 		{inet, "ingress", "filter", prerouting, mangle, ingress(m)},
 		{inet, "prerouting", "nat", prerouting, dstnat, arriving()},
 		{inet, "output", "nat", output, dstnat, sent()},
@@ -164,7 +165,7 @@ func chains(m marks) []chain {
 		{inet, "postrouting", "nat", postrouting, srcnat, masquerade(m)},
 		{inet, "arrived", "filter", input, filter, arrived()},
 		{inet, "spoken", "filter", output, filter, spoken()},
-		{bridge, "source", "filter", prerouting, bridgeDstnat, source()},
+		{bridge, "source", "filter", prerouting, bridgeDstnat, source(m)},
 		{bridge, "source_arp", "", 0, 0, sourceARP()},
 		{bridge, "source_ip4", "", 0, 0, sourceIP4()},
 		{bridge, "source_ip6", "", 0, 0, sourceIP6()},
@@ -183,6 +184,12 @@ var families = []ipFamily{
 	{unix.NFPROTO_IPV6, "6", saddr6, daddr6},
 }
 
+// untracked are those of which nobody needs to know whether they belong to a connection.
+func untracked(m marks) []rule {
+	rules := []rule{{"seen again where it is routed", join(beginning(expr.MetaKeyIIFNAME, m.leaf), in("leaves", iif), notrack())}}
+	return append(rules, tunnelsUntracked(m)...)
+}
+
 func ingress(m marks) []rule {
 	notLo := named(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo")
 	outside := func(at field) []expr.Any {
@@ -193,6 +200,7 @@ func ingress(m marks) []rule {
 		{"nobody else has a loopback address", outside(saddr4)},
 		{"br_netfilter: hairpin meets the guard before the forward chain", join(translatedTwice(), m.from(), setMark(m.bit))},
 		{"settled by what came before", join(ctState(known), accept())},
+		tunnelArrives(m),
 		{"br_netfilter: what is translated meets the guard before the forward chain", join(m.from(), local(), setMark(m.bit))},
 	}
 	for _, f := range families {
@@ -326,8 +334,9 @@ func masquerade(m marks) []rule {
 // source looks at the frames of containers as they come out of their links,
 // also those that stay within a bridge. What is as it should be is known by one
 // look into a set, and goes first.
-func source() []rule {
+func source(m marks) []rule {
 	return []rule{
+		{"out of a tunnel: held to its address where it was sent", join(beginning(expr.MetaKeyIIFNAME, m.tunnel), accept())},
 		{"its own address", join(ipv4, in("sources4", iif, etherSaddr, saddr4), accept())},
 		ownAddress6(unix.IPPROTO_TCP), ownAddress6(unix.IPPROTO_UDP),
 		{"not a container's, or one that may send anything", join(notIn("guarded", iif), accept())},

@@ -22,6 +22,33 @@ func tunnelSets() []set {
 	}
 }
 
+// Each connection within a tunnel has a port of its own outside, and one direction never
+// answers the other. Tracked, each would be an entry of the host's table, that says
+// nothing, and costs a sixth of the new connections per second (docs/benchmarks.md).
+
+// tunnelsUntracked is for what hosts of the cluster send to a tunnel here.
+func tunnelsUntracked(m marks) (rules []rule) {
+	for _, f := range families {
+		rules = append(rules, rule{"a tunnel from a host of the cluster", join(m.notFrom(), family(f.n), udpOnly(), in("tunnels", dport), in("peers"+f.s, f.saddr), notrack())})
+	}
+	return rules
+}
+
+// untrackedOut is for what is sent to tunnels elsewhere. Who speaks for them is seen in
+// chain spoken, when the address is as it will be.
+func untrackedOut() (rules []rule) {
+	for _, f := range families {
+		rules = append(rules, rule{"a tunnel to a host of the cluster", join(family(f.n), udpOnly(), in("tunnels", dport), in("peers"+f.s, f.daddr), notrack())})
+	}
+	return rules
+}
+
+// tunnelArrives leaves what is not tracked to chain arrived, and in case it is not for
+// this host to chain forward.
+func tunnelArrives(m marks) rule {
+	return rule{"a tunnel: looked at where it ends", join(ctState(expr.CtStateBitUNTRACKED), m.notFrom(), udpOnly(), in("tunnels", dport), accept())}
+}
+
 // arrived looks at what is for this host.
 func arrived() []rule {
 	rules := []rule{onlyUDP(), {"a tunnel outside of what encrypts it", join(in("sealed", dport), notIn("seals", iif, dport), drop())}}
