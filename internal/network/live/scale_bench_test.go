@@ -40,7 +40,7 @@ type follower struct {
 	directory *directory.Directory
 	times     *timedKernel
 	heard     *timedDirectory
-	forget    func() // ends what runs
+	unfollow  func() // has the directory hear nothing more
 }
 
 // timedKernel is how long changes of the kernel took, and how many stations it has.
@@ -86,44 +86,48 @@ func (d *timedDirectory) Watch(ctx context.Context, fn func(fabric.Change)) erro
 	})
 }
 
-// followers are hosts of one cluster that is in srv.
-func followers(b *testing.B, srv *etcdtest.Server, n int) (all []*follower) {
+// follow makes a host of the cluster that is in srv. Its id is h<i>.
+func follow(b *testing.B, srv *etcdtest.Server, wire kerneltest.NS, i int) *follower {
+	b.Helper()
+	f, id := &follower{member: newMember(b, wire, i)}, fmt.Sprint("h", i)
+	f.directory = directory.New(directory.Config{
+		Store: etcd.Store{Client: srv.Client(b), Prefix: scalePrefix}, TTL: time.Minute, Timeout: time.Minute,
+		Self: fabric.Host{ID: id, Name: id, Addr: netip.AddrFrom4([4]byte{10, 8, 0, byte(i)})},
+	})
+	f.times, f.heard = &timedKernel{Kernel: f.kernel}, &timedDirectory{Directory: f.directory}
+	f.m = f.manager()
+	f.m.Kernel, f.m.Fabric, f.m.Ports, f.m.Seal = f.times, f.heard, &publish.Table{}, f.keys
+	if err := f.m.Start(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(running(f.m.Run))
+	f.follow()
+	b.Cleanup(func() { f.unfollow() })
+	return f
+}
+
+// running runs fn until the end.
+func running(fn func(context.Context) error) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = fn(ctx) }()
+	return func() { cancel(); <-done }
+}
+
+func (f *follower) follow() { f.unfollow = running(f.directory.Run) }
+
+// hosts are n of them, on one wire, with their etcd.
+func hosts(b *testing.B, n int) (srv *etcdtest.Server, all []*follower) {
 	b.Helper()
 	run(b, "ip", "link", "set", "lo", "up") // where etcd is
 	wire := kerneltest.NewNS(b)
 	wire.IP("link add lan type bridge\nlink set lan up")
+	srv = etcdtest.Start(b)
 	for i := range n {
-		f := &follower{member: newMember(b, wire, i+1)}
-		id := fmt.Sprint("h", i)
-		f.directory = directory.New(directory.Config{
-			Store: etcd.Store{Client: srv.Client(b), Prefix: scalePrefix}, TTL: time.Minute, Timeout: time.Minute,
-			Self: fabric.Host{ID: id, Name: id, Addr: netip.AddrFrom4([4]byte{10, 8, 0, byte(i + 1)})},
-		})
-		f.times, f.heard = &timedKernel{Kernel: f.kernel}, &timedDirectory{Directory: f.directory}
-		f.m = f.manager()
-		f.m.Kernel, f.m.Fabric, f.m.Ports, f.m.Seal = f.times, f.heard, &publish.Table{}, f.keys
-		f.start()
-		b.Cleanup(f.forget)
-		all = append(all, f)
+		all = append(all, follow(b, srv, wire, i+1))
 	}
-	return all
+	return srv, all
 }
-
-func (f *follower) start() {
-	f.t.Helper()
-	if err := f.m.Start(f.t.Context()); err != nil {
-		f.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var done sync.WaitGroup
-	done.Go(func() { _ = f.directory.Run(ctx) })
-	done.Go(func() { _ = f.m.Run(ctx) })
-	f.forget = func() { cancel(); done.Wait() }
-	soon(f.t, "the cluster is known", func() bool { return f.directory.View().Known })
-}
-
-// entries are the stations that the kernel has behind tunnels.
-func (f *follower) entries() int { return len(f.behind()) }
 
 // roomy makes a network with room for all.
 func roomy(b *testing.B, f *follower) (n network.Network) {
@@ -138,58 +142,55 @@ func roomy(b *testing.B, f *follower) (n network.Network) {
 
 const watched = 10000
 
-// BenchmarkWatched: 10,000 endpoints of 100 other hosts appear in etcd while a host
-// watches, one transaction each as hosts write them, until its kernel has all of them;
-// and the same when they are there already, and its first container comes.
+// BenchmarkWatched: 10,000 endpoints of 100 other hosts, one transaction each as hosts
+// write them, and a host that has a container on their network. "wake": they are known,
+// and its container comes. "behind": they were written while it heard nothing; from then
+// until its kernel has all. "live": from the first that is written.
 func BenchmarkWatched(b *testing.B) {
 	for range b.N {
-		srv := etcdtest.Start(b)
-		f := followers(b, srv, 1)[0]
+		srv, all := hosts(b, 1)
+		f, c := all[0], srv.Client(b)
 		n := roomy(b, f)
-		f.open(f.m, "own", nil, "app")
-		c := srv.Client(b)
 		writeHosts(b, c, 100)
-		before := resources()
-		f.reset()
-		begun := time.Now()
+		f.await(b, writeEndpoints(b, c, n.ID, watched))
+		f.timed(b, "wake", func() int { f.open(f.m, "own", nil, "app"); return watched })
+		f.timed(b, "gone", func() int { return removeEndpoints(b, c) })
+		f.unfollow()
 		writeEndpoints(b, c, n.ID, watched)
-		written := time.Since(begun)
-		soon(b, "the kernel has them", func() bool { return f.times.stations.Load() == watched })
-		report(b, "watch", time.Since(begun), map[string]time.Duration{"written": written, "heard": f.heard.took(), "kernel": f.times.took()})
-		b.ReportMetric(float64(f.times.calls.Load()), "watch-kernel-calls")
-		after := resources()
-		b.ReportMetric(float64(after.heap-before.heap)/watched, "isled-B/endpoint")
-		b.ReportMetric(float64(after.slab-before.slab)/watched, "slab-B/endpoint")
-		if got := f.entries(); got != watched {
+		f.timed(b, "behind", func() int { f.follow(); return watched })
+		if got := len(f.behind()); got != watched {
 			b.Fatalf("the kernel has %d stations, want %d", got, watched)
 		}
-		if err := f.m.Close(b.Context(), "own"); err != nil {
-			b.Fatal(err)
-		}
-		f.reset()
-		begun = time.Now()
-		f.open(f.m, "own", nil, "app")
-		report(b, "wake", time.Since(begun), map[string]time.Duration{"kernel": f.times.took()})
-		if got := f.entries(); got != watched {
-			b.Fatalf("the kernel has %d stations after it woke, want %d", got, watched)
-		}
+		f.timed(b, "gone", func() int { return removeEndpoints(b, c) })
+		f.timed(b, "live", func() int { return writeEndpoints(b, c, n.ID, watched) })
 	}
 }
 
-func (f *follower) reset() {
+// await waits until the directory has so many endpoints.
+func (f *follower) await(b *testing.B, n int) {
+	b.Helper()
+	soon(b, "the endpoints are known", func() bool { return len(f.directory.View().Endpoints) == n })
+}
+
+// timed is how long it takes from what fn does until the kernel has so many stations.
+func (f *follower) timed(b *testing.B, what string, fn func() int) {
+	b.Helper()
 	f.heard.spent.Store(0)
 	f.times.spent.Store(0)
 	f.times.calls.Store(0)
-}
-
-func (d *timedDirectory) took() time.Duration { return time.Duration(d.spent.Load()) }
-func (k *timedKernel) took() time.Duration    { return time.Duration(k.spent.Load()) }
-
-// report is how long something took, and its parts, which may overlap.
-func report(b *testing.B, what string, all time.Duration, parts map[string]time.Duration) {
-	b.ReportMetric(float64(all.Milliseconds()), what+"-ms")
-	for part, d := range parts {
-		b.ReportMetric(float64(d.Milliseconds()), what+"-"+part+"-ms")
+	before, used, begun := resources(), worked(b), time.Now()
+	want := int64(fn())
+	soon(b, "the kernel has them", func() bool { return f.times.stations.Load() == want })
+	for part, d := range map[string]time.Duration{
+		"ms": time.Since(begun), "cpu-ms": worked(b) - used, "heard-ms": time.Duration(f.heard.spent.Load()), "kernel-ms": time.Duration(f.times.spent.Load()),
+	} {
+		b.ReportMetric(float64(d.Milliseconds()), what+"-"+part)
+	}
+	b.ReportMetric(float64(f.times.calls.Load()), what+"-kernel-calls")
+	if what == "wake" {
+		after := resources()
+		b.ReportMetric(float64(after.heap-before.heap)/watched, "isled-B/endpoint")
+		b.ReportMetric(float64(after.slab-before.slab)/watched, "slab-B/endpoint")
 	}
 }
 
@@ -219,7 +220,7 @@ func writeHosts(b *testing.B, c *clientv3.Client, n int) {
 }
 
 // writeEndpoints writes them down as their hosts do, with one transaction each.
-func writeEndpoints(b *testing.B, c *clientv3.Client, network string, n int) {
+func writeEndpoints(b *testing.B, c *clientv3.Client, network string, n int) int {
 	b.Helper()
 	var g errgroup.Group
 	g.SetLimit(32)
@@ -234,14 +235,26 @@ func writeEndpoints(b *testing.B, c *clientv3.Client, network string, n int) {
 	if err := g.Wait(); err != nil {
 		b.Fatal(err)
 	}
+	return n
+}
+
+// removeEndpoints takes all away at once, as the end of leases does.
+func removeEndpoints(b *testing.B, c *clientv3.Client) (left int) {
+	b.Helper()
+	for _, p := range []string{"fabric/endpoint/", "addr/"} {
+		if _, err := c.Delete(b.Context(), scalePrefix+p, clientv3.WithPrefix()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return 0
 }
 
 // BenchmarkConverge: 5 hosts start 200 containers each at the same time. "lag" is from
 // when the last of them has its network until every host has every other's entry.
 func BenchmarkConverge(b *testing.B) {
-	const hosts, each = 5, 200
+	const many, each = 5, 200
 	for range b.N {
-		all := followers(b, etcdtest.Start(b), hosts)
+		_, all := hosts(b, many)
 		roomy(b, all[0])
 		begun := time.Now()
 		var starting sync.WaitGroup
@@ -257,7 +270,7 @@ func BenchmarkConverge(b *testing.B) {
 		started := time.Since(begun)
 		soon(b, "all know all", func() bool {
 			for _, f := range all {
-				if f.times.stations.Load() != (hosts-1)*each {
+				if f.times.stations.Load() != (many-1)*each {
 					return false
 				}
 			}
