@@ -4,7 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -266,4 +269,94 @@ func TestHop(t *testing.T) {
 	if after := m.host.Run("ip", "route") + m.host.Run("ip", "-6", "route"); after != before {
 		t.Errorf("routes are\n%s\nwere\n%s", after, before)
 	}
+}
+
+// BenchmarkShortcut: what containers of two hosts say to each other past the tunnel, as a
+// share of what they do by it: a stream, and how long a byte takes there and back. The
+// ways take turns, so that what else the machine does meets both.
+func BenchmarkShortcut(b *testing.B) {
+	one, two := besides(b)
+	for ns, m := range map[netspec.NS]*machine{"c1-1": one, "c1-2": two} {
+		m.in(ns).IP("link set eth0 mtu 1450")
+	}
+	ways := []func(){
+		func() { one.remove(shortcuts(2)); two.remove(shortcuts(1)) },
+		func() { one.apply(shortcuts(2)); two.apply(shortcuts(1)) },
+	}
+	for what, turn := range map[string]func(from net.Conn) error{"stream": stream, "latency": pingPong} {
+		b.Run(what, func(b *testing.B) {
+			from, to := pair(b, one, two)
+			go answerAs(what, to)
+			var took [2][]time.Duration
+			for b.Loop() {
+				for i, way := range ways {
+					way()
+					begin := time.Now()
+					if err := turn(from); err != nil {
+						b.Fatal(err)
+					}
+					took[i] = append(took[i], time.Since(begin))
+				}
+			}
+			b.ReportMetric(float64(median(took[1]))/float64(median(took[0])), "direct/tunnel")
+		})
+	}
+}
+
+func median(of []time.Duration) time.Duration { slices.Sort(of); return of[len(of)/2] }
+
+// answerAs takes a stream and says when a part of it has come, or gives back each byte.
+func answerAs(what string, to net.Conn) {
+	size := int64(1)
+	if what == "stream" {
+		size = streamPart
+	}
+	for {
+		if _, err := io.CopyN(io.Discard, to, size); err != nil {
+			return
+		}
+		if _, err := to.Write([]byte{1}); err != nil {
+			return
+		}
+	}
+}
+
+const streamPart = 64 << 20
+
+func stream(c net.Conn) error {
+	for chunk, n := make([]byte, 1<<20), 0; n < streamPart; n += len(chunk) {
+		if _, err := c.Write(chunk); err != nil {
+			return err
+		}
+	}
+	_, err := io.ReadFull(c, make([]byte, 1))
+	return err
+}
+
+func pingPong(c net.Conn) error {
+	b := make([]byte, 1)
+	for range 500 {
+		if _, err := c.Write(b); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pair is a connection between the containers.
+func pair(b *testing.B, one, two *machine) (from, to net.Conn) {
+	l, err := two.ListenTCP(b.Context(), "c1-2", netip.MustParseAddrPort("10.1.0.3:0"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	one.in("c1-1").Do(func() (err error) { from, err = net.Dial("tcp", l.Addr().String()); return err })
+	if to, err = l.Accept(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { from.Close(); to.Close() })
+	return from, to
 }
