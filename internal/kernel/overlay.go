@@ -120,6 +120,7 @@ func (k *Kernel) readHops(s netspec.State, v rtnl.View) {
 		if l := v.Links[r.Index]; !k.ours(l) {
 			if h, ok := k.mark.Hop(r, l.Name); ok {
 				s[h.Key()] = h // two by different links: the last one stands for both
+				k.memory.note(h.Key(), h)
 			}
 		}
 	}

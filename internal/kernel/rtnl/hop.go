@@ -24,6 +24,19 @@ func (m Mark) Hop(r RouteInfo, dev string) (h netspec.Hop, ok bool) {
 	return h, r.Proto == Proto && r.Metric == int(m.Group) && r.Table == 0 && r.Dst.IsSingleIP() && r.Via.IsValid()
 }
 
+// HopIn is the key of a Hop of ours that a message about a route is about.
+func (m Mark) HopIn(a nlmsg.Answer) (k netspec.Key, ok bool) {
+	if a.Type != unix.RTM_NEWROUTE && a.Type != unix.RTM_DELROUTE {
+		return k, false
+	}
+	r, ok := parseRoute(a.Data)
+	if !ok {
+		return k, false
+	}
+	h, ok := m.Hop(r, "")
+	return h.Key(), ok
+}
+
 // NextTo reports whether packets to somewhere leave by a link and are there: nobody
 // routes them on. Nothing is sent.
 func (c *Conn) NextTo(index int32, dst netip.Addr) (bool, error) {

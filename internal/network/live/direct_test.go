@@ -186,6 +186,11 @@ func TestOverlayDirect(t *testing.T) {
 		t.Errorf("%d datagrams were lost on the way out of the tunnel", n)
 	}
 	crossed("directly again", false)
+	for _, harm := range []string{"link set under down\nlink set under up", "route del " + two.Addr(true).String()} {
+		a.ns.IP(harm)
+		soon(t, "the route is back after "+harm, func() bool { return len(of[netspec.Hop](a)) == 1 && a.way("app") == direct })
+		crossed("after "+harm, false)
+	}
 	for _, h := range all {
 		for _, c := range []string{"one", "two"} {
 			if err := h.m.Close(t.Context(), c); err != nil {
@@ -198,6 +203,51 @@ func TestOverlayDirect(t *testing.T) {
 				t.Errorf("%v is left", o)
 			}
 		}
+	}
+}
+
+// of are the objects of a type that the kernel has.
+func of[T netspec.Object](h *member) (out []T) {
+	for _, o := range observe(h.t, h.kernel) {
+		if o, ok := o.(T); ok {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// TestOverlayDirectWide: so do containers that are on further bridges of a network.
+func TestOverlayDirectWide(t *testing.T) {
+	_, all := gather(t, 2)
+	a, b := all[0], all[1]
+	for _, h := range all {
+		h.room = 1
+		h.end()
+		h.begin()
+	}
+	if _, err := a.m.Create(t.Context(), api.CreateRequest{Name: "app", Driver: "overlay", Options: map[string]string{"isle.direct": "true"}}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the network is on the other host", func() bool { return b.knows("app") })
+	addrs := map[netspec.NS]netip.Addr{}
+	for _, h := range all {
+		for i := range 2 {
+			name := netspec.NS(fmt.Sprint(h.dir.View().Self, i))
+			addrs[name] = h.open(h.m, string(name), nil, "app").Endpoints[0].Addr(true)
+			h.serve(name, "0.0.0.0:80")
+		}
+	}
+	soon(t, "both go directly", func() bool {
+		return a.way("app") == network.WayDirect && b.way("app") == network.WayDirect && len(of[netspec.Shortcut](a)) == 2 && len(of[netspec.Shortcut](b)) == 2
+	})
+	before := a.tunnelled() + b.tunnelled()
+	for _, from := range []netspec.NS{"a0", "a1"} {
+		for _, to := range []netspec.NS{"b0", "b1"} {
+			across(t, "wide", a, from, addrs[to], 80, addrs[from])
+		}
+	}
+	if n := a.tunnelled() + b.tunnelled() - before; n > 8 {
+		t.Errorf("%d frames came by the tunnel", n)
 	}
 }
 
