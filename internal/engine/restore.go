@@ -176,6 +176,9 @@ func (e *Engine) restoreAlive(ctx context.Context, c *entry, m found) {
 	c.up = true
 	rec := c.rec
 	c.mu.Unlock()
+	if err := e.agree(ctx, c); err != nil {
+		e.Log.Warn("the networks of a container could not be recorded", "container", rec.ID, "error", err)
+	}
 	if err := e.followPorts(ctx, c); err != nil {
 		e.Log.Warn("the ports of a container could not be recorded", "container", rec.ID, "error", err)
 	}

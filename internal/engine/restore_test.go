@@ -330,3 +330,39 @@ func TestReadFreezer(t *testing.T) {
 		}
 	}
 }
+
+// TestRestoreBrokenConnect: isled ended between what the Manager did for a container that
+// runs and the record of it.
+func TestRestoreBrokenConnect(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("one", func(*container.CreateOptions) {})
+	start(w, id)
+	app, err := w.networks.Find(t.Context(), "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bridge, err := w.networks.Find(t.Context(), "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	if _, err := w.networks.Connect(t.Context(), id, network.ConnectRequest{Network: app.ID}); err != nil {
+		t.Fatal(err)
+	}
+	w.boot()
+	if seats := w.networks.SeatsOf(id); len(seats) != 1 || seats[0].Network != bridge.ID {
+		t.Errorf("nobody was told that it is on network app, and it is on %v", seats)
+	}
+	w.stop()
+	if err := w.networks.Disconnect(t.Context(), id, bridge.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.boot()
+	c, err := w.find("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.snapshot().Networks; len(got) != 0 {
+		t.Errorf("it is on no network any more, and the record says %v", got)
+	}
+}
