@@ -45,6 +45,7 @@ type session struct {
 	store     etcd.Store
 	directory *directory.Directory
 	known     atomic.Pointer[known]
+	clocks    clocks
 	refused   atomic.Bool // the members have nothing to do with this host
 
 	doorMu sync.Mutex // one host comes in after another
