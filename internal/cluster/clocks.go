@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -48,20 +51,37 @@ func (s *session) askClocks(ctx context.Context) map[string]time.Duration {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	off := map[string]time.Duration{}
-	for id, r := range s.known.Load().hosts {
-		if id == s.self.ID || !r.Member {
-			continue
-		}
+	for name, at := range s.otherDoors() {
 		wg.Go(func() {
-			if d, err := door.Ahead(ctx, r.door(), pki.Hash(s.identity.CA())); err == nil {
+			if d, err := door.Ahead(ctx, at, pki.Hash(s.identity.CA())); err == nil {
 				mu.Lock()
 				defer mu.Unlock()
-				off[r.Name] = d
+				off[name] = d
 			}
 		})
 	}
 	wg.Wait()
 	return off
+}
+
+// otherDoors are those of the other members, by name. Who has read nothing since isled was
+// started, as one whose clock is beyond all certificates, knows where members were.
+func (s *session) otherDoors() map[string]string {
+	all := map[string]string{}
+	for id, r := range s.known.Load().hosts {
+		if id != s.self.ID && r.Member {
+			all[r.Name] = r.door()
+		}
+	}
+	if len(s.known.Load().hosts) > 0 || s.self.External {
+		return all
+	}
+	for _, e := range s.self.Endpoints {
+		if u, err := url.Parse(e); err == nil && u.Hostname() != s.self.Addr.String() {
+			all[u.Hostname()] = net.JoinHostPort(u.Hostname(), strconv.Itoa(int(s.self.Ports.Door)))
+		}
+	}
+	return all
 }
 
 // describeSkew: when the others agree that this host's clock is wrong, it is.

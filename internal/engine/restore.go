@@ -108,7 +108,7 @@ func (e *Engine) missedEnds(live map[string]runtime.Status) map[*entry]runtime.E
 			continue
 		}
 		if s, ok := live[rec.ID]; !ok {
-			missed[c] = runtime.Exit{Proc: runtime.Proc{ID: rec.ID}, Code: 255, At: time.Now()}
+			missed[c] = runtime.Exit{Proc: runtime.Proc{ID: rec.ID}, Code: 255, At: time.Now(), Pid: rec.State.Pid}
 		} else if s.Exit != nil {
 			missed[c] = *s.Exit
 		}

@@ -366,3 +366,38 @@ func TestRestoreBrokenConnect(t *testing.T) {
 		t.Errorf("it is on no network any more, and the record says %v", got)
 	}
 }
+
+// TestClockSetBack: the end of a run counts, however much earlier than its start it was by
+// the clock; that of another run does not.
+func TestClockSetBack(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("one")
+	w.start("one")
+	c, err := w.find("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := c.snapshot().State
+	x := runtime.Exit{Proc: runtime.Proc{ID: id}, Code: 7, At: now.StartedAt.Add(time.Hour), Pid: now.Pid + 1}
+	w.runEnded(t.Context(), c, x)
+	if got := w.state("one"); got.Status != apitypes.StateRunning {
+		t.Errorf("the end of another run has ended it: %+v", got)
+	}
+	x.At, x.Pid = now.StartedAt.Add(-time.Hour), now.Pid
+	w.runEnded(t.Context(), c, x)
+	if got := w.state("one"); got.Status != apitypes.StateExited || got.ExitCode != 7 {
+		t.Errorf("its end is not recorded: %+v", got)
+	}
+}
+
+// TestClockSetBackMissed is that for an end that nobody has seen.
+func TestClockSetBackMissed(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("one")
+	w.start("one")
+	w.stop()
+	w.edit(id, func(r *container.Record) { r.State.StartedAt = time.Now().Add(time.Hour) })
+	forget(w, id)
+	w.boot()
+	w.eventually("it has ended", func() bool { return w.state("one").Status == apitypes.StateExited })
+}

@@ -29,8 +29,16 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// shortLease is that of hosts, in seconds, so that nobody waits for long for what is gone.
+// kind is how hosts are made.
+type kind struct {
+	lease  int    // seconds
+	daemon string // the program; "": the one that was built
+}
+
+// shortLease is so that nobody waits for long for what is gone.
 const shortLease = 3
+
+var usual = kind{lease: shortLease}
 
 func shell(line string) error {
 	if out, err := exec.Command("sh", "-ec", line).CombinedOutput(); err != nil {
@@ -60,22 +68,28 @@ func newHost(t *testing.T, n int) *host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { shell("ip netns del " + name) })
-	return begin(t, name, shortLease)
+	return begin(t, name, usual)
 }
 
 // begin starts isled in a namespace: its own directories, control group and nft table.
-func begin(t *testing.T, name string, lease int) *host {
+func begin(t *testing.T, name string, k kind) *host {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "isle-cluster-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := lab.NewHost(dir, lab.CgroupParent()+"/"+name, fmt.Sprintf("[network]\nnft-table = %q\n[cluster]\nlease-seconds = %d\n", "isle-"+name, lease))
+	d, err := lab.NewHost(dir, lab.CgroupParent()+"/"+name, fmt.Sprintf("[network]\nnft-table = %q\n[cluster]\nlease-seconds = %d\n", "isle-"+name, k.lease))
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.NetNS = name
+	d.NetNS, d.Daemon = name, k.daemon
+	if k.daemon != "" {
+		d.Env = []string{clockEnv + "=" + filepath.Join(dir, "clock")}
+	}
 	h := &host{d, t, name}
+	if k.daemon != "" {
+		h.clock(0)
+	}
 	t.Cleanup(func() {
 		if err := d.Remove(); err != nil {
 			t.Error(err)

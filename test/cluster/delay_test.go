@@ -25,11 +25,10 @@ type delay struct{ router, segment *os.File }
 const detour = `ip -n $S-switch link add d-west type veth peer name way
 	ip -n $S-switch link set d-west master west up
 	ip -n $S-switch link set way up
-	bridge -n $S-switch link set dev r-west state 0
-	ip -n $S-switch link set r-west type bridge_slave fdb_flush`
+	ip -n $S-switch link set r-west nomaster`
 
 const noDetour = `ip -n $S-switch link del d-west
-	bridge -n $S-switch link set dev r-west state 3`
+	ip -n $S-switch link set r-west master west`
 
 // apart moves the segments away from each other, until near.
 func (s *site) apart(d distance) {

@@ -10,7 +10,7 @@ import (
 // nobody for dead, with the lease that hosts have when nobody asks for another.
 func TestFar(t *testing.T) {
 	t.Parallel()
-	s := newSiteOf(t, 10)
+	s := newSiteOf(t, kind{lease: 10})
 	s.apart(distance{delay: 300 * time.Millisecond})
 	s.joinFive()
 	s.populate()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -20,15 +21,15 @@ import (
 //	a4 10.89.2.4 ─┼─ east ─── r-east ─ east 10.89.2.254 ─┘
 //	a5 10.89.2.5 ─┘
 //
-// A cut is silence: the port of the switch drops, and no carrier is lost.
+// A cut is silence: what was the port of a bridge is none, and no carrier is lost.
 type site struct {
-	t     *testing.T
-	name  string  // a letter
-	net   int     // its addresses are 10.net.0.0/16
-	lease int     // seconds
-	all   []*host // a1 is all[0]
-	seen  names   // that any endpoint ever had
-	far   *delay  // nil: the segments are near each other
+	t    *testing.T
+	name string  // a letter
+	net  int     // its addresses are 10.net.0.0/16
+	kind kind    // of hosts
+	all  []*host // a1 is all[0]
+	seen names   // that any endpoint ever had
+	far  *delay  // nil: the segments are near each other
 }
 
 // sites is how many there are.
@@ -62,13 +63,12 @@ const wiring = `ip netns add %[1]s
 	ip -n %[1]s route add default via 10.$N.%[3]d.254`
 
 // newSite makes the segments, and hosts that are in no cluster yet, with a short lease.
-func newSite(t *testing.T) *site { return newSiteOf(t, shortLease) }
+func newSite(t *testing.T) *site { return newSiteOf(t, usual) }
 
-// newSiteOf is one of hosts with a lease of so many seconds.
-func newSiteOf(t *testing.T, lease int) *site {
+func newSiteOf(t *testing.T, k kind) *site {
 	t.Helper()
 	n := int(sites.Add(1)) - 1
-	s := &site{t: t, name: string(rune('a' + n)), net: 89 + n, lease: lease, seen: names{}}
+	s := &site{t: t, name: string(rune('a' + n)), net: 89 + n, kind: k, seen: names{}}
 	t.Cleanup(func() { shell(s.here("ip netns del $S-switch; ip netns del $S-router")) })
 	s.do(routing)
 	for i, name := range []string{"west", "east"} {
@@ -77,7 +77,25 @@ func newSiteOf(t *testing.T, lease int) *site {
 	for n := 1; n <= 5; n++ {
 		s.all = append(s.all, s.newHost(n))
 	}
+	t.Cleanup(s.end)
 	return s
+}
+
+// end takes all hosts down at once: the last ones of a cluster would wait for the others.
+func (s *site) end() {
+	each := func(do func(*host)) {
+		var wg sync.WaitGroup
+		for _, h := range s.all {
+			wg.Go(func() { do(h) })
+		}
+		wg.Wait()
+	}
+	each(func(h *host) {
+		if ids, err := h.Try("ps", "-aq"); err == nil && strings.TrimSpace(ids) != "" {
+			h.Try(append([]string{"rm", "-f"}, strings.Fields(ids)...)...)
+		}
+	})
+	each(func(h *host) { h.Clear() })
 }
 
 // newHost makes a host: up to the second it is in the west.
@@ -89,7 +107,7 @@ func (s *site) newHost(n int) *host {
 	}
 	s.t.Cleanup(func() { shell("ip netns del " + name) })
 	s.do(wiring, name, where, net, n)
-	return begin(s.t, name, s.lease)
+	return begin(s.t, name, s.kind)
 }
 
 // here is a line with the site's own names in it.
@@ -110,9 +128,19 @@ func (s *site) must(err error) {
 }
 
 // cut takes a port of the switch out: that of a host, or r-west, between the segments.
-func (s *site) cut(port string) { s.do("bridge -n $S-switch link set dev %s state 0", port) }
+func (s *site) cut(port string) { s.do("ip -n $S-switch link set %s nomaster", port) }
 
-func (s *site) heal(port string) { s.do("bridge -n $S-switch link set dev %s state 3", port) }
+func (s *site) heal(port string) { s.do("ip -n $S-switch link set %s master %s", port, s.side(port)) }
+
+// side is the bridge that a port is of.
+func (s *site) side(port string) string {
+	for _, h := range s.all[2:] {
+		if port == h.name {
+			return "east"
+		}
+	}
+	return "west"
+}
 
 // die is the end of a host for the others: its port is dark and its isled is gone.
 func (s *site) die(h *host) {
