@@ -16,8 +16,9 @@ import (
 	"isle/internal/fabric"
 )
 
-// answerWithin is how long a member may take to say how it is.
-const answerWithin = 1500 * time.Millisecond
+// answerWithin is how long a member may take to say how it is: three times there and back
+// for the connection, and one for the question.
+const answerWithin = 3 * time.Second
 
 // Hosts are those of the cluster, by name, as this host knows them.
 func (c *Cluster) Hosts(context.Context) (all []api.ClusterHost, err error) {
