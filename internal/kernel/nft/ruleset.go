@@ -148,12 +148,12 @@ func (m marks) to() []expr.Any      { return oifGroup.is(native(m.group)) }
 func (m marks) notFrom() []expr.Any { return iifGroup.not(native(m.group)) }
 func (m marks) notTo() []expr.Any   { return oifGroup.not(native(m.group)) }
 
-// chains are all chains. What every packet meets is asked first by what costs
+// chains are those that are always there. What every packet meets is asked first by what costs
 // least: a look into a set costs ten times what comparing a number does.
 func chains(m marks) []chain {
 	return []chain{
-		{inet, "untracked", "filter", prerouting, raw, untracked(m)},
-		{inet, "untracked_out", "filter", output, raw, untrackedOut()},
+		{inet, "leaf", "filter", prerouting, raw, []rule{
+			{"seen again where it is routed", join(beginning(expr.MetaKeyIIFNAME, m.leaf), in("leaves", iif), notrack())}}},
 		{inet, "ingress", "filter", prerouting, mangle, ingress(m)},
 		{inet, "prerouting", "nat", prerouting, dstnat, arriving()},
 		{inet, "output", "nat", output, dstnat, sent()},
@@ -163,8 +163,6 @@ func chains(m marks) []chain {
 		{inet, "mss", "", 0, 0, clamp(m)},
 		{inet, "passed", "", 0, 0, passed(m)},
 		{inet, "postrouting", "nat", postrouting, srcnat, masquerade(m)},
-		{inet, "arrived", "filter", input, filter, arrived()},
-		{inet, "spoken", "filter", output, filter, spoken()},
 		{bridge, "source", "filter", prerouting, bridgeDstnat, source(m)},
 		{bridge, "source_arp", "", 0, 0, sourceARP()},
 		{bridge, "source_ip4", "", 0, 0, sourceIP4()},
@@ -182,12 +180,6 @@ type ipFamily struct {
 var families = []ipFamily{
 	{unix.NFPROTO_IPV4, "4", saddr4, daddr4},
 	{unix.NFPROTO_IPV6, "6", saddr6, daddr6},
-}
-
-// untracked are those of which nobody needs to know whether they belong to a connection.
-func untracked(m marks) []rule {
-	rules := []rule{{"seen again where it is routed", join(beginning(expr.MetaKeyIIFNAME, m.leaf), in("leaves", iif), notrack())}}
-	return append(rules, tunnelsUntracked(m)...)
 }
 
 func ingress(m marks) []rule {
