@@ -16,6 +16,7 @@ func TestFull(t *testing.T) {
 	l := newLab(t)
 	a := l.host()
 	a.init()
+	l.eventually("it is alive", a.alive(1))
 	s, err := a.current()
 	l.must(err)
 	alarms := pb.NewMaintenanceClient(s.client.ActiveConnection())
