@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"isle/api"
 	"isle/internal/fabric"
@@ -126,6 +127,7 @@ func (s *session) askMember(ctx context.Context, m *api.ClusterMember) (id, lead
 		return 0, 0
 	}
 	m.Reachable, m.Learning, m.Revision, m.Bytes = true, resp.IsLearner, resp.Header.Revision, resp.DbSize
+	m.Full = slices.ContainsFunc(resp.Errors, func(e string) bool { return strings.Contains(e, pb.AlarmType_NOSPACE.String()) })
 	return resp.Header.MemberId, resp.Leader
 }
 
@@ -150,6 +152,8 @@ func (s *session) problem(st api.ClusterStatus, view fabric.View, skew string) s
 		return "the certificate of this host has ended (hint: is its clock right? else isle cluster leave --force, and join again)"
 	case !st.Quorum:
 		return "there is no quorum: what runs goes on, changes are refused until more members are back"
+	case slices.ContainsFunc(st.Members, func(m api.ClusterMember) bool { return m.Full }):
+		return "the cluster's memory is full, and changes are refused: members make room for themselves within a minute, as far as what they have is old (hint: isle cluster status says how large they are; docs/cluster.md, Room)"
 	case !alive:
 		return "the other hosts do not see this one: its lease has ended and is not renewed"
 	case len(st.Ignored) > 0:
