@@ -110,6 +110,9 @@ func TestOutlived(t *testing.T) {
 	if got := m.observe(); !got.Equal(base) {
 		t.Errorf("what is ending is taken for a stray:\n%s", reconcile.Dump(got.Without(base)))
 	}
+	if out := m.host.Run("bridge", "link", "show", "dev", "isv1-1"); !strings.Contains(out, "state disabled") {
+		t.Errorf("what is ending is still heard: %s", out)
+	}
 	m.apply(again)
 	want := merge(base, again)
 	for end := time.Now().Add(10 * time.Second); !m.observe().Equal(want) && time.Now().Before(end); {
@@ -117,6 +120,9 @@ func TestOutlived(t *testing.T) {
 	}
 	if got := m.observe(); !got.Equal(want) {
 		t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
+	}
+	if out := m.host.Run("bridge", "link", "show", "dev", "isv1-2"); !strings.Contains(out, "state forwarding") {
+		t.Errorf("what was made again is not heard: %s", out)
 	}
 	time.Sleep(2 * grace)
 	if got := m.observe(); !got.Equal(want) {

@@ -333,8 +333,8 @@ func masquerade(m marks) []rule {
 // look into a set, and goes first.
 func source(m marks) []rule {
 	return []rule{
-		{"out of a tunnel: held to its address where it was sent", join(beginning(expr.MetaKeyIIFNAME, m.tunnel), accept())},
 		{"its own address", join(ipv4, in("sources4", iif, etherSaddr, saddr4), accept())},
+		{"out of a tunnel: held to its address where it was sent", join(beginning(expr.MetaKeyIIFNAME, m.tunnel), accept())},
 		ownAddress6(unix.IPPROTO_TCP), ownAddress6(unix.IPPROTO_UDP),
 		{"not a container's, or one that may send anything", join(notIn("guarded", iif), accept())},
 		{"another's MAC address", join(notIn("macs", iif, etherSaddr), drop())},
