@@ -163,7 +163,7 @@ func chains(m marks) []chain {
 		{inet, "passed", "", 0, 0, passed(m)},
 		{inet, "postrouting", "nat", postrouting, srcnat, masquerade(m)},
 		{inet, "arrived", "filter", input, filter, arrived()},
-		{inet, "spoken", "filter", output, filter, spoken()},
+		{inet, "spoken", "filter", output, filter, spoken(m)},
 		{bridge, "source", "filter", prerouting, bridgeDstnat, source()},
 		{bridge, "source_arp", "", 0, 0, sourceARP()},
 		{bridge, "source_ip4", "", 0, 0, sourceIP4()},
