@@ -39,10 +39,18 @@ func newClusterListCommand(dockerCLI command.Cli) *cobra.Command {
 			if h.Self {
 				name += " *"
 			}
-			rows = append(rows, []string{h.ID, name, h.Addr, word(h.Alive, "alive", "gone"), word(h.Member, "member", "-")})
+			rows = append(rows, []string{h.ID, name, h.Addr, word(h.Alive, "alive", "gone"), word(h.Member, "member", "-"), orDash(h.Tunnel), contact(h)})
 		}
-		return printTable(dockerCLI.Out(), []string{"ID", "NAME", "ADDRESS", "STATE", "MEMORY"}, rows)
+		return printTable(dockerCLI.Out(), []string{"ID", "NAME", "ADDRESS", "STATE", "MEMORY", "TUNNEL", "LAST CONTACT"}, rows)
 	})
+}
+
+// contact is when the host answered last by a tunnel. To this host there is none.
+func contact(h api.ClusterHost) string {
+	if h.Tunnel == "" {
+		return "-"
+	}
+	return ago(h.LastContact)
 }
 
 func newClusterStatusCommand(dockerCLI command.Cli) *cobra.Command {

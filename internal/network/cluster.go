@@ -37,6 +37,8 @@ type cluster struct {
 	opened  map[netip.Prefix]bool      // pools that nobody else has
 	odd     map[string]bool            // records that were told of because they cannot be
 
+	trials   map[string]bool // units by which ways to other hosts are tried
+	retry    chan struct{}   // who tries them is to be told which there are
 	due      chan struct{}   // the cluster is to be told what this host has
 	joining  sync.RWMutex    // held, not under op, while endpoints come and go in the cluster
 	parting  map[string]bool // endpoints to be taken out of the cluster
@@ -49,6 +51,7 @@ func (m *Manager) newCluster() {
 	c.units, c.named = map[string]map[string]bool{}, map[string]dns.Host{}
 	c.lost, c.waiting, c.opened = map[string]bool{}, map[string][]Endpoint{}, map[netip.Prefix]bool{}
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
+	c.trials, c.retry = map[string]bool{}, make(chan struct{}, 1)
 }
 
 const (
@@ -64,6 +67,7 @@ func (m *Manager) followCluster(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { m.watchCluster(ctx) })
+	wg.Go(func() { m.followTrials(ctx) })
 	for again := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
@@ -211,6 +215,7 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touch
 		}
 		if other != f.self {
 			units[tunnelUnit(other)], units[sealUnit(other)] = m.tunnelPeer(other), m.sealPeer(other)
+			m.trialsTo(other, units)
 		}
 	}
 	m.impose(ctx, units)
@@ -400,7 +405,14 @@ func (m *Manager) note(unit string, s netspec.State) {
 		m.units[unit] = s
 	}
 	kind, rest, _ := strings.Cut(unit, "/")
-	if kind != "remote" && kind != "peer" {
+	switch kind {
+	case "trial":
+		m.noteTrial(unit, s)
+		return
+	case "remote":
+	case "peer":
+		m.tryAnew()
+	default:
 		return
 	}
 	network, _, _ := strings.Cut(rest, "/")
@@ -420,6 +432,9 @@ func (m *Manager) replanCluster() {
 		}
 	}
 	m.note(sealUnit(""), m.sealLink())
+	for unit, s := range m.trialUnits() {
+		m.note(unit, s)
+	}
 	for id, n := range m.x.networks {
 		if n.Global() && !n.Idle {
 			for unit, s := range m.farUnits(id) {

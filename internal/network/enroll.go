@@ -325,7 +325,7 @@ func (m *Manager) rouse(n *Network) *Network {
 	m.x.networks[id] = &now
 	m.x.occupy(id, s)
 	m.note(networkUnit(id), s)
-	for unit, s := range merged(m.farUnits(id), m.sealUnits()) {
+	for unit, s := range merged(merged(m.farUnits(id), m.sealUnits()), m.trialUnits()) {
 		m.note(unit, s)
 	}
 	return &now
@@ -378,5 +378,8 @@ func (m *Manager) loadView(ctx context.Context, v fabric.View) {
 			m.note(tunnelUnit(id), m.tunnelPeer(id))
 			m.note(sealUnit(id), m.sealPeer(id))
 		}
+	}
+	for unit, s := range m.trialUnits() {
+		m.note(unit, s)
 	}
 }

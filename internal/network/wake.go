@@ -94,6 +94,7 @@ func (m *Manager) wake(ctx context.Context, woken map[string]*Network, units map
 	for id := range woken {
 		m.impose(ctx, m.farUnits(id))
 	}
+	m.impose(ctx, m.trialUnits())
 	return nil
 }
 
@@ -127,7 +128,7 @@ func (m *Manager) sleep(ctx context.Context, n Network) {
 	n.Idle = true
 	m.x.networks[n.ID] = &n
 	m.mu.Unlock()
-	m.impose(ctx, merged(units, m.sealUnits()))
+	m.impose(ctx, merged(merged(units, m.sealUnits()), m.trialUnits()))
 	if m.DNS != nil && len(drop) > 0 {
 		m.DNS.Change(drop, nil)
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/publish"
+	"isle/internal/network/pulse"
 	"isle/internal/network/seal"
 	"isle/internal/reconcile"
 	"isle/internal/store/storetest"
@@ -28,27 +30,37 @@ import (
 // member is a host of a cluster, in a namespace of its own, with isled running.
 type member struct {
 	*host
-	ns   kerneltest.NS
-	keys *seal.Keys
-	dir  *fabrictest.Directory
-	m    *network.Manager
-	end  func()
+	ns    kerneltest.NS
+	keys  *seal.Keys
+	pulse *pulse.Prober
+	watch bool // it hears of what others change
+	dir   *fabrictest.Directory
+	m     *network.Manager
+	end   func()
 }
 
 // gather is a cluster of hosts on one switch: a has 10.8.0.1, b 10.8.0.2, ….
 func gather(t *testing.T, n int) (*fabrictest.Cluster, []*member) {
+	t.Helper()
+	_, c, all := gatherOn(t, n, false)
+	return c, all
+}
+
+// gatherOn is gather, and where the switch is; watch: the hosts hear of what others change.
+func gatherOn(t *testing.T, n int, watch bool) (kerneltest.NS, *fabrictest.Cluster, []*member) {
 	t.Helper()
 	wire, c := kerneltest.NewNS(t), &fabrictest.Cluster{}
 	wire.IP("link add lan type bridge\nlink set lan up")
 	var all []*member
 	for i := range n {
 		h := newMember(t, wire, i+1)
+		h.watch = watch
 		id := string(rune('a' + i))
 		h.dir = c.Join(fabric.Host{ID: id, Name: id, Addr: netip.AddrFrom4([4]byte{10, 8, 0, byte(i + 1)})})
 		h.begin()
 		all = append(all, h)
 	}
-	return c, all
+	return wire, c, all
 }
 
 func newMember(t *testing.T, wire kerneltest.NS, i int) *member {
@@ -79,17 +91,28 @@ func newMember(t *testing.T, wire kerneltest.NS, i int) *member {
 func (h *member) begin() {
 	h.t.Helper()
 	h.m = h.manager()
-	h.m.Fabric, h.m.Ports, h.m.Seal = h.dir, &publish.Table{}, h.keys
+	h.pulse = &pulse.Prober{Log: h.m.Log, Open: func(link string) (pulse.Wire, error) {
+		w, err := h.kernel.Wire(link)
+		if err != nil {
+			return nil, err
+		}
+		return w, nil
+	}}
+	h.m.Fabric, h.m.Ports, h.m.Seal, h.m.Pulse = h.dir, &publish.Table{}, h.keys, h.pulse
+	ctx, cancel := context.WithCancel(context.Background())
+	if h.watch {
+		var err error
+		if h.m.Changed, err = h.kernel.Watch(ctx); err != nil {
+			h.t.Fatal(err)
+		}
+	}
 	if err := h.m.Start(h.t.Context()); err != nil {
 		h.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = h.m.Run(ctx)
-	}()
-	h.end = func() { cancel(); <-done }
+	var running sync.WaitGroup
+	running.Go(func() { _ = h.m.Run(ctx) })
+	running.Go(func() { _ = h.pulse.Run(ctx) })
+	h.end = func() { cancel(); running.Wait() }
 	h.t.Cleanup(func() { h.end() })
 }
 
@@ -122,7 +145,7 @@ func (h *member) knows(name string) bool {
 // behind are the stations that the kernel has behind the tunnel.
 func (h *member) behind() (out []netspec.FDB) {
 	for _, o := range observe(h.t, h.kernel) {
-		if f, ok := o.(netspec.FDB); ok {
+		if f, ok := o.(netspec.FDB); ok && !f.Alone {
 			out = append(out, f)
 		}
 	}
@@ -252,9 +275,13 @@ func TestOverlayEncrypted(t *testing.T) {
 			}
 		}
 		for _, o := range observe(t, h.kernel) {
-			switch o.(type) {
-			case netspec.WireGuard, netspec.Peer, netspec.VXLAN:
+			switch o := o.(type) {
+			case netspec.WireGuard, netspec.Peer:
 				t.Errorf("%v is left", o)
+			case netspec.VXLAN:
+				if o.Master != "" || o.Via != "" {
+					t.Errorf("%v is left", o)
+				}
 			}
 		}
 	}
