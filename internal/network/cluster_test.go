@@ -23,12 +23,13 @@ import (
 // member is a host of a cluster. Its news come when the test says so.
 type member struct {
 	*world
-	id   string
-	dir  *fabrictest.Directory
-	feed *fabrictest.Feed
-	m    *network.Manager
-	dns  *dns.Server
-	seal network.Sealer
+	id    string
+	dir   *fabrictest.Directory
+	feed  *fabrictest.Feed
+	m     *network.Manager
+	dns   *dns.Server
+	seal  network.Sealer
+	pulse ways
 }
 
 // gather is a cluster of hosts a, b, c, … whose tunnels begin at 192.0.2.1, .2, …
@@ -50,7 +51,7 @@ func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 // process is a new isled of the host.
 func (h *member) process(w *world) *network.Manager {
 	m := w.manager()
-	m.Fabric, m.Seal = h.dir, h.seal
+	m.Fabric, m.Seal, m.Pulse = h.dir, h.seal, &h.pulse
 	return m
 }
 
@@ -116,14 +117,27 @@ func overlay(t *testing.T, all []*member, name string) network.Network {
 	return n
 }
 
-// of are the objects of a type that the kernel has.
-func of[T netspec.Object](h *member) (out []T) {
+// of are the objects of a type that the kernel has for networks.
+func of[T netspec.Object](h *member) []T { return only[T](h, false) }
+
+// only are those by which ways to other hosts are tried, or all others.
+func only[T netspec.Object](h *member, trials bool) (out []T) {
 	for _, o := range h.kernel.State {
-		if o, ok := o.(T); ok {
+		if o, ok := o.(T); ok && trial(o) == trials {
 			out = append(out, o)
 		}
 	}
 	return out
+}
+
+func trial(o netspec.Object) bool {
+	switch o := o.(type) {
+	case netspec.VXLAN:
+		return o.Master == ""
+	case netspec.FDB:
+		return o.Alone
+	}
+	return false
 }
 
 func (h *member) resolves(n network.Network, name string) (addrs []netip.Addr) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 
 	"isle/internal/netspec"
@@ -60,6 +61,25 @@ func (m *Manager) trialWays() map[Way]Shared {
 		}
 	}
 	return ways
+}
+
+// otherWay reports why tunnels of n cannot begin here: those of another network have the
+// port, and are encrypted where these are not, or the other way round.
+func (m *Manager) otherWay(n Network) error {
+	d, err := m.sharedDriver(n)
+	if err != nil {
+		return err
+	}
+	mine := d.Way(n)
+	for _, o := range m.x.networks {
+		if !o.Global() || o.Idle || o.ID == n.ID {
+			continue
+		}
+		if d, err := m.sharedDriver(*o); err == nil && d.Way(*o).Port == mine.Port && d.Way(*o) != mine {
+			return fmt.Errorf("UDP port %d is that of network %s, and only one of the two is encrypted: %w (hint: another -o isle.overlay.port)", mine.Port, o.Name, errdefs.ErrConflict)
+		}
+	}
+	return nil
 }
 
 // trialUnits are all units of trials, as they are to be now; those that were and are not to

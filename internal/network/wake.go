@@ -50,6 +50,9 @@ func (m *Manager) wakeable(n Network) error {
 	if err := d.Ready(n, len(m.x.users[n.ID]), m.host); err != nil {
 		return err
 	}
+	if err := m.otherWay(n); err != nil {
+		return err
+	}
 	for _, p := range n.Pools {
 		if !m.cluster.opened[p.Subnet] {
 			return fmt.Errorf("subnet %s of the cluster is that of another network on this host: %w: %w (hint: remove one of them)", p.Subnet, m.x.overlapBesides(p.Subnet, n.ID), errdefs.ErrConflict)
