@@ -147,7 +147,7 @@ func (m marks) to() []expr.Any      { return oifGroup.is(native(m.group)) }
 func (m marks) notFrom() []expr.Any { return iifGroup.not(native(m.group)) }
 func (m marks) notTo() []expr.Any   { return oifGroup.not(native(m.group)) }
 
-// chains are all chains. What every packet meets is asked first by what costs
+// chains are those that are always there. What every packet meets is asked first by what costs
 // least: a look into a set costs ten times what comparing a number does.
 func chains(m marks) []chain {
 	return []chain{
@@ -162,8 +162,6 @@ func chains(m marks) []chain {
 		{inet, "mss", "", 0, 0, clamp(m)},
 		{inet, "passed", "", 0, 0, passed(m)},
 		{inet, "postrouting", "nat", postrouting, srcnat, masquerade(m)},
-		{inet, "arrived", "filter", input, filter, arrived()},
-		{inet, "spoken", "filter", output, filter, spoken(m)},
 		{bridge, "source", "filter", prerouting, bridgeDstnat, source()},
 		{bridge, "source_arp", "", 0, 0, sourceARP()},
 		{bridge, "source_ip4", "", 0, 0, sourceIP4()},

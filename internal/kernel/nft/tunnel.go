@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"maps"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -21,6 +23,57 @@ func tunnelSets() []set {
 		{table: inet, name: "peers6", key: []nftables.SetDatatype{ip6}},
 	}
 }
+
+// tunnelChains are there while there is a tunnel: all that comes in or goes out passes
+// them. They come and go in the batch that brings the first one, or takes the last one.
+func tunnelChains(m marks) []chain {
+	return []chain{
+		{inet, "arrived", "filter", input, filter, arrived()},
+		{inet, "spoken", "filter", output, filter, spoken(m)},
+	}
+}
+
+// isTunnel reports whether an element stands for a tunnel.
+func (e element) isTunnel() bool { return e.set == "tunnels" || e.set == "sealed" }
+
+// tunnelsAfter are the tunnels that there are when ops are done.
+func (t *Table) tunnelsAfter(ops []op) elements {
+	now := t.tunnels
+	for _, o := range ops {
+		if !o.e.isTunnel() {
+			continue
+		}
+		if now = maps.Clone(now); now == nil {
+			now = elements{}
+		}
+		if delete(now, o.e); !o.del {
+			now[o.e] = struct{}{}
+		}
+	}
+	return now
+}
+
+// guarding puts the chains into ops, before what they guard, or out of the table after it,
+// where that is due.
+func (t *Table) guarding(ops []op, due bool) []op {
+	switch {
+	case due && !t.guarded:
+		return append(chainOps(t.chainMessages(tunnelChains(t.marks()))), ops...)
+	case !due && t.guarded:
+		return append(ops, chainOps(t.chainRemovals(tunnelChains(t.marks())))...)
+	}
+	return ops
+}
+
+func chainOps(msgs []message) (ops []op) {
+	for i := range msgs {
+		ops = append(ops, op{chain: &msgs[i]})
+	}
+	return ops
+}
+
+// unguarded reports whether there are tunnels, and not the chains.
+func (t *Table) unguarded() bool { return len(t.tunnels) > 0 && !t.guarded }
 
 // arrived looks at what is for this host.
 func arrived() []rule {

@@ -117,6 +117,27 @@ func (h halves) fdb(link string, mac netspec.MAC, alone bool) netspec.FDB {
 	return f
 }
 
+// Lost is the key of a station, copy or neighbour of ours that a message says is gone, on
+// the link with a number. What bridges have learned, and what the host has, is not ours.
+func Lost(b []byte, name func(index int32) string) (k netspec.Key, ok bool) {
+	if len(b) < neighHeader {
+		return k, false
+	}
+	link := name(int32(nlmsg.U32(b[neighIfindex:])))
+	mac, dst, _, ok := station(b)
+	static := binary.NativeEndian.Uint16(b[neighState:])&(noARP|permanent) != 0
+	switch {
+	case !ok || link == "":
+		return k, false
+	case b[0] != unix.AF_BRIDGE:
+		proto := nlmsg.Find(b[neighHeader:], ndaProtocol)
+		return netspec.Neigh{Link: link, Addr: dst}.Key(), len(proto) == 1 && proto[0] == Proto
+	case mac == (netspec.MAC{}):
+		return netspec.Flood{Link: link, Dst: dst}.Key(), static
+	}
+	return netspec.FDB{Link: link, MAC: mac}.Key(), static
+}
+
 // station reads an entry. Those of the bridge about its own port are none.
 func station(b []byte) (mac netspec.MAC, dst netip.Addr, master, ok bool) {
 	if len(b) < neighHeader {

@@ -32,7 +32,7 @@ func filter(wire kerneltest.NS, rules ...string) {
 // order; where large packets are lost in silence in one direction, to the byte; where
 // nothing passes; and with a host that is gone.
 func TestTrial(t *testing.T) {
-	wire, c, all := gatherOn(t, 2, false)
+	wire, c, all := gatherOn(t, 2)
 	a, b := all[0], all[1]
 	shared(t, all, nil)
 	const way = 1500 - 50
@@ -106,7 +106,7 @@ func TestTrialCorrupt(t *testing.T) {
 		"the data":     "ip saddr 10.8.0.1 udp dport 4789 ip length > 1000 @th,4000,16 set 0x1234 udp checksum set 0",
 	} {
 		t.Run(what, func(t *testing.T) {
-			wire, _, all := gatherOn(t, 2, false)
+			wire, _, all := gatherOn(t, 2)
 			a, b := all[0], all[1]
 			shared(t, all, nil)
 			unaided(t, a.ns, "under")
@@ -149,7 +149,7 @@ func unaided(t *testing.T, ns kerneltest.NS, link string) {
 
 // TestTrialSealed: what is encrypted is tried inside of what encrypts it.
 func TestTrialSealed(t *testing.T) {
-	_, _, all := gatherOn(t, 2, false)
+	_, _, all := gatherOn(t, 2)
 	a, b := all[0], all[1]
 	soon(t, "the keys are known", func() bool {
 		v := a.dir.View()
@@ -184,7 +184,7 @@ func TestTrialSealed(t *testing.T) {
 // TestUnderlayMTU: what the underlay takes is followed by the tunnel, the bridge, the
 // containers, and what is tried, there and back.
 func TestUnderlayMTU(t *testing.T) {
-	_, _, all := gatherOn(t, 2, true)
+	_, _, all := gatherOn(t, 2)
 	a := all[0]
 	shared(t, all, nil)
 	mtus := func() (found []int) {

@@ -5,7 +5,7 @@
 //
 //	Set ──► ways ──► peers: what is known of each       peer.go, pure
 //	          │
-//	        Wire     one for each way, of AF_PACKET     package kernel/wire
+//	        Wire     one for each way, of AF_PACKET     package kernel/rawlink
 //
 // Each host tries the way from itself to the others with frames of full size that must not
 // be cut, and gets small answers. What it finds it says in all that it sends, so both ends

@@ -20,7 +20,7 @@ var _ network.Shared = Driver{}
 
 // Caps implements network.Driver.
 func (Driver) Caps() network.Caps {
-	return network.Caps{IPAM: true, Publish: true, Gateway: true, Room: bridged.Room}
+	return network.Caps{IPAM: true, Publish: true, Gateway: true, Room: bridged.Room, Leaves: bridged.Leaves}
 }
 
 // Validate implements network.Driver.

@@ -1,9 +1,9 @@
-// Package wire sends and receives whole frames on a link of this machine, with their
+// Package rawlink sends and receives whole frames on a link of this machine, with their
 // checksums left to whoever puts them on the wire: the kernel, or the network card. That
 // is how most of what containers send goes out, so it is how to find out what becomes of it.
 //
 // What is sent bears a mark, by which the firewall knows that it is isled's.
-package wire
+package rawlink
 
 import (
 	"encoding/binary"
@@ -48,7 +48,7 @@ func Open(link string, mark uint32) (*Wire, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open link %s: %w", link, err), unix.Close(fd))
 	}
-	return &Wire{os.NewFile(uintptr(fd), "wire "+link), i.Index}, nil
+	return &Wire{os.NewFile(uintptr(fd), "rawlink "+link), i.Index}, nil
 }
 
 // Close ends it, and a Receive that waits.
