@@ -42,7 +42,7 @@ type member struct {
 }
 
 // gather is a cluster of hosts on one switch: a has 10.8.0.1, b 10.8.0.2, ….
-func gather(t *testing.T, n int) (*fabrictest.Cluster, []*member) {
+func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 	t.Helper()
 	_, c, all := gatherOn(t, n)
 	return c, all
@@ -64,7 +64,7 @@ func gatherOn(t *testing.T, n int) (kerneltest.NS, *fabrictest.Cluster, []*membe
 	return wire, c, all
 }
 
-func newMember(t *testing.T, wire kerneltest.NS, i int) *member {
+func newMember(t testing.TB, wire kerneltest.NS, i int) *member {
 	t.Helper()
 	ns := kerneltest.NewNS(t)
 	port := fmt.Sprint("port", i)
@@ -128,7 +128,7 @@ func (h *member) die() {
 }
 
 // soon waits for something that other hosts bring about.
-func soon(t *testing.T, what string, is func() bool) {
+func soon(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
