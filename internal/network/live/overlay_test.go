@@ -49,7 +49,7 @@ func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 }
 
 // gatherOn is gather, and where the switch is.
-func gatherOn(t *testing.T, n int) (kerneltest.NS, *fabrictest.Cluster, []*member) {
+func gatherOn(t testing.TB, n int) (kerneltest.NS, *fabrictest.Cluster, []*member) {
 	t.Helper()
 	wire, c := kerneltest.NewNS(t), &fabrictest.Cluster{}
 	wire.IP("link add lan type bridge\nlink set lan up")
