@@ -147,9 +147,20 @@ func TestTunnelChanges(t *testing.T) {
 
 // lone is a tunnel in no bridge, and what is behind it.
 func lone() netspec.State {
-	return state(netspec.VXLAN{Name: "isp4789", VNI: 1, Local: ip("10.8.0.1"), Port: 4789, MTU: 1450, Whole: true},
+	return state(netspec.VXLAN{Name: "isp4789", Local: ip("10.8.0.1"), Port: 4789, MTU: 1450, Whole: true},
 		netspec.FDB{Link: "isp4789", MAC: netspec.MAC{2, 5, 0, 0, 0, 2}, Dst: ip("10.8.0.2"), Alone: true},
 		netspec.FDB{Link: "isp4789", MAC: netspec.MAC{2, 5, 0, 0, 0, 3}, Dst: ip("10.8.0.3"), Alone: true})
+}
+
+// TestLoneTunnel6: over IPv6, which cuts nothing on the way.
+func TestLoneTunnel6(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	underlay(t, m)
+	want := state(netspec.VXLAN{Name: "isp4789", Local: ip("fd00:8::1"), Port: 4789, MTU: 1430, Whole: true},
+		netspec.FDB{Link: "isp4789", MAC: netspec.MAC{2, 5, 0, 0, 0, 2}, Dst: ip("fd00:8::2"), Alone: true})
+	m.apply(want)
+	m.is(want)
 }
 
 // TestLoneTunnel: one in no bridge is as one that is in one, beside it.
@@ -164,7 +175,7 @@ func TestLoneTunnel(t *testing.T) {
 	m.is(want)
 	for what, spoil := range map[string]func(){
 		"it learns":              func() { m.host.IP("link set isp4789 type vxlan learning") },
-		"its packets are cut":    func() { m.host.IP("link set isp4789 type vxlan id 1 df unset") },
+		"its packets are cut":    func() { m.host.IP("link set isp4789 type vxlan id 0 df unset") },
 		"it is in a bridge":      func() { m.host.IP("link set isp4789 master isbr1") },
 		"it is down":             func() { m.host.IP("link set isp4789 down") },
 		"it is gone":             func() { m.host.IP("link del isp4789") },
@@ -186,7 +197,7 @@ func TestLoneTunnel(t *testing.T) {
 		m.is(want)
 	}
 	moved := merge(want)
-	moved[netspec.VXLAN{Name: "isp4789"}.Key()] = netspec.VXLAN{Name: "isp4789", VNI: 1, Local: ip("10.8.0.1"), Port: 4790, MTU: 1380}
+	moved[netspec.VXLAN{Name: "isp4789"}.Key()] = netspec.VXLAN{Name: "isp4789", Local: ip("10.8.0.1"), Port: 4790, MTU: 1380}
 	m.change(want, moved)
 	m.is(moved)
 	m.remove(moved)

@@ -269,7 +269,7 @@ func (m *Manager) tunnelPeer(host string) netspec.State {
 
 // tunneling reports whether tunnels end here: of a network of the cluster, or for trials.
 func (m *Manager) tunneling() bool {
-	if len(m.trialWays()) > 0 {
+	if m.trying() {
 		return true
 	}
 	for _, n := range m.x.networks {
@@ -452,6 +452,7 @@ func (m *Manager) impose(ctx context.Context, units map[string]netspec.State) {
 
 // note keeps a unit, and of which network it is.
 func (m *Manager) note(unit string, s netspec.State) {
+	had := m.units[unit] != nil
 	if s == nil {
 		delete(m.units, unit)
 	} else {
@@ -464,7 +465,9 @@ func (m *Manager) note(unit string, s netspec.State) {
 		return
 	case "remote":
 	case "peer":
-		m.tryAnew()
+		if had != (s != nil) { // who is near is asked more often
+			m.tryAnew()
+		}
 	default:
 		return
 	}

@@ -38,6 +38,9 @@ func (w Way) String() string {
 	return fmt.Sprintf("UDP port %d", w.Port)
 }
 
+// trying reports whether ways are to be tried: this host is in a cluster.
+func (m *Manager) trying() bool { return m.Pulse != nil && m.host.Tunnel.Addr.IsValid() }
+
 // trialWays are those that are to be tried, by port. What networks here go comes before what
 // they would go.
 func (m *Manager) trialWays() map[Way]Shared {
@@ -47,7 +50,7 @@ func (m *Manager) trialWays() map[Way]Shared {
 			ways[w], ports[w.Port] = d, true
 		}
 	}
-	if m.Pulse == nil || !m.host.Tunnel.Addr.IsValid() {
+	if !m.trying() {
 		return nil
 	}
 	for _, n := range m.x.networks {
@@ -139,7 +142,7 @@ func (m *Manager) tryAnew() {
 }
 
 // trialPause lets news come together.
-const trialPause = 50 * time.Millisecond
+const trialPause = 250 * time.Millisecond
 
 // followTrials keeps who tries the ways in step.
 func (m *Manager) followTrials(ctx context.Context) {
@@ -167,11 +170,11 @@ func (m *Manager) followTrials(ctx context.Context) {
 // ways are those that can be tried now.
 func (m *Manager) ways() (all []pulse.Way) {
 	for w := range m.trialWays() {
-		link, ok := trialLink(m.units[trialUnit(w, "")])
+		link, ok := tunnelIn(m.units[trialUnit(w, "")])
 		if !ok {
 			continue
 		}
-		way := pulse.Way{Name: w.String(), Link: link.Name, Self: m.cluster.far.self, MTU: link.MTU}
+		way := pulse.Way{Name: w.String(), Link: link.Name, Self: m.cluster.far.self, MTU: m.need(w, link.MTU)}
 		near, usual := m.near(w), m.usual(w)
 		for id, h := range m.cluster.far.hosts {
 			if m.units[trialUnit(w, id)] != nil && (usual || near[id]) {
@@ -182,6 +185,23 @@ func (m *Manager) ways() (all []pulse.Way) {
 		all = append(all, way)
 	}
 	return all
+}
+
+// need is how large frames of networks are that go a way. What they do not need is not
+// tried, so that who has given networks a smaller MTU has no black hole any more.
+func (m *Manager) need(w Way, most int) (mtu int) {
+	for id, n := range m.x.networks {
+		if d, err := m.sharedDriver(*n); err != nil || !n.Global() || n.Idle || d.Way(*n) != w {
+			continue
+		}
+		if v, ok := tunnelIn(m.units[networkUnit(id)]); ok {
+			mtu = max(mtu, v.MTU)
+		}
+	}
+	if mtu == 0 {
+		return most
+	}
+	return min(mtu, most)
 }
 
 // usual reports whether w is a way that every host of a cluster has, with or without networks.
@@ -210,7 +230,7 @@ func (m *Manager) near(w Way) map[string]bool {
 	return hosts
 }
 
-func trialLink(s netspec.State) (netspec.VXLAN, bool) {
+func tunnelIn(s netspec.State) (netspec.VXLAN, bool) {
 	for _, o := range s {
 		if v, ok := o.(netspec.VXLAN); ok {
 			return v, true

@@ -85,6 +85,11 @@ func TestTrials(t *testing.T) {
 	if n := len(only[netspec.VXLAN](a, true)); n != 2 {
 		t.Errorf("there are %d tunnels for trials", n)
 	}
+	create(t, a.m, api.CreateRequest{Name: "small", Driver: "overlay", IPAM: pool(3), Options: map[string]string{"isle.overlay.port": "8472", "com.docker.network.driver.mtu": "1300"}})
+	hear(t, all)
+	open(t, a.m, "a-small", "small")
+	is("with one that is small", "islep4789 1450: b!, c; islep4790 1370: b!; islep8472 1300: ")
+	must(t, a.m.Close(t.Context(), "a-small"))
 	must(t, a.m.Close(t.Context(), "a-secret"))
 	is("without what is encrypted", "islep4789 1450: b!, c")
 	all[2].dir.Cut(false)

@@ -13,6 +13,7 @@ const (
 	wholeEvery               = 10 * time.Minute // frames of full size
 	wholeSoon                = time.Minute      // the same, while something is wrong
 	again                    = time.Second      // after silence
+	lostEvery                = 10 * time.Second // a host that is silent, if that is sooner
 	patienceMin, patienceMax = 300 * time.Millisecond, time.Second
 	patienceRTT              = 4
 
@@ -38,6 +39,7 @@ type peer struct {
 	end   end
 	mtu   int
 	every time.Duration
+	lost  time.Duration // the same, while it is silent
 
 	last   time.Time // it answered
 	heard  time.Time // something came from it
@@ -122,6 +124,13 @@ func (p *peer) answered(now time.Time, nonce uint64) {
 	}
 }
 
+// recall has a host asked at once that was silent and is heard.
+func (p *peer) recall(now time.Time) {
+	if p.missed >= silent && p.round == nil && now.Sub(p.before.end) > again {
+		p.due = now
+	}
+}
+
 // spoil notes a frame that came otherwise than it was sent.
 func (p *peer) spoil(size int) {
 	if p.bad == 0 {
@@ -170,7 +179,7 @@ func (p *peer) miss(now time.Time) {
 	p.stage = alive
 	switch p.missed++; {
 	case p.missed >= silent:
-		p.wholeDue = now // what is back may be another way
+		p.due, p.wholeDue = now.Add(min(p.every, p.lost)), now // what is back may be another way
 	case p.last.IsZero(): // it is just coming, perhaps
 		p.due = now.Add(again / 2)
 	default:

@@ -135,6 +135,7 @@ func (w *way) set(now time.Time, v Way) {
 		if p.every = max(farEvery, time.Duration(len(v.Peers))*farPace); q.Near {
 			p.every = max(nearEvery, time.Duration(near)*nearPace)
 		}
+		p.lost = max(lostEvery, time.Duration(len(v.Peers))*farPace)
 		w.peers[q.ID], w.byMAC[p.end.mac] = p, p
 	}
 }
@@ -310,6 +311,7 @@ func (p *Prober) take(w *way, b []byte, summed bool) {
 	case known:
 		q.sound(size)
 		q.told.spoilt, q.told.fit = m.spoilt, int(m.fit)
+		q.recall(now)
 		p.respond(now, w, q, m)
 	}
 	if q.over(now) {

@@ -319,6 +319,37 @@ func TestDown(t *testing.T) {
 	})
 }
 
+// TestBack: who was silent is seen at once when it is heard again, also by those that have
+// no network with it; and soon when it was the way.
+func TestBack(t *testing.T) {
+	for _, restarts := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAir()
+			x, y := a.host(t, "x"), a.host(t, "y")
+			x.sees(mtu, false, "y")
+			y.sees(mtu, false, "x")
+			time.Sleep(time.Minute)
+			a.mu.Lock()
+			a.pass = func(_, _ string, _ []byte) []byte { return nil }
+			a.mu.Unlock()
+			time.Sleep(5 * time.Minute)
+			x.is(t, "away", Contact{State: Down, MTU: mtu, There: true, Back: true}, "y")
+			a.mu.Lock()
+			a.pass = func(_, _ string, b []byte) []byte { return b }
+			a.mu.Unlock()
+			if restarts {
+				y.sees(mtu, false)
+				y.sees(mtu, false, "x")
+				time.Sleep(3 * time.Second)
+			} else {
+				time.Sleep(lostEvery + 3*time.Second)
+			}
+			x.is(t, "back", healthy, "y")
+			y.is(t, "back", healthy, "x")
+		})
+	}
+}
+
 // TestStrangers: frames of who is not known, or not who it says, are not heard.
 func TestStrangers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
