@@ -294,13 +294,14 @@ func TestOverlayRepair(t *testing.T) {
 	want := observe(t, a.kernel)
 	var link netspec.VXLAN
 	for _, o := range want {
-		if v, ok := o.(netspec.VXLAN); ok {
+		if v, ok := o.(netspec.VXLAN); ok && v.Master != "" {
 			link = v
 		}
 	}
-	mac := net.HardwareAddr(two.MAC[:]).String()
+	mac, trial := net.HardwareAddr(two.MAC[:]).String(), pulse.MAC("b")
 	for _, harm := range []string{
 		"bridge fdb del " + mac + " dev " + link.Name + " master", "bridge fdb del " + mac + " dev " + link.Name + " self",
+		"bridge fdb del " + net.HardwareAddr(trial[:]).String() + " dev islep4789 self",
 		"bridge fdb del 00:00:00:00:00:00 dev " + link.Name + " dst 10.8.0.2 self",
 		"ip neigh del " + two.Addr(true).String() + " dev " + link.Master, "ip neigh del " + two.Addr(false).String() + " dev " + link.Master,
 	} {
