@@ -22,7 +22,8 @@ type SpanHost struct {
 	ID, Name   string
 	Address    netip.Addr // where its tunnels end
 	Containers int
-	Self       bool `json:",omitempty"`
+	Self       bool   `json:",omitempty"`
+	Way        string `json:",omitempty"` // direct, or tunnel; "": this host, or the network is not here
 	// State is how the way of the network's tunnels to it is: "up", "down" (it does not
 	// answer), "narrow" (frames larger than Fit do not arrive), "corrupt" (frames arrive
 	// with wrong checksums) or "unknown" (too early, or this host is not on the network).

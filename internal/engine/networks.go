@@ -178,7 +178,7 @@ func (e *Engine) NetworkSpan(ctx context.Context, id string) (*api.NetworkSpan, 
 }
 
 func spanHost(h network.SpanHost) api.SpanHost {
-	out := api.SpanHost{ID: h.ID, Name: h.Name, Address: h.Addr, Containers: h.Containers, Self: h.Self}
+	out := api.SpanHost{ID: h.ID, Name: h.Name, Address: h.Addr, Containers: h.Containers, Self: h.Self, Way: h.Way}
 	if !h.Self {
 		out.State, out.LastContact, out.Fit = string(h.Contact.State), h.Contact.Last, h.Contact.Fit
 	}

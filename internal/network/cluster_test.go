@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -32,6 +33,22 @@ type member struct {
 	dns   *dns.Server
 	seal  network.Sealer
 	pulse ways
+	found *[]string // hosts that are reached without a tunnel, as the file says that outlives isled
+}
+
+// scout is one that the test speaks for.
+type scout struct{ found *[]string }
+
+func (s scout) Proven() []string                                             { return slices.Clone(*s.found) }
+func (scout) Run(context.Context, func() network.Errand, func(string, bool)) {}
+
+// tell says to the host whether another one is reached without a tunnel.
+func (h *member) tell(t testing.TB, host string, gets bool) {
+	*h.found = slices.DeleteFunc(*h.found, func(o string) bool { return o == host })
+	if gets {
+		*h.found = append(*h.found, host)
+	}
+	h.m.Gets(t.Context(), host, gets)
 }
 
 // gather is a cluster of hosts a, b, c, … whose tunnels begin at 192.0.2.1, .2, …
@@ -41,7 +58,10 @@ func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 	var all []*member
 	for i := range n {
 		id := string(rune('a' + i))
-		h := &member{world: newWorld(), id: id}
+		h := &member{world: newWorld(), id: id, found: &[]string{}}
+		h.kernel.Parents = []string{"eth0"}
+		h.machine.host.Sources = true
+		h.machine.host.Parents = network.Parents([]network.Parent{{Name: "eth0", MTU: 1500, Up: true, Carrier: true, Addr4: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}})
 		h.dir = c.Join(fabric.Host{ID: id, Name: "host-" + id, Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})})
 		h.begin(t)
 		all = append(all, h)
@@ -53,7 +73,7 @@ func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 // process is a new isled of the host.
 func (h *member) process(w *world) *network.Manager {
 	m := w.manager()
-	m.Fabric, m.Seal, m.Pulse = h.dir, h.seal, &h.pulse
+	m.Fabric, m.Seal, m.Pulse, m.Scout = h.dir, h.seal, &h.pulse, scout{h.found}
 	return m
 }
 

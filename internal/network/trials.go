@@ -175,7 +175,7 @@ func (m *Manager) ways() (all []pulse.Way) {
 			continue
 		}
 		way := pulse.Way{Name: w.String(), Link: link.Name, Self: m.cluster.far.self, MTU: m.need(w, link.MTU)}
-		near, usual := m.near(w), m.usual(w)
+		near, usual := m.sharers(w), m.usual(w)
 		for id, h := range m.cluster.far.hosts {
 			if m.units[trialUnit(w, id)] != nil && (usual || near[id]) {
 				way.Peers = append(way.Peers, pulse.Peer{ID: id, Name: h.Name, Addr: h.Addr, Near: near[id]})
@@ -214,8 +214,8 @@ func (m *Manager) usual(w Way) bool {
 	return false
 }
 
-// near are the hosts with containers on networks that are here too, and go that way.
-func (m *Manager) near(w Way) map[string]bool {
+// sharers are the hosts with containers on networks that are here too, and go that way.
+func (m *Manager) sharers(w Way) map[string]bool {
 	hosts := map[string]bool{}
 	for id, n := range m.x.networks {
 		if d, err := m.sharedDriver(*n); err != nil || !n.Global() || n.Idle || d.Way(*n) != w {

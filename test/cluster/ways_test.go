@@ -15,7 +15,7 @@ import (
 // TestWays is two hosts with a router between them that takes smaller packets than their
 // interfaces and says so to nobody. It looks after TCP, as many do:
 //
-//	w1 10.90.1.1 ─── 10.90.1.254 between 10.90.2.254 ─── w2 10.90.2.2
+//	w1 10.87.1.1 ─── 10.87.1.254 between 10.87.2.254 ─── w2 10.87.2.2
 func TestWays(t *testing.T) {
 	w1, w2 := between(t)
 	router := func(line string) { w1.must(shell("ip netns exec between " + line)) }
@@ -58,7 +58,7 @@ func TestWays(t *testing.T) {
 	if now := w1.spanHost("w2"); now.State != "down" || now.LastContact.After(last) {
 		t.Errorf("w2 is away, and w1 sees %+v; its last contact was %s", now, last)
 	}
-	w2.must(shell("ip -n w2 link set eth0 up; ip -n w2 route add default via 10.90.2.254"))
+	w2.must(shell("ip -n w2 link set eth0 up; ip -n w2 route add default via 10.87.2.254"))
 	w1.eventually("it is back", func() bool { return w1.spanHost("w2").State == "up" })
 	w2.Isle(t, "rm", "-f", "on-w2")
 	w2.eventually("it can leave", func() bool { _, err := w2.Try("cluster", "leave"); return err == nil })
@@ -80,16 +80,16 @@ func between(t *testing.T) (w1, w2 *host) {
 			ip netns add w%[1]d
 			ip -n w%[1]d link set lo up
 			ip -n between link add to%[1]d type veth peer name eth0 netns w%[1]d
-			ip -n between addr add 10.90.%[1]d.254/24 dev to%[1]d
+			ip -n between addr add 10.87.%[1]d.254/24 dev to%[1]d
 			ip -n between link set to%[1]d up
-			ip -n w%[1]d addr add 10.90.%[1]d.%[1]d/24 dev eth0
+			ip -n w%[1]d addr add 10.87.%[1]d.%[1]d/24 dev eth0
 			ip -n w%[1]d link set eth0 up
-			ip -n w%[1]d route add default via 10.90.%[1]d.254`, i)
+			ip -n w%[1]d route add default via 10.87.%[1]d.254`, i)
 	}
 	if err := shell(line); err != nil {
 		t.Fatal(err)
 	}
-	return begin(t, "w1"), begin(t, "w2")
+	return begin(t, "w1", usual), begin(t, "w2", usual)
 }
 
 // tunnel is how h says that tunnels to another host are.

@@ -100,6 +100,7 @@ func (h *member) begin() {
 		return w, nil
 	}}
 	h.m.Fabric, h.m.Ports, h.m.Seal, h.m.Pulse = h.dir, &publish.Table{}, h.keys, h.pulse
+	h.m.Scout = h.scout()
 	ctx, cancel := context.WithCancel(context.Background())
 	var err error
 	if h.m.Changed, err = h.kernel.Watch(ctx); err == nil {
