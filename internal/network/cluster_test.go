@@ -764,3 +764,15 @@ func TestOverlaySubnets(t *testing.T) {
 	}
 	rightAll(t, all)
 }
+
+// TestSubnetOfHost: no network has an address where a tunnel ends, on whichever host.
+func TestSubnetOfHost(t *testing.T) {
+	t.Parallel()
+	_, all := gather(t, 3)
+	for _, h := range all {
+		_, err := h.m.Create(t.Context(), api.CreateRequest{Name: "under", Driver: "overlay", IPAM: &api.IPAM{Config: []api.IPAMConfig{{Subnet: netip.MustParsePrefix("192.0.2.0/28")}}}})
+		if err == nil || !strings.Contains(err.Error(), "of host host-") {
+			t.Errorf("%s: %v", h.id, err)
+		}
+	}
+}
