@@ -10,7 +10,7 @@ import (
 
 const (
 	// gatherFor is how long news waits for more of it, on a watch that had some just before.
-	gatherFor = 100 * time.Millisecond
+	gatherFor = 50 * time.Millisecond
 	// gatherMost is how many events are gathered: then they are sent.
 	gatherMost = 1000
 )
