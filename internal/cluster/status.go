@@ -17,8 +17,9 @@ import (
 	"isle/internal/fabric"
 )
 
-// answerWithin is how long a member may take to say how it is.
-const answerWithin = 1500 * time.Millisecond
+// answerWithin is how long a member may take to say how it is: three times there and back
+// for the connection, and one for the question.
+const answerWithin = 3 * time.Second
 
 // Hosts are those of the cluster, by name, as this host knows them.
 func (c *Cluster) Hosts(context.Context) (all []api.ClusterHost, err error) {
@@ -50,8 +51,12 @@ func (c *Cluster) Status(ctx context.Context) (st api.ClusterStatus, err error) 
 		ID: s.self.Cluster, Host: s.self.ID, Name: s.self.Name, External: s.self.External, Alive: len(view.Hosts), Hosts: len(s.known.Load().hosts),
 		Seen: view.Revision, LastContact: s.directory.Contact(), CertificateEnd: s.identity.Cert().Leaf.NotAfter, Ignored: s.directory.Faults(),
 	}
+	var skew string
+	var wg sync.WaitGroup
+	wg.Go(func() { skew = s.skew(ctx) })
 	s.askMembers(ctx, &st)
-	st.Problem = s.problem(st, view)
+	wg.Wait()
+	st.Problem = s.problem(st, view, skew)
 	return st, nil
 }
 
@@ -134,10 +139,13 @@ func (s *session) shutOut(st api.ClusterStatus) bool {
 	})
 }
 
-// problem says in words what is wrong.
-func (s *session) problem(st api.ClusterStatus, view fabric.View) string {
+// problem says in words what is wrong. A wrong clock comes before what follows from it:
+// who takes certificates for ended refuses others, or is refused.
+func (s *session) problem(st api.ClusterStatus, view fabric.View, skew string) string {
 	_, alive := view.Hosts[s.self.ID]
 	switch {
+	case skew != "":
+		return skew
 	case s.shutOut(st):
 		return "the members refuse this host: it was removed from the cluster (hint: isle cluster leave --force)"
 	case time.Now().After(st.CertificateEnd):
