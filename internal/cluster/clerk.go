@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"isle/internal/cluster/directory"
 	"isle/internal/cluster/door"
 	"isle/internal/cluster/pki"
 	"isle/internal/ids"
@@ -88,6 +89,8 @@ func (s *session) checkJoin(req door.JoinRequest) error {
 		return fmt.Errorf("%q is not the name of a host: %w", req.Name, errdefs.ErrInvalidArgument)
 	case !req.Addr.IsValid() || req.Addr.IsUnspecified() || req.Addr.IsMulticast() || req.Addr.Zone() != "":
 		return fmt.Errorf("address %s is not one that hosts have: %w", req.Addr, errdefs.ErrInvalidArgument)
+	case req.Addr.IsLoopback() && !s.self.Addr.IsLoopback(), req.Addr.Is6() && req.Addr.IsLinkLocalUnicast():
+		return fmt.Errorf("no other host reaches this one at %s (hint: --advertise ADDR): %w", req.Addr, errdefs.ErrInvalidArgument)
 	case req.Ports.Client == 0 || req.Ports.Peer == 0 || req.Ports.Door == 0:
 		return fmt.Errorf("a port is missing: %w", errdefs.ErrInvalidArgument)
 	case req.External != s.self.External:
@@ -107,6 +110,9 @@ func (s *session) admit(ctx context.Context, secret string, r record) (isMember 
 		a, err := clusters.Get(tx, aboutKey)
 		if err != nil {
 			return err
+		}
+		if p, n, ok := directory.Within(tx, r.Addr); ok {
+			return fmt.Errorf("address %s is in subnet %s of network %s of the cluster (hint: --advertise another address, or remove the network): %w", r.Addr, p, n, errdefs.ErrConflict)
 		}
 		r.Member = memberCount(tx) < a.Members
 		isMember = r.Member

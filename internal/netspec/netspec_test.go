@@ -84,6 +84,8 @@ func TestIdentity(t *testing.T) {
 		{"where a station is", netspec.FDB{Link: "a"}, netspec.FDB{Link: "a", Dst: addr}, true},
 		{"a station's MAC", netspec.FDB{Link: "a"}, netspec.FDB{Link: "a", MAC: netspec.MAC{2}}, false},
 		{"where copies go", netspec.Flood{Link: "a"}, netspec.Flood{Link: "a", Dst: addr}, false},
+		{"whether a tunnel's packets are cut", netspec.VXLAN{Name: "a"}, netspec.VXLAN{Name: "a", Whole: true}, true},
+		{"a station of no bridge", netspec.FDB{Link: "a"}, netspec.FDB{Link: "a", Alone: true}, true},
 		{"a tunnel's number", netspec.VXLAN{Name: "a"}, netspec.VXLAN{Name: "a", VNI: 5}, true},
 		{"what a tunnel's packets come by", netspec.Tunnel{Port: 5}, netspec.Tunnel{Port: 5, Via: "w"}, true},
 		{"a link's namespace", netspec.Link{Name: "a"}, netspec.Link{NS: "n", Name: "a"}, false},

@@ -11,7 +11,7 @@ const KindVXLAN = "vxlan"
 // VXLAN is a tunnel of the host (RFC 7348) and a port of bridge Master. It learns
 // nothing: where frames go is said by FDB and Flood, and what they do not say goes
 // nowhere. Through it the bridge answers ARP and neighbour discovery itself for every
-// Neigh on the bridge.
+// Neigh on the bridge. One without Master is in no bridge: only programs use it.
 type VXLAN struct {
 	Name   string
 	VNI    uint32
@@ -20,6 +20,7 @@ type VXLAN struct {
 	Via    string     // link that its packets leave by, and by no other; "": as they are routed
 	MTU    int
 	Master string
+	Whole  bool // over IPv4 its packets are not cut into fragments: what does not fit is lost
 }
 
 func (v VXLAN) Key() Key { return Key{RankLink, "", v.Name} }
@@ -29,6 +30,8 @@ type FDB struct {
 	Link string // a VXLAN
 	MAC  MAC
 	Dst  netip.Addr
+	// Alone: the tunnel is in no bridge whose table would have the station too.
+	Alone bool
 }
 
 func (f FDB) Key() Key { return Key{RankNeigh, "", fmt.Sprintf("fdb %s %x", f.Link, f.MAC)} }

@@ -40,6 +40,9 @@ type cluster struct {
 	proven  map[string]bool            // hosts that what containers send gets to as it is
 	odd     map[string]bool            // records that were told of because they cannot be
 
+	trials map[string]bool // units by which ways to other hosts are tried
+	retry  chan struct{}   // who tries them is to be told which there are
+
 	footholds map[string]Network // as they were at the start
 
 	due      chan struct{}   // the cluster is to be told what this host has
@@ -56,6 +59,7 @@ func (m *Manager) newCluster() {
 	c.bars = bars{}
 	c.footholds, c.proven = map[string]Network{}, m.provenBefore()
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
+	c.trials, c.retry = map[string]bool{}, make(chan struct{}, 1)
 }
 
 const (
@@ -71,6 +75,7 @@ func (m *Manager) followCluster(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { m.watchCluster(ctx) })
+	wg.Go(func() { m.followTrials(ctx) })
 	for again := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
@@ -241,6 +246,7 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touch
 		}
 		if other != f.self {
 			units[tunnelUnit(other)], units[sealUnit(other)] = m.tunnelPeer(other), m.sealPeer(other)
+			m.trialsTo(other, units)
 		}
 	}
 	m.impose(ctx, units)
@@ -266,8 +272,11 @@ func (m *Manager) tunnelPeer(host string) netspec.State {
 	return s
 }
 
-// tunneling reports whether a network of the cluster is here.
+// tunneling reports whether tunnels end here: of a network of the cluster, or for trials.
 func (m *Manager) tunneling() bool {
+	if m.trying() {
+		return true
+	}
 	for _, n := range m.x.networks {
 		if n.Global() && !n.Idle {
 			return true
@@ -448,13 +457,23 @@ func (m *Manager) impose(ctx context.Context, units map[string]netspec.State) {
 
 // note keeps a unit, and of which network it is.
 func (m *Manager) note(unit string, s netspec.State) {
+	had := m.units[unit] != nil
 	if s == nil {
 		delete(m.units, unit)
 	} else {
 		m.units[unit] = s
 	}
 	kind, rest, _ := strings.Cut(unit, "/")
-	if kind != "remote" && kind != "peer" {
+	switch kind {
+	case "trial":
+		m.noteTrial(unit, s)
+		return
+	case "remote":
+	case "peer":
+		if had != (s != nil) { // who is near is asked more often
+			m.tryAnew()
+		}
+	default:
 		return
 	}
 	network, _, _ := strings.Cut(rest, "/")
@@ -474,6 +493,9 @@ func (m *Manager) replanCluster() {
 		}
 	}
 	m.note(sealUnit(""), m.sealLink())
+	for unit, s := range m.trialUnits() {
+		m.note(unit, s)
+	}
 	for id, n := range m.x.networks {
 		if n.Global() && !n.Idle {
 			for unit, s := range m.farUnits(id) {

@@ -279,6 +279,9 @@ func (l *lives) agrees(t *testing.T, have map[string]fabric.Endpoint) {
 		if got, want := len(of[netspec.FDB](h)), h.others(t, v); got != want {
 			t.Errorf("host %s knows %d containers of others, want %d", h.id, got, want)
 		}
+		if got, want := len(only[netspec.FDB](h, true)), len(v.Hosts)-1; got != want {
+			t.Errorf("host %s tries the ways to %d others, want %d", h.id, got, want)
+		}
 		l.direct += len(of[netspec.Shortcut](h))
 	}
 }

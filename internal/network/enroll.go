@@ -325,7 +325,7 @@ func (m *Manager) rouse(n *Network) *Network {
 	m.x.networks[id] = &now
 	m.x.occupy(id, s)
 	m.note(networkUnit(id), s)
-	for unit, s := range merged(merged(m.farUnits(id), m.tunnelUnits()), m.sealUnits()) {
+	for unit, s := range merged(merged(m.farUnits(id), m.tunnelUnits()), merged(m.sealUnits(), m.trialUnits())) {
 		m.note(unit, s)
 	}
 	return &now
@@ -375,5 +375,8 @@ func (m *Manager) loadView(ctx context.Context, v fabric.View) {
 	for id, e := range v.Endpoints {
 		m.cluster.far.put(id, &e)
 		m.countAddrs(e, m.IPAM.Taken)
+	}
+	for unit, s := range merged(m.tunnelUnits(), m.trialUnits()) {
+		m.note(unit, s)
 	}
 }

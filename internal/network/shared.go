@@ -27,6 +27,19 @@ type Shared interface {
 	PlanRemote(s netspec.State, n Network, r Remote, host Host) error
 	// PlanPeer adds to s what n needs on host for another host that has endpoints of it.
 	PlanPeer(s netspec.State, n Network, peer fabric.Host, host Host) error
+	// Way is how the tunnels of n go.
+	Way(n Network) Way
+	// PlanTrial adds to s what frames of isled's own need on host to go that way, as far
+	// as it can be gone from there; PlanTrialTo what they need to get to another host.
+	PlanTrial(s netspec.State, w Way, host Host)
+	PlanTrialTo(s netspec.State, w Way, peer fabric.Host, host Host)
+}
+
+// Way is what the tunnels of networks have in common that go through the same filters,
+// network cards and routers. On one host there is one way for each port.
+type Way struct {
+	Port   uint16 // UDP
+	Sealed bool   // encrypted
 }
 
 // Remote is an endpoint of another host.

@@ -8,6 +8,7 @@ import (
 
 	"isle/internal/fabric"
 	"isle/internal/netspec"
+	"isle/internal/network/pulse"
 )
 
 // Span is where in the cluster a network is.
@@ -26,7 +27,8 @@ type SpanHost struct {
 	Addr       netip.Addr
 	Containers int
 	Self       bool
-	Way        string // WayDirect or WayTunnel; "": this host, or the network is not here
+	Contact    pulse.Contact // not with this host itself
+	Way        string        // WayDirect or WayTunnel; "": this host, or the network is not here
 }
 
 // SpanEndpoint is a container on a network.
@@ -56,6 +58,7 @@ func (m *Manager) Span(ctx context.Context, ref string) (Span, error) {
 		if !h.Self && s.Here {
 			h.Way = m.wayTo(n, id)
 		}
+		h.Contact = m.contact(n, id)
 		s.Hosts = append(s.Hosts, h)
 	}
 	slices.SortFunc(s.Hosts, func(a, b SpanHost) int { return cmp.Compare(a.Name, b.Name) })

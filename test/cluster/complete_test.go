@@ -13,7 +13,10 @@ import (
 // container is what inspect says.
 type container struct {
 	Name            string
-	State           struct{ Running bool }
+	State           struct {
+		Running bool
+		Pid     int
+	}
 	NetworkSettings struct {
 		Networks map[string]struct {
 			NetworkID                    string
@@ -37,14 +40,10 @@ func (h *host) containers() (all []container, err error) {
 
 // complete says where what runs on hosts is not what etcd has of them. Who has no address
 // had one that the user chose, and that another has now.
-func (s *site) complete(v view, hosts []*host) (said []string) {
-	for _, h := range hosts {
-		all, err := h.containers()
-		if err != nil {
-			return []string{fmt.Sprintf("%s: %v", h.name, err)}
-		}
+func (s *site) complete(v view, all map[*host][]container) (said []string) {
+	for h, those := range all {
 		var runs []string
-		for _, c := range all {
+		for _, c := range those {
 			for name, n := range c.NetworkSettings.Networks {
 				if _, shared := v.networks[n.NetworkID]; !shared || !c.State.Running {
 					continue

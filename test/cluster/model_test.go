@@ -9,16 +9,14 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"isle/internal/cluster/pki"
 	"isle/internal/fabric"
-	"isle/internal/store/etcd"
 )
 
 // names are those that anybody had: what is gone must not be answered for.
@@ -34,11 +32,7 @@ type view struct {
 
 // read asks the etcd of a member that lives.
 func (s *site) read(at *host) (v view, err error) {
-	id, err := pki.Load(filepath.Join(at.Dir, "data", "cluster"))
-	if err != nil {
-		return v, err
-	}
-	c, err := etcd.Dial{Endpoints: []string{"https://" + at.addr() + ":2379"}, TLS: id.ClientTLS()}.Open()
+	c, err := s.etcd(at)
 	if err != nil {
 		return v, err
 	}
@@ -274,7 +268,15 @@ func (s *site) compare(v view, hosts []*host) (said []string) {
 		want, got := v.wanted(v.id(h.name)), h.kernel()
 		said = append(said, unlike(h.name, want, got)...)
 	}
-	said = append(said, s.complete(v, hosts)...)
+	all := map[*host][]container{}
+	for _, h := range hosts {
+		those, err := h.containers()
+		if err != nil {
+			return []string{fmt.Sprintf("%s: %v", h.name, err)}
+		}
+		all[h] = those
+	}
+	said = append(said, s.complete(v, all)...)
 	if len(said) > 0 {
 		return said
 	}
@@ -284,7 +286,7 @@ func (s *site) compare(v view, hosts []*host) (said []string) {
 		}
 	}
 	for _, h := range hosts {
-		said = append(said, s.containers(v, h)...)
+		said = append(said, s.look(v, h, all[h])...)
 	}
 	return said
 }
@@ -319,9 +321,9 @@ func (v view) answers(on map[string]bool) map[string][]netip.Addr {
 	return all
 }
 
-// containers looks into those of a host: they have the addresses that etcd says, and the
+// look looks into the containers of a host: they have the addresses that etcd says, and the
 // one on most networks asks for every name that ever was.
-func (s *site) containers(v view, h *host) (said []string) {
+func (s *site) look(v view, h *host, those []container) (said []string) {
 	have, on := map[string][]netip.Addr{}, map[string]map[string]bool{}
 	for _, e := range v.endpoints {
 		if e.Host != v.id(h.name) {
@@ -336,14 +338,13 @@ func (s *site) containers(v view, h *host) (said []string) {
 		}
 	}
 	var asks, asksPid string
-	for name, addrs := range have {
-		out, err := h.Try("inspect", "-f", "{{.State.Pid}}", name)
-		if err != nil {
-			return []string{out}
+	for _, c := range those {
+		name, pid := c.Name[1:], strconv.Itoa(c.State.Pid)
+		if have[name] == nil {
+			continue
 		}
-		pid := strings.TrimSpace(out)
 		got, err := addresses(pid)
-		said = append(said, differ(h.name, name+" itself", addrs, got, err)...)
+		said = append(said, differ(h.name, name+" itself", have[name], got, err)...)
 		if len(on[name]) > len(on[asks]) {
 			asks, asksPid = name, pid
 		}

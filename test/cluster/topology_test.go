@@ -83,19 +83,24 @@ func newSiteOf(t *testing.T, k kind) *site {
 
 // end takes all hosts down at once: the last ones of a cluster would wait for the others.
 func (s *site) end() {
-	each := func(do func(*host)) {
-		var wg sync.WaitGroup
-		for _, h := range s.all {
-			wg.Go(func() { do(h) })
-		}
-		wg.Wait()
+	s.each(func(h *host) { h.clearOut() })
+	s.each(func(h *host) { h.Clear() })
+}
+
+// each does something on all hosts at once.
+func (s *site) each(do func(*host)) {
+	var wg sync.WaitGroup
+	for _, h := range s.all {
+		wg.Go(func() { do(h) })
 	}
-	each(func(h *host) {
-		if ids, err := h.Try("ps", "-aq"); err == nil && strings.TrimSpace(ids) != "" {
-			h.Try(append([]string{"rm", "-f"}, strings.Fields(ids)...)...)
-		}
-	})
-	each(func(h *host) { h.Clear() })
+	wg.Wait()
+}
+
+// clearOut removes the containers of a host, if it answers.
+func (h *host) clearOut() {
+	if ids, err := h.Try("ps", "-aq"); err == nil && strings.TrimSpace(ids) != "" {
+		h.Try(append([]string{"rm", "-f"}, strings.Fields(ids)...)...)
+	}
 }
 
 // newHost makes a host: up to the second it is in the west.

@@ -138,8 +138,9 @@ func (w *walk) run() {
 	}
 	w.counter++
 	args := []string{"run", "-d", "--name", fmt.Sprintf("r%d", w.counter)}
+	besides := w.rand.IntN(3) // 2: none
 	for i, n := range []string{"app", "wide"} {
-		if pick := w.rand.IntN(3); pick != i {
+		if i != besides {
 			args = append(args, "--network", n)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -117,6 +118,9 @@ func call(ctx context.Context, c *http.Client, method, url string, in, out any) 
 // unreachable keeps a class that TLS has given: a host that is not whom it should be will
 // not be so with the next try.
 func unreachable(ctx context.Context, err error) error {
+	if u := (*url.Error)(nil); ctx.Err() == nil && errors.As(err, &u) {
+		err = u.Err // the caller says whom it has called
+	}
 	if ctx.Err() != nil || errdefs.IsPermissionDenied(err) {
 		return err
 	}
@@ -124,5 +128,5 @@ func unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &cert) {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrPermissionDenied)
 	}
-	return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
+	return fmt.Errorf("%w (hint: members let others in, isle cluster token names them; no firewall may be between hosts at the ports of the cluster): %w", err, errdefs.ErrUnavailable)
 }

@@ -90,7 +90,9 @@ func (c *calls) stream(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, n
 	ctx, cancel := context.WithCancel(s.Context())
 	defer cancel()
 	defer context.AfterFunc(c.ended, cancel)()
-	return next(srv, &stream{s, ctx, cancel, c})
+	g := &gatherer{ServerStream: &stream{s, ctx, cancel, c}}
+	defer g.end()
+	return next(srv, g)
 }
 
 // stream asks again with each message in either direction: watches and leases last long.

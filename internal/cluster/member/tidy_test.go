@@ -49,8 +49,15 @@ func TestFullOfNew(t *testing.T) {
 	c.Quota = 16 << 20
 	m := l.start(c)
 	client := l.client(c.Identity, c)
-	n := fill(t, client, func(i int) string { return fmt.Sprint("/isle/", i) })
-	l.must(m.TidyNow(t.Context()))
+	n := 0
+	for range 10 { // each time what is empty is used up
+		from := n
+		n += fill(t, client, func(i int) string { return fmt.Sprint("/isle/", from+i) })
+		l.must(m.TidyNow(t.Context()))
+		if m.Full() {
+			break
+		}
+	}
 	got, err := client.Get(t.Context(), "/isle/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil || got.Count != int64(n) || !m.Full() {
 		t.Errorf("%v of %d records, full: %v, %v", got, n, m.Full(), err)

@@ -132,7 +132,9 @@ func needs(o netspec.Object) []netspec.Key {
 	case netspec.LAN:
 		keys = append(keys, ns(o.NS), parent(o.Parent))
 	case netspec.VXLAN:
-		keys = append(keys, link("", o.Master))
+		if o.Master != "" {
+			keys = append(keys, link("", o.Master))
+		}
 		if o.Via != "" {
 			keys = append(keys, link("", o.Via))
 		}

@@ -32,7 +32,7 @@ func (t *Table) tunnelChains() []chain {
 		{inet, "untracked", "filter", prerouting, raw, untracked(t.marks())},
 		{inet, "untracked_out", "filter", output, raw, untrackedOut()},
 		{inet, "arrived", "filter", input, filter, arrived()},
-		{inet, "spoken", "filter", output, filter, spoken()},
+		{inet, "spoken", "filter", output, filter, spoken(t.marks())},
 		{inet, "across", "filter", prerouting, raw, across(t.marks())},
 		{bridge, "shortcut", "filter", prerouting, bridgeDstnat + 1, shortcut()},
 	}
@@ -118,9 +118,11 @@ func arrived() []rule {
 }
 
 // spoken looks at what leaves this host. What the kernel puts into a tunnel is of no
-// program here, even where a container's socket is behind it.
-func spoken() []rule {
-	rules := []rule{onlyUDP(), {"a program speaks for a tunnel", join(in("seals", oif, dport), ofProgram(), drop())}}
+// program here, even where a container's socket is behind it. isled's own socket, by which
+// it finds out whether tunnels carry, is known by the mark: who may set one may also send
+// past all chains.
+func spoken(m marks) []rule {
+	rules := []rule{onlyUDP(), {"isled tries a tunnel", join(meta(expr.MetaKeyMARK, 4).masked(native(m.bit), native(m.bit)), accept())}, {"a program speaks for a tunnel", join(in("seals", oif, dport), ofProgram(), drop())}}
 	for _, f := range families {
 		rules = append(rules, rule{"a program speaks for a tunnel", join(family(f.n), in("tunnels", dport), in("peers"+f.s, f.daddr), ofProgram(), drop())})
 	}

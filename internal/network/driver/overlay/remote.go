@@ -37,9 +37,12 @@ func (Driver) PlanPeer(s netspec.State, n network.Network, peer fabric.Host, hos
 
 // reaches reports whether there is a tunnel to a host: its ends must be of one family,
 // and both must encrypt where that is wanted.
-func (p plan) reaches(peer fabric.Host) bool {
+func (p plan) reaches(peer fabric.Host) bool { return p.begins() && p.joins(peer) }
+
+// joins reports whether a tunnel of this way could be between the two.
+func (p plan) joins(peer fabric.Host) bool {
 	end := p.end(peer)
-	return p.begins() && end.IsValid() && end.Is4() == p.local().Is4()
+	return p.local().IsValid() && end.IsValid() && end.Is4() == p.local().Is4()
 }
 
 // end is where the tunnel ends at a host.
