@@ -14,7 +14,7 @@
 // before that removes it.
 //
 // Owner marks: links by group and name prefix, addresses and routes by
-// protocol number, the firewall by its table, namespaces by their directory.
+// protocol number, routes by links of others by that and our group as their metric, the firewall by its table, namespaces by their directory.
 //
 // What Observe cannot read back: sysctls (only those that were set through this
 // Kernel are known) and whether a MAC or an MTU was chosen by the kernel. To set
