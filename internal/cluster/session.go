@@ -45,7 +45,9 @@ type session struct {
 	store     etcd.Store
 	directory *directory.Directory
 	known     atomic.Pointer[known]
-	refused   atomic.Bool // the members have nothing to do with this host
+	wanted    atomic.Int64           // members; 0: not read yet
+	unseated  atomic.Pointer[string] // why this host could not become a member
+	refused   atomic.Bool            // the members have nothing to do with this host
 
 	doorMu sync.Mutex // one host comes in after another
 
@@ -95,8 +97,9 @@ func (c *Cluster) dial(v self, id *pki.Identity) (*clientv3.Client, error) {
 	return c.External.Open()
 }
 
-// start starts all parts, each of which starts again when it fails.
-func (s *session) start(life context.Context) {
+// start starts all parts, each of which starts again when it fails. What it returns ends
+// with them.
+func (s *session) start(life context.Context) context.Context {
 	ctx, cancel := context.WithCancel(life)
 	s.stop = cancel
 	s.keep(ctx, "directory", s.directory.Run)
@@ -109,6 +112,7 @@ func (s *session) start(life context.Context) {
 	if s.self.Member && !s.self.External {
 		s.keep(ctx, "etcd", s.keepMember)
 	}
+	return ctx
 }
 
 // keep has a part run until ctx ends. What goes wrong in the same way again and again is
@@ -163,7 +167,7 @@ func (s *session) startMember() (*member.Member, error) {
 	if s.member != nil {
 		return s.member, nil
 	}
-	if _, err := os.Stat(filepath.Join(member.DataDir(s.c.Dir), "member")); s.settled && err != nil { // an etcd that begins anew would be another cluster
+	if _, err := os.Stat(filepath.Join(member.DataDir(s.c.Dir), "member")); s.settled && !s.self.Learning && err != nil { // an etcd that begins anew would be another cluster
 		return nil, fmt.Errorf("the files of the cluster's memory are gone: %w: %w (hint: isle cluster leave --force, isle cluster rm %s on another host, and join again)", err, errdefs.ErrDataLoss, s.self.Name)
 	}
 	if err := s.ensureRevoked(); err != nil {

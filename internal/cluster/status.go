@@ -50,7 +50,7 @@ func (c *Cluster) Status(ctx context.Context) (st api.ClusterStatus, err error) 
 		Seen: view.Revision, LastContact: s.directory.Contact(), CertificateEnd: s.identity.Cert().Leaf.NotAfter, Ignored: s.directory.Faults(),
 	}
 	s.askMembers(ctx, &st)
-	st.Problem = s.problem(st, view)
+	st.Problem = cmp.Or(s.problem(st, view), s.vacancy(ctx))
 	return st, nil
 }
 
