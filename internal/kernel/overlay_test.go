@@ -209,6 +209,37 @@ func TestAcross(t *testing.T) {
 	}
 }
 
+// TestTunnelsUntracked: a tunnel's datagrams are in no table of connections, however many
+// connections are within.
+func TestTunnelsUntracked(t *testing.T) {
+	t.Parallel()
+	for _, v6 := range []bool{false, true} {
+		t.Run(fmt.Sprint("v6=", v6), func(t *testing.T) {
+			a, b := across(t, v6)
+			ends := []string{"10.8.0.1", "10.8.0.2"}
+			if v6 {
+				ends = []string{"fd00:8::1", "fd00:8::2"}
+			}
+			for i, m := range []*machine{a, b} {
+				m.apply(state(netspec.Tunnel{Port: 4789}, netspec.TunnelPeer{Addr: ip(ends[1-i])}))
+				m.host.Run("nft", "add table inet witness; "+
+					"add chain inet witness arrived { type filter hook input priority 10; }; add rule inet witness arrived udp dport 4789 ct state != untracked counter comment tracked; add rule inet witness arrived udp dport 4789 ct state untracked counter; "+
+					"add chain inet witness left { type filter hook postrouting priority 10; }; add rule inet witness left udp dport 4789 ct state != untracked counter comment tracked; add rule inet witness left udp dport 4789 ct state untracked counter")
+			}
+			for range 3 {
+				b.reached(a.in("c1-1"), "c1-2", "10.1.0.3:80")
+			}
+			for _, m := range []*machine{a, b} {
+				for rule := range strings.Lines(m.host.Run("nft", "list", "table", "inet", "witness")) {
+					if strings.Contains(rule, "counter") && strings.Contains(rule, "packets 0 ") != strings.Contains(rule, "tracked\"") {
+						t.Errorf("a rule of the witness saw the wrong packets: %s", rule)
+					}
+				}
+			}
+		})
+	}
+}
+
 // received is how many frames have come out of the tunnel.
 func (m *machine) received() int {
 	m.t.Helper()

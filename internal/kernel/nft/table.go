@@ -95,7 +95,9 @@ func KnowsBridges() bool {
 // GuardMark is the bit that says that our chains have passed a packet.
 func (t *Table) GuardMark() uint32 { return cmp.Or(t.Mark, DefaultMark) }
 
-func (t *Table) marks() marks { return marks{t.GuardMark(), t.Group, t.Prefix + netspec.LeafBridge} }
+func (t *Table) marks() marks {
+	return marks{t.GuardMark(), t.Group, t.Prefix + netspec.LeafBridge, t.Prefix + netspec.TunnelLink}
+}
 
 func (t *Table) families() []uint8 {
 	if t.NoBridge {

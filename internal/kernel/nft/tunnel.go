@@ -26,8 +26,10 @@ func tunnelSets() []set {
 
 // tunnelChains are there while there is a tunnel: all that comes in or goes out passes
 // them. They come and go in the batch that brings the first one, or takes the last one.
-func tunnelChains() []chain {
+func tunnelChains(m marks) []chain {
 	return []chain{
+		{inet, "untracked", "filter", prerouting, raw, untracked(m)},
+		{inet, "untracked_out", "filter", output, raw, untrackedOut()},
 		{inet, "arrived", "filter", input, filter, arrived()},
 		{inet, "spoken", "filter", output, filter, spoken()},
 	}
@@ -58,9 +60,9 @@ func (t *Table) tunnelsAfter(ops []op) elements {
 func (t *Table) guarding(ops []op, due bool) []op {
 	switch {
 	case due && !t.guarded:
-		return append(chainOps(t.chainMessages(tunnelChains())), ops...)
+		return append(chainOps(t.chainMessages(tunnelChains(t.marks()))), ops...)
 	case !due && t.guarded:
-		return append(ops, chainOps(t.chainRemovals(tunnelChains()))...)
+		return append(ops, chainOps(t.chainRemovals(tunnelChains(t.marks())))...)
 	}
 	return ops
 }
@@ -74,6 +76,33 @@ func chainOps(msgs []message) (ops []op) {
 
 // unguarded reports whether there are tunnels, and not the chains.
 func (t *Table) unguarded() bool { return len(t.tunnels) > 0 && !t.guarded }
+
+// Each connection within a tunnel has a port of its own outside, and one direction never
+// answers the other. Tracked, each would be an entry of the host's table, that says
+// nothing, and costs a sixth of the new connections per second (docs/benchmarks.md).
+
+// untracked is for what hosts of the cluster send to a tunnel here.
+func untracked(m marks) (rules []rule) {
+	for _, f := range families {
+		rules = append(rules, rule{"a tunnel from a host of the cluster", join(m.notFrom(), family(f.n), udpOnly(), in("tunnels", dport), in("peers"+f.s, f.saddr), notrack())})
+	}
+	return rules
+}
+
+// untrackedOut is for what is sent to tunnels elsewhere. Who speaks for them is seen in
+// chain spoken, when the address is as it will be.
+func untrackedOut() (rules []rule) {
+	for _, f := range families {
+		rules = append(rules, rule{"a tunnel to a host of the cluster", join(family(f.n), udpOnly(), in("tunnels", dport), in("peers"+f.s, f.daddr), notrack())})
+	}
+	return rules
+}
+
+// tunnelArrives leaves what is not tracked to chain arrived, and in case it is not for
+// this host to chain forward.
+func tunnelArrives(m marks) rule {
+	return rule{"a tunnel: looked at where it ends", join(ctState(expr.CtStateBitUNTRACKED), m.notFrom(), udpOnly(), in("tunnels", dport), accept())}
+}
 
 // arrived looks at what is for this host.
 func arrived() []rule {

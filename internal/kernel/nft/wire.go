@@ -119,7 +119,7 @@ func (t *Table) fixed(guarded bool) (msgs []nlmsg.Message) {
 	}
 	all := chains(t.marks())
 	if guarded {
-		all = append(all, tunnelChains()...)
+		all = append(all, tunnelChains(t.marks())...)
 	}
 	return append(msgs, t.chainMessages(slices.DeleteFunc(all, func(c chain) bool { return !t.has(c.table) }))...)
 }

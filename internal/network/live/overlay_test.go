@@ -39,7 +39,7 @@ type member struct {
 }
 
 // gather is a cluster of hosts on one switch: a has 10.8.0.1, b 10.8.0.2, ….
-func gather(t *testing.T, n int) (*fabrictest.Cluster, []*member) {
+func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 	t.Helper()
 	wire, c := kerneltest.NewNS(t), &fabrictest.Cluster{}
 	wire.IP("link add lan type bridge\nlink set lan up")
@@ -54,7 +54,7 @@ func gather(t *testing.T, n int) (*fabrictest.Cluster, []*member) {
 	return c, all
 }
 
-func newMember(t *testing.T, wire kerneltest.NS, i int) *member {
+func newMember(t testing.TB, wire kerneltest.NS, i int) *member {
 	t.Helper()
 	ns := kerneltest.NewNS(t)
 	port := fmt.Sprint("port", i)
@@ -113,7 +113,7 @@ func (h *member) die() {
 }
 
 // soon waits for something that other hosts bring about.
-func soon(t *testing.T, what string, is func() bool) {
+func soon(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -144,7 +144,7 @@ func (p plan) tunnel() netspec.VXLAN {
 
 // name is the tunnel's: the same whenever the network comes to this host.
 func (p plan) name() string {
-	name := p.host.LinkPrefix + "x" + p.ID
+	name := p.host.LinkPrefix + netspec.TunnelLink + p.ID
 	return name[:min(len(name), 15)]
 }
 
