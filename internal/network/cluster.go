@@ -32,9 +32,8 @@ type cluster struct {
 	units   map[string]map[string]bool // network → units of what is elsewhere
 	named   map[string]dns.Host        // unit → what the resolver was told
 	key     string                     // public, of this host; "": it has none
-	lost    map[string]bool            // networks that are gone in the cluster, with containers of ours on them
 	waiting map[string][]Endpoint      // sandbox → endpoints whose networks nobody has told of yet
-	opened  map[netip.Prefix]bool      // pools that nobody else has
+	opened  map[netip.Prefix]string    // pools that nobody else has → network
 	odd     map[string]bool            // records that were told of because they cannot be
 
 	footholds map[string]Network // as they were at the start
@@ -49,7 +48,7 @@ func (m *Manager) newCluster() {
 	c := &m.cluster
 	c.far, c.known = newFar(), false
 	c.units, c.named = map[string]map[string]bool{}, map[string]dns.Host{}
-	c.lost, c.waiting, c.opened = map[string]bool{}, map[string][]Endpoint{}, map[netip.Prefix]bool{}
+	c.waiting, c.opened = map[string][]Endpoint{}, map[netip.Prefix]string{}
 	c.footholds = map[string]Network{}
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
 }
@@ -164,6 +163,7 @@ func (m *Manager) meetCluster(ctx context.Context, v fabric.View) {
 	m.loadView(ctx, v)
 	m.units[machineUnit] = m.planner().machine(m.x.ipv6 > 0)
 	m.reunite(ctx)
+	m.loseUnused(ctx)
 	for _, s := range m.units {
 		m.announce(nil, s)
 	}
@@ -317,7 +317,7 @@ func (m *Manager) countAddrs(e fabric.Endpoint, do func(netip.Prefix, netip.Addr
 	}
 	for _, a := range e.Addrs {
 		for _, p := range n.Pools {
-			if p.Subnet.Contains(a.Addr()) && m.cluster.opened[p.Subnet] {
+			if p.Subnet.Contains(a.Addr()) && m.cluster.opened[p.Subnet] == n.ID {
 				do(p.Subnet, a.Addr())
 			}
 		}
