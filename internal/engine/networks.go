@@ -277,7 +277,7 @@ func (e *Engine) NetworksPrune(ctx context.Context, f filters.Args) (networktype
 	used := e.usedNetworks()
 	for _, n := range all {
 		// Of a network of the cluster it is not known here whether a container elsewhere
-		// that does not run is to be on it.
+		// that does not run is to be on it, or one of a host that is away.
 		if network.Predefined(n.Name) || n.Global() || used[n.ID] || !f.Labels("label", n.Labels) || !until.IsZero() && n.Created.After(until) {
 			continue
 		}
