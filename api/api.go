@@ -129,5 +129,6 @@ type ClusterMember struct {
 	Reachable, Leader, Learning bool
 	Revision, Lag               int64
 	Bytes                       int64 // of its database
+	Full                        bool  // it is as large as it may be: changes are refused
 	Error                       string
 }

@@ -20,7 +20,8 @@ type SpanHost struct {
 	ID, Name   string
 	Address    netip.Addr // where its tunnels end
 	Containers int
-	Self       bool `json:",omitempty"`
+	Self       bool   `json:",omitempty"`
+	Way        string `json:",omitempty"` // direct, or tunnel; "": this host, or the network is not here
 }
 
 // SpanEndpoint is a container on a network.

@@ -30,6 +30,7 @@ import (
 	"isle/internal/network/ipam"
 	"isle/internal/network/machine"
 	"isle/internal/network/publish"
+	"isle/internal/network/scout"
 	"isle/internal/network/seal"
 	"isle/internal/runtime"
 	"isle/internal/runtime/cgroup"
@@ -156,8 +157,20 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 		Machine: host, Lender: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}, Sysctl: sysctl.Read},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
 		Bridges: h.zones, Surroundings: host.Surroundings, Lease: network.AskLAN, Seal: keys,
+		Scout: &scout.Scout{Open: frames(k), Path: filepath.Join(h.config.RunDir, "direct"), Log: log},
 	}
 	return nil
+}
+
+// frames opens sockets past the routes of the host.
+func frames(k *kernel.Kernel) func(string, bool, uint16) (scout.Wire, error) {
+	return func(link string, v6 bool, port uint16) (scout.Wire, error) {
+		f, err := k.Frames(link, v6, port)
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
+	}
 }
 
 // drivers are those of networks.

@@ -63,6 +63,7 @@ var layers = map[string]string{
 	"network/lan":               "netspec network",
 	"network/dhcp":              "netspec",
 	"network/dns":               "",
+	"network/scout":             "netspec network",
 	"network/machine":           "kernel netspec network network/ipam network/exposure network/doctor",
 	"network/bridged":           "netspec network network/publish network/firewall",
 	"network/driver":            "fabric netspec network network/publish network/firewall network/lan network/bridged",

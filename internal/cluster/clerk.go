@@ -15,6 +15,7 @@ import (
 	"isle/internal/cluster/pki"
 	"isle/internal/ids"
 	"isle/internal/store"
+	"isle/internal/store/etcd"
 )
 
 var _ door.Clerk = (*session)(nil)
@@ -97,8 +98,10 @@ func (s *session) checkJoin(req door.JoinRequest) error {
 
 // admit writes a host down, if it was invited, and says whether it keeps the memory.
 func (s *session) admit(ctx context.Context, secret string, r record) (isMember bool, err error) {
+	token := tokenTable + pki.Key(secret)
 	err = s.store.Update(ctx, func(tx store.Tx) error {
-		if _, ok := tx.Get(tokenTable + pki.Key(secret)); !ok {
+		etcd.Prefetch(tx, token, "about/"+aboutKey, hostNameKey(r.Name))
+		if _, ok := tx.Get(token); !ok {
 			return errToken
 		}
 		a, err := clusters.Get(tx, aboutKey)

@@ -177,7 +177,7 @@ func (e *Engine) NetworkSpan(ctx context.Context, id string) (*api.NetworkSpan, 
 	}
 	out := &api.NetworkSpan{VNI: s.VNI, Here: s.Here, Removed: s.Removed, Known: s.Known, Revision: s.Revision, Hosts: []api.SpanHost{}, Endpoints: []api.SpanEndpoint{}}
 	for _, h := range s.Hosts {
-		out.Hosts = append(out.Hosts, api.SpanHost{ID: h.ID, Name: h.Name, Address: h.Addr, Containers: h.Containers, Self: h.Self})
+		out.Hosts = append(out.Hosts, api.SpanHost{ID: h.ID, Name: h.Name, Address: h.Addr, Containers: h.Containers, Self: h.Self, Way: h.Way})
 	}
 	for _, ep := range s.Endpoints {
 		out.Endpoints = append(out.Endpoints, api.SpanEndpoint{Endpoint: ep.Endpoint, Container: ep.Container, Host: ep.Host, Addresses: ep.Addrs, MAC: net.HardwareAddr(ep.MAC[:]).String()})

@@ -114,6 +114,18 @@ func (k *Kernel) setVXLAN(v netspec.VXLAN, stations []netspec.Object) error {
 	return errors.Join(append(errs, err)...)
 }
 
+// readHops adds our routes by links of others.
+func (k *Kernel) readHops(s netspec.State, v rtnl.View) {
+	for _, r := range v.Routes {
+		if l := v.Links[r.Index]; !k.ours(l) {
+			if h, ok := k.mark.Hop(r, l.Name); ok {
+				s[h.Key()] = h // two by different links: the last one stands for both
+				k.memory.note(h.Key(), h)
+			}
+		}
+	}
+}
+
 func stationMessages(index int32, stations []netspec.Object) (msgs []nlmsg.Message) {
 	for _, o := range stations {
 		switch o := o.(type) {

@@ -101,6 +101,7 @@ func newPolicy(t testing.TB, opts ...option) *policy {
 	p.routers()
 	p.grants()
 	p.tunnels()
+	p.across()
 	p.apply(p.want)
 	p.inside()
 	return p
@@ -514,6 +515,7 @@ func (p *policy) ask(bpf bool) *policy {
 		p.askOpen(f, s)
 		p.askSources(f, s)
 		p.askTunnels(f, s)
+		p.askAcross(f, s)
 	}
 	p.askOddities(bpf)
 	p.askARP()

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -34,6 +35,7 @@ type cluster struct {
 	key     string                     // public, of this host; "": it has none
 	waiting map[string][]Endpoint      // sandbox → endpoints whose networks nobody has told of yet
 	opened  map[netip.Prefix]string    // pools that nobody else has → network
+	proven  map[string]bool            // hosts that what containers send gets to as it is
 	odd     map[string]bool            // records that were told of because they cannot be
 
 	footholds map[string]Network // as they were at the start
@@ -49,7 +51,7 @@ func (m *Manager) newCluster() {
 	c.far, c.known = newFar(), false
 	c.units, c.named = map[string]map[string]bool{}, map[string]dns.Host{}
 	c.waiting, c.opened = map[string][]Endpoint{}, map[netip.Prefix]string{}
-	c.footholds = map[string]Network{}
+	c.footholds, c.proven = map[string]Network{}, m.provenBefore()
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
 }
 
@@ -227,6 +229,7 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touch
 		f.hosts[id] = *h
 		affected = append(affected, f.like(*h)...)
 	}
+	m.meet(ctx, id)
 	units := map[string]netspec.State{}
 	for _, other := range append(affected, id) {
 		for network := range f.of {
@@ -373,7 +376,7 @@ func (m *Manager) planRemote(n Network, id string) (netspec.State, dns.Host) {
 	s := netspec.State{}
 	d, err := m.sharedDriver(n)
 	if err == nil {
-		err = d.PlanRemote(s, n, Remote{now, h}, m.host)
+		err = d.PlanRemote(s, n, Remote{now, h, m.cluster.proven[h.ID]}, m.host)
 	}
 	if err != nil {
 		m.Log.Error("plan an endpoint of another host", "network", n.Name, "container", now.Container, "err", err)
@@ -492,26 +495,30 @@ func (m *Manager) farUnits(network string) map[string]netspec.State {
 }
 
 // begin is where tunnels of this host begin.
-func (m *Manager) begin(h Host) Tunnel {
+func (m *Manager) begin(ctx context.Context, h Host) (Tunnel, error) {
 	here := m.cluster.here
 	if m.Fabric == nil || !usableHost(here) {
-		return Tunnel{}
+		return Tunnel{}, nil
 	}
-	t := Tunnel{Addr: here.Addr, MTU: h.mtuAt(here.Addr)}
+	t := Tunnel{Addr: here.Addr, MTU: h.MTU}
+	if p, ok := h.with(here.Addr); ok {
+		t.Link, t.MTU = cmp.Or(p.Now, p.Name), p.MTU
+	}
 	if m.sealKey() != "" && h.IPv6 {
 		t.Seal = Seal{Link: m.Config.LinkPrefix + "w0", Addr: SealedAddr(here.ID)}
 	}
-	return t
+	var err error
+	t.Near, err = m.near(ctx, t)
+	return t, err
 }
 
-// mtuAt is that of the interface with an address of the host; that of the way out, when
-// none has it.
-func (h Host) mtuAt(a netip.Addr) int {
+// with is the interface that has an address of the host.
+func (h Host) with(a netip.Addr) (Parent, bool) {
 	for line := range strings.Lines(h.Parents) {
 		name, _, _ := strings.Cut(line, "\t")
 		if p, ok := h.Parent(name); ok && (p.Addr4 == a || p.Addr6 == a) {
-			return p.MTU
+			return p, true
 		}
 	}
-	return h.MTU
+	return Parent{}, false
 }

@@ -29,12 +29,28 @@ import (
 // member is a host of a cluster. Its news come when the test says so.
 type member struct {
 	*world
-	id   string
-	dir  *fabrictest.Directory
-	feed *fabrictest.Feed
-	m    *network.Manager
-	dns  *dns.Server
-	seal network.Sealer
+	id    string
+	dir   *fabrictest.Directory
+	feed  *fabrictest.Feed
+	m     *network.Manager
+	dns   *dns.Server
+	seal  network.Sealer
+	found *[]string // hosts that are reached without a tunnel, as the file says that outlives isled
+}
+
+// scout is one that the test speaks for.
+type scout struct{ found *[]string }
+
+func (s scout) Proven() []string                                             { return slices.Clone(*s.found) }
+func (scout) Run(context.Context, func() network.Errand, func(string, bool)) {}
+
+// tell says to the host whether another one is reached without a tunnel.
+func (h *member) tell(t testing.TB, host string, gets bool) {
+	*h.found = slices.DeleteFunc(*h.found, func(o string) bool { return o == host })
+	if gets {
+		*h.found = append(*h.found, host)
+	}
+	h.m.Gets(t.Context(), host, gets)
 }
 
 // gather is a cluster of hosts a, b, c, … whose tunnels begin at 192.0.2.1, .2, …
@@ -44,7 +60,10 @@ func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 	var all []*member
 	for i := range n {
 		id := string(rune('a' + i))
-		h := &member{world: newWorld(), id: id}
+		h := &member{world: newWorld(), id: id, found: &[]string{}}
+		h.kernel.Parents = []string{"eth0"}
+		h.machine.host.Sources = true
+		h.machine.host.Parents = network.Parents([]network.Parent{{Name: "eth0", MTU: 1500, Up: true, Carrier: true, Addr4: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}})
 		h.dir = c.Join(fabric.Host{ID: id, Name: "host-" + id, Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})})
 		h.begin(t)
 		all = append(all, h)
@@ -56,7 +75,7 @@ func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 // process is a new isled of the host.
 func (h *member) process(w *world) *network.Manager {
 	m := w.manager()
-	m.Fabric, m.Seal = h.dir, h.seal
+	m.Fabric, m.Seal, m.Scout = h.dir, h.seal, scout{h.found}
 	return m
 }
 

@@ -368,7 +368,10 @@ func (m *Manager) loadView(ctx context.Context, v fabric.View) {
 		m.cluster.far.hosts[id] = h
 	}
 	m.cluster.here = v.Hosts[v.Self]
-	m.host.Tunnel = m.begin(m.host)
+	var err error
+	if m.host.Tunnel, err = m.begin(ctx, m.host); err != nil {
+		m.Log.Error("look where tunnels begin", "err", err)
+	}
 	for _, id := range slices.Sorted(maps.Keys(v.Networks)) {
 		m.take(ctx, v.Networks[id])
 	}

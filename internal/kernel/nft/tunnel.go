@@ -2,6 +2,7 @@ package nft
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -26,13 +27,16 @@ func tunnelSets() []set {
 
 // tunnelChains are there while there is a tunnel: all that comes in or goes out passes
 // them. They come and go in the batch that brings the first one, or takes the last one.
-func tunnelChains(m marks) []chain {
-	return []chain{
-		{inet, "untracked", "filter", prerouting, raw, untracked(m)},
+func (t *Table) tunnelChains() []chain {
+	all := []chain{
+		{inet, "untracked", "filter", prerouting, raw, untracked(t.marks())},
 		{inet, "untracked_out", "filter", output, raw, untrackedOut()},
 		{inet, "arrived", "filter", input, filter, arrived()},
 		{inet, "spoken", "filter", output, filter, spoken()},
+		{inet, "across", "filter", prerouting, raw, across(t.marks())},
+		{bridge, "shortcut", "filter", prerouting, bridgeDstnat + 1, shortcut()},
 	}
+	return slices.DeleteFunc(all, func(c chain) bool { return !t.has(c.table) })
 }
 
 // isTunnel reports whether an element stands for a tunnel.
@@ -60,9 +64,9 @@ func (t *Table) tunnelsAfter(ops []op) elements {
 func (t *Table) guarding(ops []op, due bool) []op {
 	switch {
 	case due && !t.guarded:
-		return append(chainOps(t.chainMessages(tunnelChains(t.marks()))), ops...)
+		return append(chainOps(t.chainMessages(t.tunnelChains())), ops...)
 	case !due && t.guarded:
-		return append(ops, chainOps(t.chainRemovals(tunnelChains(t.marks())))...)
+		return append(ops, chainOps(t.chainRemovals(t.tunnelChains()))...)
 	}
 	return ops
 }

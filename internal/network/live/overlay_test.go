@@ -83,6 +83,7 @@ func (h *member) begin() {
 	h.t.Helper()
 	h.m = h.manager()
 	h.m.Fabric, h.m.Ports, h.m.Seal = h.dir, &publish.Table{}, h.keys
+	h.m.Scout = h.scout()
 	ctx, cancel := context.WithCancel(context.Background())
 	var err error
 	if h.m.Changed, err = h.kernel.Watch(ctx); err == nil {
