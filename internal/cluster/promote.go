@@ -70,8 +70,11 @@ func (c *Cluster) grow(ctx context.Context, s *session) {
 // turn is how many hosts come before this one when a member is missing; due: one is. Who
 // could not become one comes last.
 func (s *session) turn(ctx context.Context) (turn int, due bool) {
-	if missing, _ := s.missing(ctx); missing == 0 {
-		return 0, s.known.Load().hosts[s.self.ID].Member // there is a seat to give back
+	if s.known.Load().hosts[s.self.ID].Member { // there is a seat to give back
+		return 0, true
+	}
+	if s.missing(ctx) == 0 {
+		return 0, false
 	}
 	all := s.next()
 	if s.unseated.Load() != nil {
@@ -81,21 +84,11 @@ func (s *session) turn(ctx context.Context) (turn int, due bool) {
 	return turn, turn >= 0
 }
 
-// missing is how many members there should be more.
-func (s *session) missing(ctx context.Context) (n int, known bool) {
+// missing is how many members there should be more, as far as is known.
+func (s *session) missing(ctx context.Context) int {
 	all := s.known.Load().hosts
 	if len(all) == 0 {
-		return 0, false
-	}
-	want := s.wanted.Load()
-	if want == 0 {
-		var a about
-		err := s.store.View(ctx, func(tx store.Tx) (err error) { a, err = clusters.Get(tx, aboutKey); return err })
-		if err != nil {
-			return 0, false
-		}
-		want = int64(a.Members)
-		s.wanted.Store(want)
+		return 0
 	}
 	have := 0
 	for _, r := range all {
@@ -103,12 +96,26 @@ func (s *session) missing(ctx context.Context) (n int, known bool) {
 			have++
 		}
 	}
-	return max(int(want)-have, 0), true
+	return max(s.wantedMembers(ctx)-have, 0)
+}
+
+// wantedMembers is what the cluster was made with; 0: it cannot be read now.
+func (s *session) wantedMembers(ctx context.Context) int {
+	if n := s.wanted.Load(); n != 0 {
+		return int(n)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	var a about
+	if s.store.View(ctx, func(tx store.Tx) (err error) { a, err = clusters.Get(tx, aboutKey); return err }) == nil {
+		s.wanted.Store(int64(a.Members))
+	}
+	return a.Members
 }
 
 // vacancy says why a member is missing although there are hosts that could be one.
 func (s *session) vacancy(ctx context.Context) string {
-	missing, _ := s.missing(ctx)
+	missing := s.missing(ctx)
 	all := s.known.Load().hosts
 	members := int(s.wanted.Load()) - missing
 	switch text := s.unseated.Load(); {
