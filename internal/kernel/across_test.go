@@ -42,12 +42,14 @@ func shortcuts(i int) netspec.State {
 
 // besides is a pair of hosts with a tunnel, a container each, and all that they need to
 // do without it but the shortcuts. They are strict about where packets may come from.
-func besides(t testing.TB) (a, b *machine) {
+// called is whether br_netfilter, where it is loaded, shows frames to the rules of packets.
+func besides(t testing.TB, called string) (a, b *machine) {
 	t.Helper()
 	a, b = newMachine(t, withBPF), newMachine(t, withBPF)
 	needGuards(t, a)
 	for _, m := range []*machine{a, b} { // nobody can be asked for by IPv6 before the asker's own address is settled
 		m.host.Run("sysctl", "-w", "net/ipv6/conf/default/accept_dad=0")
+		bridgesCall(m.host, called)
 	}
 	underlay(t, a, b)
 	for i, m := range []*machine{a, b} {
@@ -63,7 +65,13 @@ func besides(t testing.TB) (a, b *machine) {
 // family, one way and both; what must not be routed still goes by the tunnel.
 func TestShortcut(t *testing.T) {
 	t.Parallel()
-	a, b := besides(t)
+	for _, called := range []string{"0", "1"} {
+		t.Run("br_netfilter="+called, func(t *testing.T) { testShortcut(t, called) })
+	}
+}
+
+func testShortcut(t *testing.T, called string) {
+	a, b := besides(t, called)
 	reach := func(when string, tunnelled bool) {
 		t.Helper()
 		before := b.received() + a.received()
@@ -123,7 +131,13 @@ func sendHops(at string, hops int) error {
 // direction is first.
 func TestShortcutFlow(t *testing.T) {
 	t.Parallel()
-	a, b := besides(t)
+	for _, called := range []string{"0", "1"} {
+		t.Run("br_netfilter="+called, func(t *testing.T) { testShortcutFlow(t, called) })
+	}
+}
+
+func testShortcutFlow(t *testing.T, called string) {
+	a, b := besides(t, called)
 	for _, v6 := range []bool{false, true} {
 		at := "10.1.0.3:7"
 		if v6 {
@@ -275,7 +289,7 @@ func TestHop(t *testing.T) {
 // share of what they do by it: a stream, and how long a byte takes there and back. The
 // ways take turns, so that what else the machine does meets both.
 func BenchmarkShortcut(b *testing.B) {
-	one, two := besides(b)
+	one, two := besides(b, "0")
 	for ns, m := range map[netspec.NS]*machine{"c1-1": one, "c1-2": two} {
 		m.in(ns).IP("link set eth0 mtu 1450")
 	}

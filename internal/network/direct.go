@@ -91,6 +91,9 @@ func (m *Manager) Errand() Errand {
 	defer m.op.Unlock()
 	f, t := &m.cluster.far, m.host.Tunnel
 	e := Errand{Known: m.cluster.known, Self: f.self, Addr: t.Addr, Link: t.Link}
+	if !m.host.Sources { // nothing could be handed to the host
+		return e
+	}
 	found := map[string]bool{}
 	for _, n := range m.directs() {
 		from, to := m.someone(n.ID, t.Addr.Is4()), n.gateway(t.Addr.Is4())

@@ -57,8 +57,9 @@ type Scout struct {
 	Every time.Duration // 0: a second
 	Log   *slog.Logger  // required
 
-	told map[string]bool // hosts that it was told of that they are reached
-	news chan struct{}   // there is something to tell
+	told   map[string]bool // hosts that it was told of that they are reached
+	news   chan struct{}   // there is something to tell
+	failed place           // where no Wire could be opened last
 
 	mu     sync.Mutex
 	self   name
@@ -184,9 +185,13 @@ func (s *Scout) open(e network.Errand) {
 	}
 	w, err := s.Open(on.link, on.v6, port)
 	if err != nil {
-		s.Log.Warn("look past the tunnels", "interface", e.Link, "err", err)
+		if s.failed != on {
+			s.Log.Warn("look past the tunnels: it is tried again", "interface", e.Link, "err", err)
+		}
+		s.failed = on
 		return
 	}
+	s.failed = place{}
 	s.mu.Lock()
 	s.wire, s.on = w, on
 	s.mu.Unlock()
