@@ -190,6 +190,10 @@ func (s *session) keepMember(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	tidied := make(chan struct{})
+	tidying, stop := context.WithCancel(ctx)
+	go func() { defer close(tidied); m.Tidy(tidying, s.log) }()
+	defer func() { stop(); <-tidied }()
 	select {
 	case <-ctx.Done():
 	case <-m.Done():

@@ -66,7 +66,7 @@ func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err e
 		return one(k.peer(rest[0]))
 	case netspec.Announce:
 		return 1, nil // remembered: no address comes with it
-	case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route:
+	case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route, netspec.Hop:
 		return k.attach(nil, inside(rest, rest[0].Key.NS), rest)
 	case netspec.Guard:
 		return one(k.guard(rest[0]))
@@ -111,7 +111,7 @@ func newVeths(cs []reconcile.Change) (n int) {
 func inside(cs []reconcile.Change, ns netspec.NS) []reconcile.Change {
 	for i, c := range cs {
 		switch object(c).(type) {
-		case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route, netspec.Announce:
+		case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route, netspec.Hop, netspec.Announce:
 			if c.Key.NS == ns {
 				continue
 			}

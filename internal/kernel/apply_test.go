@@ -350,6 +350,19 @@ func TestWatch(t *testing.T) {
 		{"ip rule add from 192.0.2.9 lookup 7", ofPlans, ""},
 		{"ip link set foreign0 down", ofPlans, ""},
 	})
+	m.host.IP("link set foreign0 up")
+	toldAll(ch)
+	m.apply(state(netspec.Hop{To: ip("10.1.0.7"), Via: ip("192.0.2.8"), Dev: "foreign0"}))
+	if a := told(ch, 200*time.Millisecond); !a.Empty() {
+		t.Errorf("%+v for a route of ours", a)
+	}
+	for _, harm := range []string{"ip route del 10.1.0.7 proto 73", "ip link set foreign0 down; ip link set foreign0 up"} {
+		m.apply(state(netspec.Hop{To: ip("10.1.0.7"), Via: ip("192.0.2.8"), Dev: "foreign0"}))
+		m.host.Run("sh", "-c", harm)
+		if a := toldAll(ch); !slices.Contains(a.Lost, netspec.Hop{To: ip("10.1.0.7")}.Key()) || a.Host {
+			t.Errorf("%q: %+v", harm, a)
+		}
+	}
 	cancel()
 	if _, open := <-ch; open {
 		t.Error("the channel is open after the end")

@@ -44,7 +44,7 @@ func (k *Kernel) vxlan(c reconcile.Change) error {
 // were: they are in force still, as far as anybody knows.
 func (k *Kernel) renew(old, v netspec.VXLAN) ([]netspec.Object, error) {
 	fixed := func(v netspec.VXLAN) netspec.VXLAN {
-		v.MTU, v.Master = 0, ""
+		v.MTU, v.Master, v.Whole = 0, "", false
 		return v
 	}
 	if old.Name == "" || fixed(old) == fixed(v) || old.Via == v.Via && old.VNI == v.VNI && old.Port == v.Port && old.Local.BitLen() == v.Local.BitLen() {
@@ -54,7 +54,7 @@ func (k *Kernel) renew(old, v netspec.VXLAN) ([]netspec.Object, error) {
 	if err != nil {
 		return nil, rtnl.Gone(err)
 	}
-	stations, err := k.rt.Stations(index, v.Name)
+	stations, err := k.rt.Stations(index, v.Name, old.Master == "")
 	if err != nil {
 		return nil, fmt.Errorf("read stations of tunnel %s: %w", v.Name, err)
 	}
@@ -102,9 +102,11 @@ func (k *Kernel) setVXLAN(v netspec.VXLAN, stations []netspec.Object) error {
 	if err != nil {
 		return err
 	}
-	master, err := k.rt.Index(v.Master)
-	if err != nil {
-		return err
+	var master int32
+	if v.Master != "" {
+		if master, err = k.rt.Index(v.Master); err != nil {
+			return err
+		}
 	}
 	if err := netns.Visit(k.host, func() error { return quiet(v.Name, false) }); err != nil {
 		return err
@@ -112,6 +114,18 @@ func (k *Kernel) setVXLAN(v netspec.VXLAN, stations []netspec.Object) error {
 	msgs := append(rtnl.SetVXLAN(index, master, v), stationMessages(index, stations)...)
 	errs, err := k.rt.Execute(msgs...)
 	return errors.Join(append(errs, err)...)
+}
+
+// readHops adds our routes by links of others.
+func (k *Kernel) readHops(s netspec.State, v rtnl.View) {
+	for _, r := range v.Routes {
+		if l := v.Links[r.Index]; !k.ours(l) {
+			if h, ok := k.mark.Hop(r, l.Name); ok {
+				s[h.Key()] = h // two by different links: the last one stands for both
+				k.memory.note(h.Key(), h)
+			}
+		}
+	}
 }
 
 func stationMessages(index int32, stations []netspec.Object) (msgs []nlmsg.Message) {
@@ -132,7 +146,7 @@ func readVXLAN(s netspec.State, c *rtnl.Conn, l rtnl.Info, names map[int32]strin
 	if !l.VXLAN.Learns {
 		s.Add(l.Tunnel(names))
 	}
-	stations, err := c.Stations(l.Index, l.Name)
+	stations, err := c.Stations(l.Index, l.Name, l.Master == 0)
 	if err != nil {
 		return fmt.Errorf("read stations of tunnel %s: %w", l.Name, err)
 	}

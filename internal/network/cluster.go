@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -35,7 +36,11 @@ type cluster struct {
 	lost    map[string]bool            // networks that are gone in the cluster, with containers of ours on them
 	waiting map[string][]Endpoint      // sandbox → endpoints whose networks nobody has told of yet
 	opened  map[netip.Prefix]bool      // pools that nobody else has
+	proven  map[string]bool            // hosts that what containers send gets to as it is
 	odd     map[string]bool            // records that were told of because they cannot be
+
+	trials map[string]bool // units by which ways to other hosts are tried
+	retry  chan struct{}   // who tries them is to be told which there are
 
 	footholds map[string]Network // as they were at the start
 
@@ -50,8 +55,9 @@ func (m *Manager) newCluster() {
 	c.far, c.known = newFar(), false
 	c.units, c.named = map[string]map[string]bool{}, map[string]dns.Host{}
 	c.lost, c.waiting, c.opened = map[string]bool{}, map[string][]Endpoint{}, map[netip.Prefix]bool{}
-	c.footholds = map[string]Network{}
+	c.footholds, c.proven = map[string]Network{}, m.provenBefore()
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
+	c.trials, c.retry = map[string]bool{}, make(chan struct{}, 1)
 }
 
 const (
@@ -67,6 +73,7 @@ func (m *Manager) followCluster(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { m.watchCluster(ctx) })
+	wg.Go(func() { m.followTrials(ctx) })
 	for again := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
@@ -227,6 +234,7 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touch
 		f.hosts[id] = *h
 		affected = append(affected, f.like(*h)...)
 	}
+	m.meet(ctx, id)
 	units := map[string]netspec.State{}
 	for _, other := range append(affected, id) {
 		for network := range f.of {
@@ -236,6 +244,7 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touch
 		}
 		if other != f.self {
 			units[tunnelUnit(other)], units[sealUnit(other)] = m.tunnelPeer(other), m.sealPeer(other)
+			m.trialsTo(other, units)
 		}
 	}
 	m.impose(ctx, units)
@@ -261,8 +270,11 @@ func (m *Manager) tunnelPeer(host string) netspec.State {
 	return s
 }
 
-// tunneling reports whether a network of the cluster is here.
+// tunneling reports whether tunnels end here: of a network of the cluster, or for trials.
 func (m *Manager) tunneling() bool {
+	if m.trying() {
+		return true
+	}
 	for _, n := range m.x.networks {
 		if n.Global() && !n.Idle {
 			return true
@@ -373,7 +385,7 @@ func (m *Manager) planRemote(n Network, id string) (netspec.State, dns.Host) {
 	s := netspec.State{}
 	d, err := m.sharedDriver(n)
 	if err == nil {
-		err = d.PlanRemote(s, n, Remote{now, h}, m.host)
+		err = d.PlanRemote(s, n, Remote{now, h, m.cluster.proven[h.ID]}, m.host)
 	}
 	if err != nil {
 		m.Log.Error("plan an endpoint of another host", "network", n.Name, "container", now.Container, "err", err)
@@ -443,13 +455,23 @@ func (m *Manager) impose(ctx context.Context, units map[string]netspec.State) {
 
 // note keeps a unit, and of which network it is.
 func (m *Manager) note(unit string, s netspec.State) {
+	had := m.units[unit] != nil
 	if s == nil {
 		delete(m.units, unit)
 	} else {
 		m.units[unit] = s
 	}
 	kind, rest, _ := strings.Cut(unit, "/")
-	if kind != "remote" && kind != "peer" {
+	switch kind {
+	case "trial":
+		m.noteTrial(unit, s)
+		return
+	case "remote":
+	case "peer":
+		if had != (s != nil) { // who is near is asked more often
+			m.tryAnew()
+		}
+	default:
 		return
 	}
 	network, _, _ := strings.Cut(rest, "/")
@@ -469,6 +491,9 @@ func (m *Manager) replanCluster() {
 		}
 	}
 	m.note(sealUnit(""), m.sealLink())
+	for unit, s := range m.trialUnits() {
+		m.note(unit, s)
+	}
 	for id, n := range m.x.networks {
 		if n.Global() && !n.Idle {
 			for unit, s := range m.farUnits(id) {
@@ -492,26 +517,30 @@ func (m *Manager) farUnits(network string) map[string]netspec.State {
 }
 
 // begin is where tunnels of this host begin.
-func (m *Manager) begin(h Host) Tunnel {
+func (m *Manager) begin(ctx context.Context, h Host) (Tunnel, error) {
 	here := m.cluster.here
 	if m.Fabric == nil || !usableHost(here) {
-		return Tunnel{}
+		return Tunnel{}, nil
 	}
-	t := Tunnel{Addr: here.Addr, MTU: h.mtuAt(here.Addr)}
+	t := Tunnel{Addr: here.Addr, MTU: h.MTU}
+	if p, ok := h.with(here.Addr); ok {
+		t.Link, t.MTU = cmp.Or(p.Now, p.Name), p.MTU
+	}
 	if m.sealKey() != "" && h.IPv6 {
 		t.Seal = Seal{Link: m.Config.LinkPrefix + "w0", Addr: SealedAddr(here.ID)}
 	}
-	return t
+	var err error
+	t.Near, err = m.near(ctx, t)
+	return t, err
 }
 
-// mtuAt is that of the interface with an address of the host; that of the way out, when
-// none has it.
-func (h Host) mtuAt(a netip.Addr) int {
+// with is the interface that has an address of the host.
+func (h Host) with(a netip.Addr) (Parent, bool) {
 	for line := range strings.Lines(h.Parents) {
 		name, _, _ := strings.Cut(line, "\t")
 		if p, ok := h.Parent(name); ok && (p.Addr4 == a || p.Addr6 == a) {
-			return p.MTU
+			return p, true
 		}
 	}
-	return h.MTU
+	return Parent{}, false
 }

@@ -67,6 +67,10 @@ type Manager struct {
 	Fabric fabric.Directory
 	// Seal has this host's key for encrypted tunnels. nil: there are none here.
 	Seal Sealer
+	// Pulse finds out how the ways to the other hosts of the cluster are. nil: nobody does.
+	Pulse Pulse
+	// Scout finds out to which hosts containers need no tunnel. nil: to none.
+	Scout Scout
 	// Bridges is told of our bridges, for other firewalls. May be nil.
 	Bridges Bridges
 	// Lender holds namespaces that somebody else made. nil: none can join.

@@ -19,6 +19,7 @@ func TestSite(t *testing.T) {
 	s.joinFive()
 	s.populate()
 	t.Run("Kill", s.child(killIsled))
+	t.Run("Direct", s.child(direct))
 	t.Run("Reuse", s.child(reuse))
 	t.Run("HostDies", s.child(hostDies))
 	t.Run("Partition", s.child(partition))

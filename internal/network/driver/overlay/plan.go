@@ -27,10 +27,13 @@ func (Driver) Caps() network.Caps {
 func (Driver) Validate(n network.Network) error {
 	o, err := parse(n.Options)
 	if err == nil {
-		err = bridged.Known(n.Options, optPort)
+		err = bridged.Known(n.Options, optPort, optDirect)
 	}
 	if err != nil {
 		return err
+	}
+	if o.Direct && n.Internal {
+		return fmt.Errorf("option %s: nothing is routed out of an internal network, so it needs its tunnels (hint: leave out --internal, or %s): %w", optDirect, optDirect, errdefs.ErrInvalidArgument)
 	}
 	if n.IPv6 && o.MTU != 0 && o.MTU < network.LeastIPv6MTU {
 		return fmt.Errorf("option %s=%d: IPv6 needs at least %d (hint: --ipv6=false): %w", optMTU, o.MTU, network.LeastIPv6MTU, errdefs.ErrInvalidArgument)
@@ -67,6 +70,12 @@ func (Driver) Numbered(n network.Network, vni uint32) network.Network {
 func (Driver) Sealed(n network.Network) bool {
 	o, err := parse(n.Options)
 	return err == nil && o.Encrypted
+}
+
+// Direct implements network.Shared.
+func (Driver) Direct(n network.Network) bool {
+	o, err := parse(n.Options)
+	return err == nil && o.Direct
 }
 
 // Beside implements network.Driver. Tunnels of one number must have different ports:

@@ -19,6 +19,7 @@ func (Driver) PlanRemote(s netspec.State, n network.Network, r network.Remote, h
 	for _, a := range r.Endpoint.Addrs {
 		if a.Addr().Is4() || p.IPv6 && host.IPv6 {
 			s.Add(netspec.Neigh{Link: p.bridge().Link, Addr: a.Addr(), MAC: r.Endpoint.MAC})
+			p.pass(s, r, a.Addr())
 		}
 	}
 	return nil
@@ -36,9 +37,12 @@ func (Driver) PlanPeer(s netspec.State, n network.Network, peer fabric.Host, hos
 
 // reaches reports whether there is a tunnel to a host: its ends must be of one family,
 // and both must encrypt where that is wanted.
-func (p plan) reaches(peer fabric.Host) bool {
+func (p plan) reaches(peer fabric.Host) bool { return p.begins() && p.joins(peer) }
+
+// joins reports whether a tunnel of this way could be between the two.
+func (p plan) joins(peer fabric.Host) bool {
 	end := p.end(peer)
-	return p.begins() && end.IsValid() && end.Is4() == p.local().Is4()
+	return p.local().IsValid() && end.IsValid() && end.Is4() == p.local().Is4()
 }
 
 // end is where the tunnel ends at a host.
@@ -50,4 +54,23 @@ func (p plan) end(peer fabric.Host) netip.Addr {
 		return netip.Addr{}
 	}
 	return network.SealedAddr(peer.ID)
+}
+
+// pass adds what leads to an address past the tunnel, and lets it come from there. It
+// may come as soon as its host finds that out, whatever is known here; and only when it
+// is known here that it gets there does anything go.
+func (p plan) pass(s netspec.State, r network.Remote, a netip.Addr) {
+	under := p.host.Tunnel
+	if !p.o.Direct || !p.host.Sources || under.Link == "" || a.Is4() != under.Addr.Is4() {
+		return
+	}
+	br := p.bridge().Link
+	s.Add(netspec.Across{Link: br, Addr: a, Way: under.Link})
+	if !under.NextTo(r.Host.Addr) {
+		return
+	}
+	s.Add(netspec.Hop{To: a, Via: r.Host.Addr, Dev: under.Link})
+	if r.Proven {
+		s.Add(netspec.Shortcut{Link: br, Addr: a, MAC: r.Endpoint.MAC, Gateway: network.GatewayMAC(p.ID)})
+	}
 }
