@@ -26,8 +26,8 @@ func direct(s *site) {
 		h.Isle(s.t, "run", "-d", "--name", name, "--network", "fast", "isle/toolbox", "sleep", "100000")
 		boxes = append(boxes, s.box(i+1, name))
 	}
-	h1.eventually("h2 is reached directly, h3 is not", func() bool { return h1.way(h2.name) == "direct" && h1.way(h3.name) == "tunnel" })
-	h2.eventually("h1 is reached directly, h3 is not", func() bool { return h2.way(h1.name) == "direct" && h2.way(h3.name) == "tunnel" })
+	h1.eventually("its neighbour is reached directly, who is elsewhere is not", func() bool { return h1.way(h2.name) == "direct" && h1.way(h3.name) == "tunnel" })
+	h2.eventually("its neighbour is reached directly, who is elsewhere is not", func() bool { return h2.way(h1.name) == "direct" && h2.way(h3.name) == "tunnel" })
 	near := s.witness(h1.name, boxes[0], boxes[1])
 	far := s.witness(h3.name, boxes[0], boxes[2])
 	f12, f13 := connect(s.t, boxes[0], boxes[1], boxes[1].on("fast")), connect(s.t, boxes[0], boxes[2], boxes[2].on("fast"))
