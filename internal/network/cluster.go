@@ -36,6 +36,7 @@ type cluster struct {
 	lost    map[string]bool            // networks that are gone in the cluster, with containers of ours on them
 	waiting map[string][]Endpoint      // sandbox → endpoints whose networks nobody has told of yet
 	opened  map[netip.Prefix]bool      // pools that nobody else has
+	bars    bars                       // what of others stands in the way past tunnels
 	proven  map[string]bool            // hosts that what containers send gets to as it is
 	odd     map[string]bool            // records that were told of because they cannot be
 
@@ -55,6 +56,7 @@ func (m *Manager) newCluster() {
 	c.far, c.known = newFar(), false
 	c.units, c.named = map[string]map[string]bool{}, map[string]dns.Host{}
 	c.lost, c.waiting, c.opened = map[string]bool{}, map[string][]Endpoint{}, map[netip.Prefix]bool{}
+	c.bars = bars{}
 	c.footholds, c.proven = map[string]Network{}, m.provenBefore()
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
 	c.trials, c.retry = map[string]bool{}, make(chan struct{}, 1)

@@ -30,10 +30,10 @@ func direct(s *site) {
 		h.Isle(s.t, "run", "-d", "--name", name, "--network", "fast", "isle/toolbox", "sleep", "100000")
 		boxes = append(boxes, s.box(i+1, name))
 	}
-	h1.eventually("h2 is reached directly, h3 is not", func() bool { return h1.way("h2") == "direct" && h1.way("h3") == "tunnel" })
-	h2.eventually("h1 is reached directly, h3 is not", func() bool { return h2.way("h1") == "direct" && h2.way("h3") == "tunnel" })
-	near := s.witness("h1", boxes[0], boxes[1])
-	far := s.witness("h3", boxes[0], boxes[2])
+	h1.eventually("its neighbour is reached directly, who is elsewhere is not", func() bool { return h1.way(h2.name) == "direct" && h1.way(h3.name) == "tunnel" })
+	h2.eventually("its neighbour is reached directly, who is elsewhere is not", func() bool { return h2.way(h1.name) == "direct" && h2.way(h3.name) == "tunnel" })
+	near := s.witness(h1.name, boxes[0], boxes[1])
+	far := s.witness(h3.name, boxes[0], boxes[2])
 	f12, f13 := connect(s.t, boxes[0], boxes[1], boxes[1].on("fast")), connect(s.t, boxes[0], boxes[2], boxes[2].on("fast"))
 	s.must(f12.pass())
 	s.must(f13.pass())
@@ -44,18 +44,18 @@ func direct(s *site) {
 		s.t.Errorf("across the router %d packets were as they are, %d in a tunnel", plain, wrapped)
 	}
 	goesOn(s.t, f12, "the switch drops what it does not know", func() {
-		s.must(shell(`ip netns exec switch nft add table bridge owner
-			ip netns exec switch nft 'add chain bridge owner in { type filter hook prerouting priority 0; }'
-			ip netns exec switch nft 'add rule bridge owner in ip saddr 10.71.0.0/24 drop'`))
-		h1.eventually("it goes by the tunnel", func() bool { return h1.way("h2") == "tunnel" })
-		h2.eventually("it goes by the tunnel", func() bool { return h2.way("h1") == "tunnel" })
+		s.do(`ip netns exec $S-switch nft add table bridge owner
+			ip netns exec $S-switch nft 'add chain bridge owner in { type filter hook prerouting priority 0; }'
+			ip netns exec $S-switch nft 'add rule bridge owner in ip saddr 10.71.0.0/24 drop'`)
+		h1.eventually("it goes by the tunnel", func() bool { return h1.way(h2.name) == "tunnel" })
+		h2.eventually("it goes by the tunnel", func() bool { return h2.way(h1.name) == "tunnel" })
 		near.seen()
 		s.must(connect(s.t, boxes[1], boxes[0], boxes[0].on("fast")).pass())
 		if plain, wrapped := near.seen(); plain > 0 || wrapped < 4 {
 			s.t.Errorf("while they are dropped %d packets were as they are, %d in a tunnel", plain, wrapped)
 		}
-		s.must(shell("ip netns exec switch nft delete table bridge owner"))
-		h1.eventually("it goes directly again", func() bool { return h1.way("h2") == "direct" })
+		s.do("ip netns exec $S-switch nft delete table bridge owner")
+		h1.eventually("it goes directly again", func() bool { return h1.way(h2.name) == "direct" })
 	})
 	for _, b := range boxes {
 		b.Isle(s.t, "rm", "-f", b.name)
@@ -89,7 +89,7 @@ func (s *site) witness(port string, a, b box) *witness {
 	s.t.Helper()
 	x, y := netip.MustParseAddr(a.on("fast")).AsSlice(), netip.MustParseAddr(b.on("fast")).AsSlice()
 	w := &witness{between: [2][]byte{append(bytes.Clone(x), y...), append(bytes.Clone(y), x...)}}
-	fd, err := listenAt("switch", port)
+	fd, err := listenAt(s.here("$S-switch"), port)
 	s.must(err)
 	s.t.Cleanup(func() { fd.Close() })
 	go func() {

@@ -100,7 +100,7 @@ func (h *member) begin() {
 		return w, nil
 	}}
 	h.m.Fabric, h.m.Ports, h.m.Seal, h.m.Pulse = h.dir, &publish.Table{}, h.keys, h.pulse
-	h.m.Scout = h.scout()
+	h.m.Scout, h.m.Surroundings = h.scout(), onlyOurs(h.kernel).Surroundings
 	ctx, cancel := context.WithCancel(context.Background())
 	var err error
 	if h.m.Changed, err = h.kernel.Watch(ctx); err == nil {
