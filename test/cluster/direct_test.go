@@ -5,14 +5,10 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"isle/api"
 )
@@ -89,8 +85,8 @@ func (s *site) witness(port string, a, b box) *witness {
 	s.t.Helper()
 	x, y := netip.MustParseAddr(a.on("fast")).AsSlice(), netip.MustParseAddr(b.on("fast")).AsSlice()
 	w := &witness{between: [2][]byte{append(bytes.Clone(x), y...), append(bytes.Clone(y), x...)}}
-	fd, err := listenAt(s.here("$S-switch"), port)
-	s.must(err)
+	var fd *os.File
+	s.must(within("/run/netns/"+s.name+"-switch", func() (err error) { fd, err = tap(port, true); return err }))
 	s.t.Cleanup(func() { fd.Close() })
 	go func() {
 		for b := make([]byte, 1<<16); ; {
@@ -122,41 +118,4 @@ func (w *witness) hear(frame []byte) {
 func (w *witness) seen() (plain, wrapped int64) {
 	time.Sleep(50 * time.Millisecond) // what is underway to the witness
 	return w.plain.Swap(0), w.wrapped.Swap(0)
-}
-
-// listenAt opens a packet socket on a link of a named namespace.
-func listenAt(ns, link string) (f *os.File, err error) {
-	at, err := os.Open("/run/netns/" + ns)
-	if err != nil {
-		return nil, err
-	}
-	defer at.Close()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		err := unix.Setns(int(at.Fd()), unix.CLONE_NEWNET)
-		if err == nil {
-			f, err = packets(link)
-		}
-		done <- err
-	}()
-	return f, <-done
-}
-
-func packets(link string) (*os.File, error) {
-	i, err := net.InterfaceByName(link)
-	if err != nil {
-		return nil, err
-	}
-	all := uint16(unix.ETH_P_ALL)
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), "packets of "+link)
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all<<8 | all>>8, Ifindex: i.Index}); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
