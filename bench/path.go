@@ -106,14 +106,14 @@ func (s *session) measurePath(ctx context.Context, w way, list []engine) {
 				return []float64{l.Rate, l.CPU}, err
 			}})
 	}
-	s.run(ctx, trial{metrics: []metric{{w.name + ": round trip, µs", false}, {w.name + ": 99th percentile, µs", false}}, engines: list, rounds: w.rounds,
+	s.run(ctx, trial{metrics: []metric{{w.name + ": round trip, µs", false}, {w.name + ": 99th percentile, µs", false}, {w.name + ": client's CPU, µs", false}}, engines: list, rounds: w.rounds,
 		fn: func(ctx context.Context, e engine, _ int) ([]float64, error) {
 			l, err := w.load(ctx, s.options, e, echoPort, "ping")
-			return []float64{l.P50, l.P99}, err
+			return []float64{l.P50, l.P99, l.CPU}, err
 		}})
-	s.run(ctx, trial{metrics: []metric{{w.name + ": connections/s", true}}, engines: list, rounds: w.rounds,
+	s.run(ctx, trial{metrics: []metric{{w.name + ": connections/s", true}, {w.name + ": client's CPU of one, µs", false}}, engines: list, rounds: w.rounds,
 		fn: func(ctx context.Context, e engine, _ int) ([]float64, error) {
 			l, err := w.load(ctx, s.options, e, echoPort, "connect")
-			return []float64{l.Rate}, err
+			return []float64{l.Rate, l.CPU}, err
 		}})
 }

@@ -111,7 +111,7 @@ func ping(o options, addr string) (result, error) {
 		return result{}, err
 	}
 	defer unix.Close(fd)
-	took, one := make([]time.Duration, 0, 1<<20), []byte{1}
+	took, one, used := make([]time.Duration, 0, 1<<20), []byte{1}, ownCPU()
 	for start := time.Now(); time.Since(start) < o.time; {
 		sent := time.Now()
 		if err := turn(fd, one); err != nil {
@@ -119,7 +119,9 @@ func ping(o options, addr string) (result, error) {
 		}
 		took = append(took, time.Since(sent))
 	}
-	return quantiles(took), nil
+	r := quantiles(took)
+	r.CPU = float64((ownCPU() - used).Nanoseconds()) / 1e3 / float64(max(1, len(took)))
+	return r, nil
 }
 
 // connect closes by a reset: connections that wait for late packets would use
@@ -128,7 +130,7 @@ func connect(o options, addr string) (result, error) {
 	if err := pin(); err != nil {
 		return result{}, err
 	}
-	one, start, n := []byte{1}, time.Now(), 0
+	one, start, n, used := []byte{1}, time.Now(), 0, ownCPU()
 	for ; time.Since(start) < o.time; n++ {
 		fd, err := dial(unix.SOCK_STREAM, addr)
 		if err != nil {
@@ -143,7 +145,7 @@ func connect(o options, addr string) (result, error) {
 			return result{}, err
 		}
 	}
-	return result{Rate: float64(n) / time.Since(start).Seconds(), Count: n}, nil
+	return result{Rate: float64(n) / time.Since(start).Seconds(), Count: n, CPU: float64((ownCPU() - used).Nanoseconds()) / 1e3 / float64(max(1, n))}, nil
 }
 
 // quantiles sorts took.
