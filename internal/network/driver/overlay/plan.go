@@ -124,8 +124,9 @@ func newPlan(n network.Network, host network.Host) (plan, error) {
 }
 
 // begins reports whether there is a tunnel: it has a number and a place to begin. One
-// that is to be encrypted and cannot be is not there at all.
-func (p plan) begins() bool { return p.o.vni() != 0 && p.local().IsValid() }
+// that is to be encrypted and cannot be is not there at all; nor is that of a network
+// which the cluster has removed: its number may be another's by now.
+func (p plan) begins() bool { return p.o.vni() != 0 && p.local().IsValid() && !p.Removed }
 
 // local is where the tunnel begins.
 func (p plan) local() netip.Addr {
