@@ -1,9 +1,11 @@
 package kernel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -127,6 +129,36 @@ func (k *Kernel) wgConn() (*wg.Conn, error) {
 	return k.seals.conn, nil
 }
 
+// Handshakes says when the last one was with each peer of a WireGuard link, by its public
+// key; of those without one nothing. No link is no error: nobody is there.
+func (k *Kernel) Handshakes(_ context.Context, link string) (map[string]time.Time, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d, err := k.wgDevice(link)
+	if err != nil && !errors.Is(err, wg.ErrNone) {
+		return nil, rtnl.Gone(err)
+	}
+	out := map[string]time.Time{}
+	for _, p := range d.Peers {
+		if !p.Shaken.IsZero() {
+			out[wg.FormatKey(p.Key)] = p.Shaken
+		}
+	}
+	return out, nil
+}
+
+// wgDevice is how a WireGuard link is set up, and what it does.
+func (k *Kernel) wgDevice(link string) (wg.Device, error) {
+	if u := k.seals.users[link]; u != nil {
+		return u.Read()
+	}
+	c, err := k.wgConn()
+	if err != nil {
+		return wg.Device{}, err
+	}
+	return c.Read(link)
+}
+
 func (k *Kernel) deleteWireGuard(name string) error {
 	if u := k.seals.users[name]; u != nil {
 		delete(k.seals.users, name)
@@ -166,19 +198,12 @@ func (k *Kernel) peer(c reconcile.Change) error {
 
 // readWireGuard adds a link and its peers.
 func (k *Kernel) readWireGuard(s netspec.State, l rtnl.Info) error {
-	var d wg.Device
-	if u := k.seals.users[l.Name]; u != nil {
-		d = u.Read()
-	} else if l.Kind == wg.KindUser {
+	if l.Kind == wg.KindUser && k.seals.users[l.Name] == nil {
 		return nil // a device that no process of ours has open any more
-	} else {
-		c, err := k.wgConn()
-		if err == nil {
-			d, err = c.Read(l.Name)
-		}
-		if err != nil {
-			return err
-		}
+	}
+	d, err := k.wgDevice(l.Name)
+	if err != nil {
+		return err
 	}
 	s.Add(netspec.WireGuard{Name: l.Name, Public: wg.FormatKey(d.Public), Port: d.Port, MTU: int(l.MTU)})
 	for _, p := range d.Peers {

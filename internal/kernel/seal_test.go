@@ -126,8 +126,11 @@ func testSealed(t *testing.T, user bool) {
 			t.Errorf("it does not read back:\n%s", reconcile.Dump(missing))
 		}
 	}
-	say := func() { a.say(b, "c1-1", "c1-2", "10.1.0.3:7777") }
-	say()
+	theirs, _ := keyOf(t, 2)
+	a.say(b, "c1-1", "c1-2", "10.1.0.3:7777")
+	if shaken, err := a.Handshakes(t.Context(), "isw0"); err != nil || time.Since(shaken[theirs]) > time.Hour {
+		t.Errorf("the last handshake was at %s, %v", shaken[theirs], err)
+	}
 	if e.heard.Load() > 0 {
 		t.Errorf("the words passed the wire in the clear %d times", e.heard.Load())
 	}

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
@@ -83,12 +85,39 @@ func (u *User) forget(key [KeyLen]byte) {
 }
 
 // Read says how it is set up.
-func (u *User) Read() Device {
+func (u *User) Read() (Device, error) {
+	text, err := u.dev.IpcGet()
+	if err != nil {
+		return Device{}, fmt.Errorf("read WireGuard: %w", err)
+	}
+	shaken := handshakes(text)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	d := u.now
 	d.Peers = slices.Clone(d.Peers)
-	return d
+	for i := range d.Peers {
+		d.Peers[i].Shaken = shaken[hexKey(d.Peers[i].Key)]
+	}
+	return d, nil
+}
+
+// handshakes reads when the last one was with each key, from WireGuard's configuration
+// protocol.
+func handshakes(text string) map[string]time.Time {
+	out, key, sec := map[string]time.Time{}, "", int64(0)
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		n, _ := strconv.ParseInt(value, 10, 64) // of lines that are not numbers nothing is read
+		switch name {
+		case "public_key":
+			key = value
+		case "last_handshake_time_sec":
+			sec = n
+		case "last_handshake_time_nsec":
+			out[key] = unixTime(sec, n)
+		}
+	}
+	return out
 }
 
 // Close ends it, and the link with it.

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // KeyLen is how long keys are.
@@ -30,6 +31,7 @@ type Peer struct {
 	Key     [KeyLen]byte // public
 	At      netip.AddrPort
 	Allowed netip.Prefix
+	Shaken  time.Time // when the last handshake was done; zero: there was none. It is read only
 }
 
 // Device is a link as it is set up.
@@ -55,3 +57,11 @@ func FormatKey(k [KeyLen]byte) string { return base64.StdEncoding.EncodeToString
 func setting(b *strings.Builder, key string, v any) { fmt.Fprintf(b, "%s=%v\n", key, v) }
 
 func hexKey(k [KeyLen]byte) string { return hex.EncodeToString(k[:]) }
+
+// unixTime is a time of the kernel's, of which zero is never.
+func unixTime(sec, nsec int64) time.Time {
+	if sec == 0 && nsec == 0 {
+		return time.Time{}
+	}
+	return time.Unix(sec, nsec)
+}
