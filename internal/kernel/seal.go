@@ -66,9 +66,12 @@ func (k *Kernel) makeWireGuard(w netspec.WireGuard, private [wg.KeyLen]byte) err
 	case rtnl.Gone(err) != nil:
 		return err
 	case err != nil:
-		if err := k.newWireGuard(w); err != nil {
-			return err
-		}
+		err = k.newWireGuard(w)
+	case have.Kind == wg.KindUser && k.seals.users[w.Name] == nil:
+		err = k.openUser(w)
+	}
+	if err != nil {
+		return err
 	}
 	if err := k.configure(w, private); err != nil {
 		return err
@@ -93,6 +96,11 @@ func (k *Kernel) newWireGuard(w netspec.WireGuard) error {
 			return err
 		}
 	}
+	return k.openUser(w)
+}
+
+// openUser makes a link of this process, or takes over that of one before it.
+func (k *Kernel) openUser(w netspec.WireGuard) error {
 	var u *wg.User
 	if err := netns.Do(k.host, func() (err error) { u, err = wg.NewUser(w.Name, w.MTU); return err }); err != nil {
 		return &probe.NotSupportedError{Feature: "encrypting tunnels (module wireguard, or /dev/net/tun)", Err: err}
@@ -160,12 +168,12 @@ func (k *Kernel) wgDevice(link string) (wg.Device, error) {
 }
 
 func (k *Kernel) deleteWireGuard(name string) error {
+	var err error
 	if u := k.seals.users[name]; u != nil {
 		delete(k.seals.users, name)
-		k.rt.Forget()
-		return u.Close()
+		err = u.Close()
 	}
-	return k.deleteLinks([]netspec.Link{{Name: name}})
+	return errors.Join(err, k.deleteLinks([]netspec.Link{{Name: name}}))
 }
 
 // peer adds, changes or removes who may be at the other end.
@@ -199,7 +207,8 @@ func (k *Kernel) peer(c reconcile.Change) error {
 // readWireGuard adds a link and its peers.
 func (k *Kernel) readWireGuard(s netspec.State, l rtnl.Info) error {
 	if l.Kind == wg.KindUser && k.seals.users[l.Name] == nil {
-		return nil // a device that no process of ours has open any more
+		s.Add(netspec.WireGuard{Name: l.Name, MTU: int(l.MTU)}) // it encrypts nothing: no process has it open
+		return nil
 	}
 	d, err := k.wgDevice(l.Name)
 	if err != nil {

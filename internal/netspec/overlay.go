@@ -15,9 +15,9 @@ const KindVXLAN = "vxlan"
 type VXLAN struct {
 	Name   string
 	VNI    uint32
-	Local  netip.Addr // where the tunnel begins
+	Local  netip.Addr // where the tunnel begins; zero: where the link does that a packet leaves by, over IPv6
 	Port   uint16     // UDP, at all its ends
-	Via    string     // link that its packets leave by, and by no other; "": as they are routed
+	Via    string     // link with which it goes; "": it stays
 	MTU    int
 	Master string
 }
@@ -29,6 +29,7 @@ type FDB struct {
 	Link string // a VXLAN
 	MAC  MAC
 	Dst  netip.Addr
+	Via  string // link that frames leave by, and by no other; "": as they are routed
 }
 
 func (f FDB) Key() Key { return Key{RankNeigh, "", fmt.Sprintf("fdb %s %x", f.Link, f.MAC)} }
@@ -37,19 +38,22 @@ func (f FDB) Key() Key { return Key{RankNeigh, "", fmt.Sprintf("fdb %s %x", f.Li
 type Flood struct {
 	Link string // a VXLAN
 	Dst  netip.Addr
+	Via  string // as of FDB
 }
 
-func (f Flood) Key() Key { return Key{RankNeigh, "", "flood " + f.Link + " " + f.Dst.String()} }
+func (f Flood) Key() Key {
+	return Key{RankNeigh, "", "flood " + f.Link + " " + f.Dst.String() + " " + f.Via}
+}
 
 // Tunnel is a UDP port at which tunnels of this host end. Only TunnelPeers may send to
 // it, and no program may send to theirs. With Via it is for what comes by that link
-// only, whoever sent it.
+// only, or by another one for which it is said too, whoever sent it.
 type Tunnel struct {
 	Port uint16
 	Via  string
 }
 
-func (t Tunnel) Key() Key { return Key{RankFilter, "", fmt.Sprint("tunnel ", t.Port)} }
+func (t Tunnel) Key() Key { return Key{RankFilter, "", fmt.Sprint("tunnel ", t.Port, " ", t.Via)} }
 
 // TunnelPeer is where another host's tunnels begin.
 type TunnelPeer struct{ Addr netip.Addr }

@@ -140,8 +140,14 @@ func needs(o netspec.Object) []netspec.Key {
 		keys = append(keys, link("", o.Link))
 	case netspec.FDB:
 		keys = append(keys, link("", o.Link))
+		if o.Via != "" {
+			keys = append(keys, link("", o.Via))
+		}
 	case netspec.Flood:
 		keys = append(keys, link("", o.Link))
+		if o.Via != "" {
+			keys = append(keys, link("", o.Via))
+		}
 	case netspec.Neigh:
 		keys = append(keys, link(o.NS, o.Link))
 	case netspec.Link:

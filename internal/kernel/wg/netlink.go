@@ -17,7 +17,8 @@ const (
 	cmdGet, cmdSet = 0, 1
 
 	devIfname, devPrivate, devPublic, devFlags, devPort, devPeers         = 2, 3, 4, 5, 6, 8
-	peerPublic, peerFlags, peerEndpoint, peerShaken, peerAllowed          = 1, 3, 4, 6, 9
+	peerPublic, peerFlags, peerEndpoint, peerKeepalive, peerShaken        = 1, 3, 4, 5, 6
+	peerAllowed                                                           = 9
 	ipFamily, ipAddr, ipBits                                              = 1, 2, 3
 	peerRemove, peerReplaceIPs                                            = 1, 2
 	replacePeers                                                          = 1
@@ -84,6 +85,7 @@ func (c *Conn) Add(link string, p Peer) error {
 
 func add(a *nlmsg.Attrs, p Peer) {
 	a.Put(peerPublic, p.Key[:]).U32(peerFlags, peerReplaceIPs).Put(peerEndpoint, sockaddr(p.At))
+	a.Put(peerKeepalive, binary.NativeEndian.AppendUint16(nil, keepalive))
 	a.Nest(peerAllowed, func(a *nlmsg.Attrs) {
 		a.Nest(nestFirst, func(a *nlmsg.Attrs) {
 			family := uint16(unix.AF_INET6)

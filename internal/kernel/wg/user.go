@@ -3,12 +3,14 @@ package wg
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
@@ -23,16 +25,51 @@ type User struct {
 	now Device
 }
 
-// NewUser makes a link, with its device, in the calling thread's namespace. The link is
-// not up yet.
+// NewUser makes a link with its device, or opens the one that a process before this one
+// has left, in the calling thread's namespace. One that is made is not up yet.
 func NewUser(link string, mtu int) (*User, error) {
 	t, err := tun.CreateTUN(link, mtu)
+	if err == nil {
+		err = stay(t.File())
+	}
 	if err != nil {
-		return nil, fmt.Errorf("make TUN device %s: %w", link, err)
+		return nil, fmt.Errorf("open TUN device %s: %w", link, err)
 	}
 	quiet := &device.Logger{Verbosef: device.DiscardLogf, Errorf: device.DiscardLogf}
-	return &User{dev: device.NewDevice(t, conn.NewDefaultBind(), quiet)}, nil
+	return &User{dev: device.NewDevice(newSteady(t), conn.NewDefaultBind(), quiet)}, nil
 }
+
+// stay makes a device outlive this process.
+func stay(f *os.File) error {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.Control(func(fd uintptr) { err = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) }), err)
+}
+
+// steady is a device of which WireGuard does not hear whether its link is up: it would
+// close its socket while the link is made, and open it again a second later, on a thread
+// of whichever namespace.
+type steady struct {
+	tun.Device
+	events chan tun.Event
+}
+
+func newSteady(d tun.Device) steady {
+	s := steady{d, make(chan tun.Event)}
+	go func() {
+		defer close(s.events)
+		for e := range d.Events() {
+			if e&tun.EventMTUUpdate != 0 {
+				s.events <- tun.EventMTUUpdate
+			}
+		}
+	}()
+	return s
+}
+
+func (s steady) Events() <-chan tun.Event { return s.events }
 
 // Configure gives it its key and port, and opens its sockets in the calling thread's
 // namespace.
@@ -56,6 +93,7 @@ func (u *User) Add(p Peer) error {
 	setting(&b, "replace_allowed_ips", true)
 	setting(&b, "endpoint", p.At)
 	setting(&b, "allowed_ip", p.Allowed)
+	setting(&b, "persistent_keepalive_interval", keepalive)
 	if err := u.dev.IpcSet(b.String()); err != nil {
 		return fmt.Errorf("add WireGuard peer: %w", err)
 	}
@@ -120,7 +158,7 @@ func handshakes(text string) map[string]time.Time {
 	return out
 }
 
-// Close ends it, and the link with it.
+// Close ends it. The link stays.
 func (u *User) Close() error {
 	u.dev.Close()
 	return nil

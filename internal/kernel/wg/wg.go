@@ -1,10 +1,11 @@
 // Package wg sets up WireGuard: by generic netlink where the kernel has it, else in this
 // process, on a TUN device (golang.zx2c4.com/wireguard).
 //
-// Traps: a TUN device ends with the process that has it open, so without the kernel's
-// WireGuard an isled that ends takes encrypted tunnels with it until it is back. Sockets
-// and devices belong to the namespace of the thread that opens them: all functions are to
-// be called on a thread of the right one.
+// Traps: a TUN device outlives the process that has it open, and swallows what is sent by
+// it until another one opens it: without the kernel's WireGuard encrypted tunnels pause
+// while isled is away, and nothing of them has to be made again. Sockets and devices
+// belong to the namespace of the thread that opens them: all functions are to be called
+// on a thread of the right one.
 package wg
 
 import (
@@ -25,6 +26,10 @@ const (
 	Kind     = "wireguard"
 	KindUser = "tun"
 )
+
+// keepalive is how many seconds peers are silent at most. The first one is at once, so
+// that there is a session before there is something to send, and a new one after a restart.
+const keepalive = 25
 
 // Peer is who may be at the other end.
 type Peer struct {
