@@ -183,7 +183,7 @@ func (k *Kernel) peer(c reconcile.Change) error {
 	if err != nil {
 		return err
 	}
-	to := wg.Peer{Key: key, At: p.At, Allowed: netip.PrefixFrom(p.Allowed, p.Allowed.BitLen())}
+	to := wg.Peer{Key: key, At: p.At, Allowed: netip.PrefixFrom(p.Allowed, p.Allowed.BitLen()), Awake: p.Awake}
 	u := k.seals.users[p.Link]
 	switch {
 	case u != nil && c.New == nil:
@@ -216,7 +216,7 @@ func (k *Kernel) readWireGuard(s netspec.State, l rtnl.Info) error {
 	}
 	s.Add(netspec.WireGuard{Name: l.Name, Public: wg.FormatKey(d.Public), Port: d.Port, MTU: int(l.MTU)})
 	for _, p := range d.Peers {
-		s.Add(netspec.Peer{Link: l.Name, Public: wg.FormatKey(p.Key), At: p.At, Allowed: p.Allowed.Addr()})
+		s.Add(netspec.Peer{Link: l.Name, Public: wg.FormatKey(p.Key), At: p.At, Allowed: p.Allowed.Addr(), Awake: p.Awake})
 	}
 	return nil
 }

@@ -78,6 +78,7 @@ type Peer struct {
 	Public  string // key, base64
 	At      netip.AddrPort
 	Allowed netip.Addr
+	Awake   bool // there is always a session, not only when there is something to send
 }
 
 func (p Peer) Key() Key { return Key{RankNeigh, "", "peer " + p.Link + " " + p.Public} }

@@ -31,7 +31,7 @@ type cluster struct {
 	known   bool                       // the cluster was heard of since the start
 	units   map[string]map[string]bool // network → units of what is elsewhere
 	named   map[string]dns.Host        // unit → what the resolver was told
-	key     string                     // public, of this host; "": it has none
+	seals   seals                      // keys and ways of encrypted tunnels
 	lost    map[string]bool            // networks that are gone in the cluster, with containers of ours on them
 	waiting map[string][]Endpoint      // sandbox → endpoints whose networks nobody has told of yet
 	opened  map[netip.Prefix]bool      // pools that nobody else has
@@ -49,6 +49,7 @@ func (m *Manager) newCluster() {
 	c.units, c.named = map[string]map[string]bool{}, map[string]dns.Host{}
 	c.lost, c.waiting, c.opened = map[string]bool{}, map[string][]Endpoint{}, map[netip.Prefix]bool{}
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
+	c.seals = seals{shaken: map[shake]bool{}}
 }
 
 const (
@@ -64,6 +65,7 @@ func (m *Manager) followCluster(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { m.watchCluster(ctx) })
+	wg.Go(func() { m.rotateKeys(ctx) })
 	for again := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
@@ -116,14 +118,14 @@ func (m *Manager) Heard(ctx context.Context, ch fabric.Change) {
 			m.adopt(ctx, *n)
 		}
 	}
-	touched := map[trace]bool{}
+	n := newNews()
 	for id, h := range ch.Hosts {
-		m.hearHost(ctx, id, h, touched)
+		m.hearHost(ctx, id, h, n)
 	}
 	for id, e := range ch.Endpoints {
-		m.hearEndpoint(id, e, touched)
+		m.hearEndpoint(id, e, n)
 	}
-	m.replanFar(ctx, touched)
+	m.replanFar(ctx, n)
 }
 
 // resetCluster takes everything anew.
@@ -132,18 +134,18 @@ func (m *Manager) resetCluster(ctx context.Context, v fabric.View) {
 		return
 	}
 	m.takeView(ctx, v)
-	touched := map[trace]bool{}
+	n := newNews()
 	for id := range m.cluster.far.endpoints {
 		if _, ok := v.Endpoints[id]; !ok {
-			m.hearEndpoint(id, nil, touched)
+			m.hearEndpoint(id, nil, n)
 		}
 	}
 	for id, e := range v.Endpoints {
 		if old, ok := m.cluster.far.endpoints[id]; !ok || !sameEndpoint(old, e) {
-			m.hearEndpoint(id, &e, touched)
+			m.hearEndpoint(id, &e, n)
 		}
 	}
-	m.replanFar(ctx, touched)
+	m.replanFar(ctx, n)
 	m.restoreSoon()
 }
 
@@ -160,15 +162,15 @@ func (m *Manager) takeView(ctx context.Context, v fabric.View) {
 			m.loseNetwork(ctx, id)
 		}
 	}
-	touched := map[trace]bool{}
+	n := newNews()
 	for id := range m.cluster.far.hosts {
 		if _, ok := v.Hosts[id]; !ok {
-			m.hearHost(ctx, id, nil, touched)
+			m.hearHost(ctx, id, nil, n)
 		}
 	}
 	for id, h := range v.Hosts {
 		if m.cluster.far.hosts[id] != h {
-			m.hearHost(ctx, id, &h, touched)
+			m.hearHost(ctx, id, &h, n)
 		}
 	}
 	m.outside(ctx, v)
@@ -176,7 +178,7 @@ func (m *Manager) takeView(ctx context.Context, v fabric.View) {
 		m.adopt(ctx, v.Networks[id])
 	}
 	m.cluster.known = true
-	m.replanFar(ctx, touched)
+	m.replanFar(ctx, n)
 	m.reunite(ctx)
 }
 
@@ -193,7 +195,7 @@ func (m *Manager) outside(ctx context.Context, v fabric.View) {
 }
 
 // hearHost notes what another host is now, or this one. nil: it is gone.
-func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touched map[trace]bool) {
+func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, n news) {
 	f := &m.cluster.far
 	affected := f.like(f.hosts[id])
 	if h == nil {
@@ -202,19 +204,10 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touch
 		f.hosts[id] = *h
 		affected = append(affected, f.like(*h)...)
 	}
-	units := map[string]netspec.State{}
 	for _, other := range append(affected, id) {
-		for network := range f.of {
-			for _, e := range f.at(network, other) {
-				touched[f.trace(e)] = true
-			}
-		}
-		if other != f.self {
-			units[tunnelUnit(other)], units[sealUnit(other)] = m.tunnelPeer(other), m.sealPeer(other)
-		}
+		f.touch(other, n)
 	}
-	m.impose(ctx, units)
-	if id == f.self && h != nil && h.Key != m.sealKey() { // it was written down anew
+	if id == f.self && h != nil && m.described(*h) != *h { // it was written down anew
 		m.restoreSoon()
 	}
 	if id == f.self && h != nil && m.cluster.here != *h {
@@ -243,15 +236,15 @@ func remoteUnit(network, endpoint string) string { return "remote/" + network + 
 func peerUnit(network, host string) string       { return "peer/" + network + "/" + host }
 
 // hearEndpoint notes what an endpoint is now. nil: it is gone.
-func (m *Manager) hearEndpoint(id string, e *fabric.Endpoint, touched map[trace]bool) {
+func (m *Manager) hearEndpoint(id string, e *fabric.Endpoint, n news) {
 	f := &m.cluster.far
 	old, had := f.endpoints[id]
 	if had {
 		m.countAddrs(old, m.IPAM.Freed)
-		touched[trace{id, old.Network, old.Host}] = true
+		n.endpoint(trace{id, old.Network, old.Host})
 	}
 	for _, t := range f.put(id, e) {
-		touched[f.trace(t)] = true
+		n.endpoint(f.trace(t))
 	}
 	if e != nil {
 		m.countAddrs(*e, m.IPAM.Taken)
@@ -276,12 +269,18 @@ func (m *Manager) countAddrs(e fabric.Endpoint, do func(netip.Prefix, netip.Addr
 	}
 }
 
-// replanFar brings the units of endpoints, and of the hosts that they are on, in step.
-func (m *Manager) replanFar(ctx context.Context, touched map[trace]bool) {
+// replanFar brings the units of endpoints, and of hosts, in step. All at once, so that
+// frames have a new way to a host before the old one is closed.
+func (m *Manager) replanFar(ctx context.Context, n news) {
 	units := map[string]netspec.State{}
 	var drop, add []dns.Host
-	for t := range touched {
+	for t := range n.endpoints {
 		m.planFar(t, units, &drop, &add)
+	}
+	for host := range n.hosts {
+		if host != m.cluster.far.self {
+			units[tunnelUnit(host)], units[sealUnit(host)] = m.tunnelPeer(host), m.sealPeer(host)
+		}
 	}
 	m.impose(ctx, units)
 	if m.DNS != nil && len(drop)+len(add) > 0 {
@@ -324,7 +323,7 @@ func (m *Manager) planRemote(n Network, t trace) (netspec.State, dns.Host) {
 	s := netspec.State{}
 	d, err := m.sharedDriver(n)
 	if err == nil {
-		err = d.PlanRemote(s, n, Remote{now, h}, m.host)
+		err = d.PlanRemote(s, n, Remote{now, h, m.way(h)}, m.host)
 	}
 	if err != nil {
 		m.Log.Error("plan an endpoint of another host", "network", n.Name, "container", now.Container, "err", err)
@@ -345,7 +344,7 @@ func (m *Manager) planPeer(n Network, host string) netspec.State {
 	s := netspec.State{}
 	d, err := m.sharedDriver(n)
 	if err == nil {
-		err = d.PlanPeer(s, n, h, m.host)
+		err = d.PlanPeer(s, n, Remote{Host: h, Sealed: m.way(h)}, m.host)
 	}
 	if err != nil {
 		m.Log.Error("plan a host of the cluster", "network", n.Name, "host", h.Name, "err", err)
@@ -419,7 +418,7 @@ func (m *Manager) replanCluster() {
 			m.note(sealUnit(id), m.sealPeer(id))
 		}
 	}
-	m.note(sealUnit(""), m.sealLink())
+	m.note(sealUnit(""), m.sealLinks())
 	for id, n := range m.x.networks {
 		if n.Global() && !n.Idle {
 			for unit, s := range m.farUnits(id) {
@@ -449,8 +448,8 @@ func (m *Manager) begin(h Host) Tunnel {
 		return Tunnel{}
 	}
 	t := Tunnel{Addr: here.Addr, MTU: h.mtuAt(here.Addr)}
-	if m.sealKey() != "" && h.IPv6 {
-		t.Seal = Seal{Link: m.Config.LinkPrefix + "w0", Addr: SealedAddr(here.ID)}
+	if h.IPv6 {
+		t.Seal = m.seal()
 	}
 	return t
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	api "github.com/moby/moby/api/types/network"
 
@@ -27,6 +28,14 @@ type machine struct {
 	host    network.Host
 	foreign []ipam.Foreign
 	listen  func(netspec.NS, uint16) (net.PacketConn, net.Listener, error)
+	shaken  func(link string) map[string]time.Time // handshakes of links that encrypt; nil: none
+}
+
+func (m *machine) Handshakes(_ context.Context, link string) (map[string]time.Time, error) {
+	if m.shaken == nil {
+		return nil, nil
+	}
+	return m.shaken(link), nil
 }
 
 func (m *machine) Host(context.Context) (network.Host, error)      { return m.host, nil }

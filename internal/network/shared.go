@@ -21,14 +21,22 @@ type Shared interface {
 	Sealed(n Network) bool
 	// PlanRemote adds to s what n needs on host for an endpoint of another host.
 	PlanRemote(s netspec.State, n Network, r Remote, host Host) error
-	// PlanPeer adds to s what n needs on host for another host that has endpoints of it.
-	PlanPeer(s netspec.State, n Network, peer fabric.Host, host Host) error
+	// PlanPeer adds to s what n needs on host for another host that has endpoints of it;
+	// which they are does not matter.
+	PlanPeer(s netspec.State, n Network, r Remote, host Host) error
 }
 
 // Remote is an endpoint of another host.
 type Remote struct {
 	Endpoint fabric.Endpoint
 	Host     fabric.Host
+	Sealed   Way // where tunnels are encrypted
+}
+
+// Way is the one to another host where tunnels are encrypted. Its zero value: there is none.
+type Way struct {
+	Link string     // that frames leave by
+	Addr netip.Addr // the other host's there
 }
 
 // Tunnel is where tunnels of a host begin.
@@ -38,16 +46,17 @@ type Tunnel struct {
 	Seal Seal
 }
 
-// Seal is what encrypts tunnels. Its zero value: nothing does.
+// Seal is what encrypts tunnels: what is sent by its links. Its zero value: nothing does.
 type Seal struct {
-	Link string     // what is sent by it is encrypted
-	Addr netip.Addr // the host's there
+	Link string // with the host's key
+	Old  string // with the key before, as long as that is there
 }
 
-// SealedAddr is the address that a host has where tunnels are encrypted: it follows from
-// what the host is, so nobody gives it out, and nobody routes to it elsewhere.
-func SealedAddr(host string) netip.Addr {
-	h := sha256.Sum256([]byte("sealed " + host))
+// SealedAddr is the address that a host has where tunnels are encrypted, on the link that
+// has this key: it follows from both, so nobody gives it out, and nobody routes to it
+// elsewhere.
+func SealedAddr(host, key string) netip.Addr {
+	h := sha256.Sum256([]byte("sealed " + host + " " + key))
 	b := [16]byte{0xfd, 0x69, 0x73, 0x6c, 0x65, 0x00} // a ULA of all clusters: RFC 4193
 	copy(b[6:], h[:10])
 	return netip.AddrFrom16(b)

@@ -85,7 +85,7 @@ func (c *Conn) Add(link string, p Peer) error {
 
 func add(a *nlmsg.Attrs, p Peer) {
 	a.Put(peerPublic, p.Key[:]).U32(peerFlags, peerReplaceIPs).Put(peerEndpoint, sockaddr(p.At))
-	a.Put(peerKeepalive, binary.NativeEndian.AppendUint16(nil, keepalive))
+	a.Put(peerKeepalive, binary.NativeEndian.AppendUint16(nil, p.keepalive()))
 	a.Nest(peerAllowed, func(a *nlmsg.Attrs) {
 		a.Nest(nestFirst, func(a *nlmsg.Attrs) {
 			family := uint16(unix.AF_INET6)
@@ -160,6 +160,8 @@ func (d *Device) peer(b []byte) {
 	var p Peer
 	copy(p.Key[:], nlmsg.Find(b, peerPublic))
 	p.At = addrPort(nlmsg.Find(b, peerEndpoint))
+	interval := nlmsg.Find(b, peerKeepalive)
+	p.Awake = len(interval) >= 2 && binary.NativeEndian.Uint16(interval) != 0
 	p.Shaken = timespec(nlmsg.Find(b, peerShaken))
 	for _, ip := range nlmsg.Each(nlmsg.Find(b, peerAllowed)) {
 		if a, ok := netip.AddrFromSlice(nlmsg.Find(ip, ipAddr)); ok {

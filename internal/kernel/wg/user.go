@@ -93,7 +93,7 @@ func (u *User) Add(p Peer) error {
 	setting(&b, "replace_allowed_ips", true)
 	setting(&b, "endpoint", p.At)
 	setting(&b, "allowed_ip", p.Allowed)
-	setting(&b, "persistent_keepalive_interval", keepalive)
+	setting(&b, "persistent_keepalive_interval", p.keepalive())
 	if err := u.dev.IpcSet(b.String()); err != nil {
 		return fmt.Errorf("add WireGuard peer: %w", err)
 	}

@@ -27,15 +27,24 @@ const (
 	KindUser = "tun"
 )
 
-// keepalive is how many seconds peers are silent at most. The first one is at once, so
-// that there is a session before there is something to send, and a new one after a restart.
+// keepalive is how many seconds a peer that is awake is silent at most. The first one is
+// at once, so that there is a session before there is something to send, and a new one
+// after a restart.
 const keepalive = 25
+
+func (p Peer) keepalive() uint16 {
+	if p.Awake {
+		return keepalive
+	}
+	return 0
+}
 
 // Peer is who may be at the other end.
 type Peer struct {
 	Key     [KeyLen]byte // public
 	At      netip.AddrPort
 	Allowed netip.Prefix
+	Awake   bool      // the peers are never silent for long: see keepalive
 	Shaken  time.Time // when the last handshake was done; zero: there was none. It is read only
 }
 

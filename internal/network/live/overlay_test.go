@@ -241,7 +241,7 @@ func TestOverlayEncrypted(t *testing.T) {
 	soon(t, "it has its tunnel again", func() bool { return len(a.behind()) == 1 })
 	across(t, "encrypted, after a restart", a, "one", two.Addr(true), 80, one.Addr(true))
 	for _, f := range a.behind() {
-		if f.Dst != network.SealedAddr("b") {
+		if f.Dst != network.SealedAddr("b", a.dir.View().Hosts["b"].Key) || f.Via == "" {
 			t.Errorf("a station is at %s, which is not encrypted", f.Dst)
 		}
 	}

@@ -1,0 +1,291 @@
+package network
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"isle/internal/fabric"
+	"isle/internal/network/seal"
+)
+
+// This file changes the key of this host's encrypted tunnels for another without losing a
+// frame. The new key gets a link of its own beside the old one's, and the others are told
+// of both. Whoever has shaken hands with the new key sends to its link, this host sends by
+// it to whoever has shaken hands with it, and frames are taken from both. When all have
+// come over, the others are told of the new key alone; when they have had the time to hear
+// that, the old one is forgotten and its link goes.
+//
+// Where a rotation is follows from the file of the keys and from what the cluster says of
+// this host, so it goes on after a crash; at worst it is longer.
+
+const (
+	rotateEvery = 500 * time.Millisecond
+	// followLimit is how long the others have to come over. Who has not by then is cut off
+	// until it hears of the new key.
+	followLimit = 10 * time.Minute
+	// partGrace is how long after the cluster was told a host that is alive may still use
+	// the old key: longer than its lease, it would be dead.
+	partGrace = 15 * time.Second
+	// lifeSpread is the part of a key's life in which it ends, so that not all do at once.
+	lifeSpread = 4
+)
+
+// seals are this host's keys, and how far others have come over to new ones.
+type seals struct {
+	keys   []seal.Key     // the newest first
+	shaken map[shake]bool // that have been
+	left   time.Time      // since when the others are told of the new key alone; zero: they are not
+}
+
+// shake is a handshake of a link here with a key of another host.
+type shake struct{ link, key string }
+
+// way is the one to a host by the newest keys of both that have shaken hands. Until there
+// are any, it is by the oldest: they were in use before there were others.
+func (m *Manager) way(h fabric.Host) Way {
+	mine, theirs := m.sealKeys(), m.keysOf(h)
+	if len(mine) == 0 || len(theirs) == 0 {
+		return Way{}
+	}
+	for _, k := range mine {
+		for _, t := range theirs {
+			if m.cluster.seals.shaken[shake{m.linkOf(k), t.public}] {
+				return Way{m.linkOf(k), SealedAddr(h.ID, t.public)}
+			}
+		}
+	}
+	return Way{m.linkOf(mine[len(mine)-1]), SealedAddr(h.ID, theirs[len(theirs)-1].public)}
+}
+
+// rotateKeys goes on with what is to be done, step by step.
+func (m *Manager) rotateKeys(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := m.Rotate(ctx); err != nil && ctx.Err() == nil {
+			m.Log.Warn("change the key of encrypted tunnels", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(rotateEvery):
+		}
+	}
+}
+
+// Rotate takes newer ways to other hosts that have opened, and goes on with a change of
+// this host's key, or begins one that is due. Run calls it.
+func (m *Manager) Rotate(ctx context.Context) error {
+	m.op.Lock()
+	defer m.op.Unlock()
+	keys := m.sealKeys()
+	if !m.cluster.known || m.cluster.far.self == "" || len(keys) == 0 {
+		return nil
+	}
+	err := m.comeOver(ctx)
+	switch {
+	case len(keys) == 1 && m.due(keys[0]):
+		return errors.Join(err, m.renew(ctx))
+	case len(keys) == 1:
+		return err
+	}
+	return errors.Join(err, m.handOver(ctx, keys))
+}
+
+// comeOver looks which keys have shaken hands, and has frames take the ways that are newer.
+func (m *Manager) comeOver(ctx context.Context) error {
+	if !m.comingOver() {
+		return nil
+	}
+	before, n := map[string]Way{}, newNews()
+	for id, h := range m.cluster.far.hosts {
+		before[id] = m.way(h)
+	}
+	err := m.lookAtShakes(ctx)
+	for id, h := range m.cluster.far.hosts {
+		if m.way(h) != before[id] {
+			m.cluster.far.touch(id, n)
+		}
+	}
+	m.replanFar(ctx, n)
+	return err
+}
+
+// comingOver reports whether there is a newer way than the one to some host.
+func (m *Manager) comingOver() bool {
+	mine := m.sealKeys()
+	for id, h := range m.cluster.far.hosts {
+		theirs := m.keysOf(h)
+		if id == m.cluster.far.self || len(mine)*len(theirs) < 2 || !m.meets(id) {
+			continue
+		}
+		if !m.cluster.seals.shaken[shake{m.linkOf(mine[0]), theirs[0].public}] {
+			return true
+		}
+	}
+	return false
+}
+
+// lookAtShakes notes which handshakes there were. One counts for as long as its keys are
+// there: when the session ends there will be another before anything is sent.
+func (m *Manager) lookAtShakes(ctx context.Context) (err error) {
+	for _, k := range m.sealKeys() {
+		link := m.linkOf(k)
+		at, lerr := m.Machine.Handshakes(ctx, link)
+		err = errors.Join(err, lerr)
+		for key := range at {
+			m.cluster.seals.shaken[shake{link, key}] = true
+		}
+	}
+	return err
+}
+
+// due reports whether a key is as old as it may be. When that is, differs from key to key.
+func (m *Manager) due(k seal.Key) bool {
+	life := m.Config.KeyLife
+	if life <= 0 {
+		return false
+	}
+	h := sha256.Sum256([]byte(k.Public))
+	early := float64(binary.BigEndian.Uint32(h[:])) / math.MaxUint32 * float64(life/lifeSpread)
+	return m.now().Sub(k.Made) >= life-time.Duration(early)
+}
+
+func (m *Manager) now() time.Time {
+	if m.Now != nil {
+		return m.Now()
+	}
+	return time.Now()
+}
+
+// RotateKey begins to change this host's key for another.
+func (m *Manager) RotateKey(ctx context.Context) error {
+	m.op.Lock()
+	defer m.op.Unlock()
+	keys := m.sealKeys()
+	switch {
+	case m.cluster.far.self == "":
+		return errNoCluster
+	case len(keys) == 0:
+		return fmt.Errorf("this host has no key for encrypted tunnels: %w", errdefs.ErrUnavailable)
+	}
+	return m.renew(ctx)
+}
+
+// renew makes a key, and its link where one is needed. What the kernel refuses is taken
+// back: the key that there is goes on.
+func (m *Manager) renew(ctx context.Context) error {
+	if err := m.Seal.Renew(); err != nil {
+		return err
+	}
+	m.rekeyed()
+	if err := m.relook(ctx); err != nil {
+		err = fmt.Errorf("make a link for another key: %w", err)
+		return errors.Join(err, m.forgetKey(ctx, m.sealKeys()[0].Public))
+	}
+	m.Log.Info("this host has another key for encrypted tunnels; the others come over to it", "key", m.sealKeys()[0].Public)
+	m.restoreSoon()
+	return nil
+}
+
+// handOver leaves the old key when all have come over, and forgets it when they have had
+// the time to hear that.
+func (m *Manager) handOver(ctx context.Context, keys []seal.Key) error {
+	c := &m.cluster.seals
+	told := m.cluster.here.Key == keys[0].Public && m.cluster.here.OldKey == ""
+	switch {
+	case c.left.IsZero() && m.followed(keys):
+		c.left = m.now()
+		m.restoreSoon()
+	case c.left.IsZero():
+	case !told:
+		c.left = m.now() // their time begins when it is written down
+	case m.now().Sub(c.left) >= partGrace:
+		return m.forgetKey(ctx, keys[1].Public)
+	}
+	return nil
+}
+
+// followed reports whether all that there may be something to say to have shaken hands
+// with the new key; some, when it took too long.
+func (m *Manager) followed(keys []seal.Key) bool {
+	came, missing := 0, 0
+	for id, h := range m.cluster.far.hosts {
+		switch {
+		case id == m.cluster.far.self || len(m.keysOf(h)) == 0 || !m.meets(id):
+		case m.hasShaken(keys[0], h):
+			came++
+		default:
+			missing++
+		}
+	}
+	return missing == 0 || came > 0 && m.now().Sub(keys[0].Made) > followLimit
+}
+
+func (m *Manager) hasShaken(mine seal.Key, h fabric.Host) bool {
+	for _, k := range m.keysOf(h) {
+		if m.cluster.seals.shaken[shake{m.linkOf(mine), k.public}] {
+			return true
+		}
+	}
+	return false
+}
+
+// forgetKey ends a key, and its link with it.
+func (m *Manager) forgetKey(ctx context.Context, public string) error {
+	if err := m.Seal.Forget(public); err != nil {
+		return err
+	}
+	m.rekeyed()
+	m.restoreSoon()
+	m.Log.Info("a key of this host for encrypted tunnels is forgotten", "key", public)
+	return m.relook(ctx)
+}
+
+// rekeyed reads the keys again. What a link that is gone has shaken counts no more.
+func (m *Manager) rekeyed() {
+	c := &m.cluster.seals
+	c.keys, c.left = nil, time.Time{}
+	links := map[string]bool{}
+	for _, k := range m.sealKeys() {
+		links[m.linkOf(k)] = true
+	}
+	for s := range c.shaken {
+		if !links[s.link] {
+			delete(c.shaken, s)
+		}
+	}
+}
+
+// KeyState is this host's key for encrypted tunnels.
+type KeyState struct {
+	Public string // "": there is none
+	Made   time.Time
+	Port   uint16
+	Old    string // the key before, which is not forgotten yet
+	Coming int    // hosts that have not come over from it yet
+}
+
+// KeyState says how it is with this host's key.
+func (m *Manager) KeyState() (s KeyState) {
+	m.op.Lock()
+	defer m.op.Unlock()
+	keys := m.sealKeys()
+	if len(keys) == 0 {
+		return s
+	}
+	s = KeyState{Public: keys[0].Public, Made: keys[0].Made, Port: m.portOf(keys[0])}
+	if len(keys) > 1 {
+		s.Old = keys[1].Public
+		for id, h := range m.cluster.far.hosts {
+			if id != m.cluster.far.self && m.meets(id) && !m.hasShaken(keys[0], h) {
+				s.Coming++
+			}
+		}
+	}
+	return s
+}
