@@ -30,6 +30,8 @@ const (
 	// followLimit is how long the others have to come over. Who has not by then is cut off
 	// until it hears of the new key.
 	followLimit = 10 * time.Minute
+	// settleGrace is how long frames may be underway by an old way after there is a newer one.
+	settleGrace = 5 * time.Second
 	// partGrace is how long after the cluster was told a host that is alive may still use
 	// the old key: longer than its lease, it would be dead.
 	partGrace = 15 * time.Second
@@ -41,6 +43,7 @@ const (
 type seals struct {
 	keys   []seal.Key     // the newest first
 	shaken map[shake]bool // that have been
+	came   time.Time      // since when all have shaken hands with the new key; zero: they have not
 	left   time.Time      // since when the others are told of the new key alone; zero: they are not
 }
 
@@ -198,7 +201,11 @@ func (m *Manager) handOver(ctx context.Context, keys []seal.Key) error {
 	c := &m.cluster.seals
 	told := m.cluster.here.Key == keys[0].Public && m.cluster.here.OldKey == ""
 	switch {
-	case c.left.IsZero() && m.followed(keys):
+	case c.left.IsZero() && !m.followed(keys):
+		c.came = time.Time{}
+	case c.came.IsZero():
+		c.came = m.now()
+	case c.left.IsZero() && m.now().Sub(c.came) >= settleGrace:
 		c.left = m.now()
 		m.restoreSoon()
 	case c.left.IsZero():
@@ -249,7 +256,7 @@ func (m *Manager) forgetKey(ctx context.Context, public string) error {
 // rekeyed reads the keys again. What a link that is gone has shaken counts no more.
 func (m *Manager) rekeyed() {
 	c := &m.cluster.seals
-	c.keys, c.left = nil, time.Time{}
+	c.keys, c.came, c.left = nil, time.Time{}, time.Time{}
 	links := map[string]bool{}
 	for _, k := range m.sealKeys() {
 		links[m.linkOf(k)] = true

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,11 +29,13 @@ import (
 // member is a host of a cluster, in a namespace of its own, with isled running.
 type member struct {
 	*host
-	ns   kerneltest.NS
-	keys *seal.Keys
-	dir  *fabrictest.Directory
-	m    *network.Manager
-	end  func()
+	ns    kerneltest.NS
+	wire  kerneltest.NS // the switch
+	keys  *seal.Keys
+	later atomic.Int64 // how much its clock is ahead, in nanoseconds
+	dir   *fabrictest.Directory
+	m     *network.Manager
+	end   func()
 }
 
 // gather is a cluster of hosts on one switch: a has 10.8.0.1, b 10.8.0.2, ….
@@ -71,7 +74,7 @@ func newMember(t *testing.T, wire kerneltest.NS, i int) *member {
 		}
 		_ = exec.Command("umount", "-l", cfg.NSDir).Run()
 	})
-	m = &member{host: &host{t: t, config: cfg, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}, ns: ns, keys: keys}
+	m = &member{host: &host{t: t, config: cfg, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}, ns: ns, wire: wire, keys: keys}
 	return m
 }
 
@@ -80,6 +83,7 @@ func (h *member) begin() {
 	h.t.Helper()
 	h.m = h.manager()
 	h.m.Fabric, h.m.Ports, h.m.Seal = h.dir, &publish.Table{}, h.keys
+	h.m.Now = func() time.Time { return time.Now().Add(time.Duration(h.later.Load())) }
 	if err := h.m.Start(h.t.Context()); err != nil {
 		h.t.Fatal(err)
 	}
