@@ -68,7 +68,7 @@ func (k *Kernel) makeWireGuard(w netspec.WireGuard, private [wg.KeyLen]byte) err
 	case err != nil:
 		err = k.newWireGuard(w)
 	case have.Kind == wg.KindUser && k.seals.users[w.Name] == nil:
-		err = k.openUser(w)
+		err = k.openUser(w, true)
 	}
 	if err != nil {
 		return err
@@ -96,13 +96,13 @@ func (k *Kernel) newWireGuard(w netspec.WireGuard) error {
 			return err
 		}
 	}
-	return k.openUser(w)
+	return k.openUser(w, false)
 }
 
-// openUser makes a link of this process, or takes over that of one before it.
-func (k *Kernel) openUser(w netspec.WireGuard) error {
+// openUser makes a link of this process, or resumes that of one before it.
+func (k *Kernel) openUser(w netspec.WireGuard, resumes bool) error {
 	var u *wg.User
-	if err := netns.Do(k.host, func() (err error) { u, err = wg.NewUser(w.Name, w.MTU); return err }); err != nil {
+	if err := netns.Do(k.host, func() (err error) { u, err = wg.NewUser(w.Name, w.MTU, resumes); return err }); err != nil {
 		return &probe.NotSupportedError{Feature: "encrypting tunnels (module wireguard, or /dev/net/tun)", Err: err}
 	}
 	k.seals.users[w.Name] = u
@@ -179,6 +179,11 @@ func (k *Kernel) deleteWireGuard(name string) error {
 // peer adds, changes or removes who may be at the other end.
 func (k *Kernel) peer(c reconcile.Change) error {
 	p := object(c).(netspec.Peer)
+	if old, ok := c.Old.(netspec.Peer); ok && c.New != nil && old.Allowed != p.Allowed {
+		if err := k.peer(reconcile.Change{Key: c.Key, Old: old}); err != nil {
+			return err
+		}
+	}
 	key, err := wg.ParseKey(p.Public)
 	if err != nil {
 		return err

@@ -30,6 +30,8 @@ const (
 	// followLimit is how long the others have to come over. Who has not by then is cut off
 	// until it hears of the new key.
 	followLimit = 10 * time.Minute
+	// openAfter is how long others have to hear of a new key.
+	openAfter = time.Second
 	// settleGrace is how long frames may be underway by an old way after there is a newer one.
 	settleGrace = 5 * time.Second
 	// partGrace is how long after the cluster was told a host that is alive may still use
@@ -43,6 +45,8 @@ const (
 type seals struct {
 	keys   []seal.Key     // the newest first
 	shaken map[shake]bool // that have been
+	told   time.Time      // since when the cluster has the newest; zero: it has not
+	open   bool           // the others have had the time to hear of it
 	came   time.Time      // since when all have shaken hands with the new key; zero: they have not
 	left   time.Time      // since when the others are told of the new key alone; zero: they are not
 }
@@ -89,6 +93,7 @@ func (m *Manager) Rotate(ctx context.Context) error {
 	if !m.cluster.known || m.cluster.far.self == "" || len(keys) == 0 {
 		return nil
 	}
+	m.openNew(ctx, keys)
 	err := m.comeOver(ctx)
 	switch {
 	case len(keys) == 1 && m.due(keys[0]):
@@ -97,6 +102,22 @@ func (m *Manager) Rotate(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(err, m.handOver(ctx, keys))
+}
+
+// openNew has this host shake hands by the link of a new key, when the others have had the
+// time to hear of it.
+func (m *Manager) openNew(ctx context.Context, keys []seal.Key) {
+	c := &m.cluster.seals
+	switch {
+	case c.open || len(keys) == 1:
+	case m.cluster.here.Key != keys[0].Public:
+		c.told = time.Time{}
+	case c.told.IsZero():
+		c.told = m.now()
+	case m.now().Sub(c.told) >= openAfter:
+		c.open = true
+		m.impose(ctx, m.sealUnits())
+	}
 }
 
 // comeOver looks which keys have shaken hands, and has frames take the ways that are newer.
@@ -207,7 +228,7 @@ func (m *Manager) handOver(ctx context.Context, keys []seal.Key) error {
 		c.came = m.now()
 	case c.left.IsZero() && m.now().Sub(c.came) >= settleGrace:
 		c.left = m.now()
-		m.restoreSoon()
+			m.restoreSoon()
 	case c.left.IsZero():
 	case !told:
 		c.left = m.now() // their time begins when it is written down
@@ -256,7 +277,7 @@ func (m *Manager) forgetKey(ctx context.Context, public string) error {
 // rekeyed reads the keys again. What a link that is gone has shaken counts no more.
 func (m *Manager) rekeyed() {
 	c := &m.cluster.seals
-	c.keys, c.came, c.left = nil, time.Time{}, time.Time{}
+	c.keys, c.told, c.open, c.came, c.left = nil, time.Time{}, false, time.Time{}, time.Time{}
 	links := map[string]bool{}
 	for _, k := range m.sealKeys() {
 		links[m.linkOf(k)] = true

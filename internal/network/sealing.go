@@ -165,13 +165,23 @@ func (m *Manager) sealPeer(host string) netspec.State {
 	if !ok || len(theirs) == 0 || m.host.Tunnel.Seal.Link == "" || !m.sealing(anyNetwork) {
 		return nil
 	}
-	s, awake := netspec.State{}, m.meets(host)
-	for _, mine := range m.sealKeys() {
+	s, keys, meets := netspec.State{}, m.sealKeys(), m.meets(host)
+	for i, mine := range keys {
+		awake := meets && m.begins(host, i == len(keys)-1)
 		for _, k := range theirs {
 			s.Add(netspec.Peer{Link: m.linkOf(mine), Public: k.public, At: netip.AddrPortFrom(h.Addr, k.port), Allowed: SealedAddr(h.ID, k.public), Awake: awake})
 		}
 	}
 	return s
+}
+
+// begins reports whether this host shakes hands with another one when there is nothing to
+// send yet, by the link of the key that was there before, or of the new one. One of two
+// does: where both do at once, neither succeeds, and WireGuard in a process may think that
+// both have (measured: one direction is dead then for 15 s). By the link of a new key it
+// does when the others have had the time to hear of it.
+func (m *Manager) begins(host string, before bool) bool {
+	return m.cluster.far.self < host && (before || m.cluster.seals.open)
 }
 
 // farKey is one of another host.

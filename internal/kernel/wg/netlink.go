@@ -20,7 +20,7 @@ const (
 	peerPublic, peerFlags, peerEndpoint, peerKeepalive, peerShaken        = 1, 3, 4, 5, 6
 	peerAllowed                                                           = 9
 	ipFamily, ipAddr, ipBits                                              = 1, 2, 3
-	peerRemove, peerReplaceIPs                                            = 1, 2
+	peerRemove                                                            = 1
 	replacePeers                                                          = 1
 	genlControl, getFamily, controlID, controlName                        = 0x10, 3, 1, 2
 	genlHeader, version                                                   = 4, 1
@@ -78,13 +78,14 @@ func (c *Conn) Configure(link string, private [KeyLen]byte, port uint16) error {
 	})
 }
 
-// Add adds a peer, or changes one.
+// Add adds a peer, or changes one. Addresses that it had stay its own: to take one away,
+// even for a moment, would cost frames.
 func (c *Conn) Add(link string, p Peer) error {
 	return c.set(link, func(a *nlmsg.Attrs) { one(a, func(a *nlmsg.Attrs) { add(a, p) }) })
 }
 
 func add(a *nlmsg.Attrs, p Peer) {
-	a.Put(peerPublic, p.Key[:]).U32(peerFlags, peerReplaceIPs).Put(peerEndpoint, sockaddr(p.At))
+	a.Put(peerPublic, p.Key[:]).Put(peerEndpoint, sockaddr(p.At))
 	a.Put(peerKeepalive, binary.NativeEndian.AppendUint16(nil, p.keepalive()))
 	a.Nest(peerAllowed, func(a *nlmsg.Attrs) {
 		a.Nest(nestFirst, func(a *nlmsg.Attrs) {

@@ -19,15 +19,17 @@ import (
 // User is a WireGuard link in this process. Its methods may be called by several
 // goroutines.
 type User struct {
-	dev *device.Device
+	dev   *device.Device
+	wakes time.Time // until when peers that are added are awake at first
 
 	mu  sync.Mutex
 	now Device
 }
 
-// NewUser makes a link with its device, or opens the one that a process before this one
-// has left, in the calling thread's namespace. One that is made is not up yet.
-func NewUser(link string, mtu int) (*User, error) {
+// NewUser makes a link with its device, in the calling thread's namespace. It is not up
+// yet. One that resumes is there: a process before this one has left it. Its sessions have
+// ended, which its peers do not know, so it shakes hands with them at once.
+func NewUser(link string, mtu int, resumes bool) (*User, error) {
 	t, err := tun.CreateTUN(link, mtu)
 	if err == nil {
 		err = stay(t.File())
@@ -36,7 +38,11 @@ func NewUser(link string, mtu int) (*User, error) {
 		return nil, fmt.Errorf("open TUN device %s: %w", link, err)
 	}
 	quiet := &device.Logger{Verbosef: device.DiscardLogf, Errorf: device.DiscardLogf}
-	return &User{dev: device.NewDevice(newSteady(t), conn.NewDefaultBind(), quiet)}, nil
+	u := &User{dev: device.NewDevice(newSteady(t), conn.NewDefaultBind(), quiet)}
+	if resumes {
+		u.wakes = time.Now().Add(resuming)
+	}
+	return u, nil
 }
 
 // stay makes a device outlive this process.
@@ -47,6 +53,9 @@ func stay(f *os.File) error {
 	}
 	return errors.Join(c.Control(func(fd uintptr) { err = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) }), err)
 }
+
+// resuming is how long a link has just begun to resume.
+const resuming = 10 * time.Second
 
 // steady is a device of which WireGuard does not hear whether its link is up: it would
 // close its socket while the link is made, and open it again a second later, on a thread
@@ -86,11 +95,21 @@ func (u *User) Configure(private, public [KeyLen]byte, port uint16) error {
 	return nil
 }
 
-// Add adds a peer, or changes one.
+// Add adds a peer, or changes one. Addresses that it had stay its own.
 func (u *User) Add(p Peer) error {
+	if !p.Awake && time.Now().Before(u.wakes) {
+		woken := p
+		woken.Awake = true
+		if err := u.add(woken); err != nil {
+			return err
+		}
+	}
+	return u.add(p)
+}
+
+func (u *User) add(p Peer) error {
 	var b strings.Builder
 	setting(&b, "public_key", hexKey(p.Key))
-	setting(&b, "replace_allowed_ips", true)
 	setting(&b, "endpoint", p.At)
 	setting(&b, "allowed_ip", p.Allowed)
 	setting(&b, "persistent_keepalive_interval", p.keepalive())

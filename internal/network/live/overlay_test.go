@@ -83,7 +83,7 @@ func (h *member) begin() {
 	h.t.Helper()
 	h.m = h.manager()
 	h.m.Fabric, h.m.Ports, h.m.Seal = h.dir, &publish.Table{}, h.keys
-	h.m.Now = func() time.Time { return time.Now().Add(time.Duration(h.later.Load())) }
+	h.m.Now, h.keys.Now = h.now, h.now
 	if err := h.m.Start(h.t.Context()); err != nil {
 		h.t.Fatal(err)
 	}
@@ -96,6 +96,8 @@ func (h *member) begin() {
 	h.end = func() { cancel(); <-done }
 	h.t.Cleanup(func() { h.end() })
 }
+
+func (h *member) now() time.Time { return time.Now().Add(time.Duration(h.later.Load())) }
 
 // die ends isled, and with the process what of the kernel it had open.
 func (h *member) die() {

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -212,9 +211,6 @@ func TestRotation(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	end := stream(ctx, t, a, "c0", b, netip.AddrPortFrom(at[b], 7002), "c1")
-	if os.Getenv("CONTROL") != "" {
-		time.Sleep(30 * time.Second)
-	}
 	for _, who := range [][]*member{{a}, {a}, {b}, {a, b}, {a, b, all[2]}} {
 		if os.Getenv("CONTROL") != "" {
 		break
@@ -226,7 +222,6 @@ func TestRotation(t *testing.T) {
 			must(t, h.m.RotateKey(t.Context()))
 		}
 		rotated(t, before, all)
-		t.Log(len(who), time.Since(start))
 	}
 	cancel()
 	if total, err := end(); err != nil || total < 1<<20 {
@@ -236,7 +231,7 @@ func TestRotation(t *testing.T) {
 		if lost, sent := f.lost(); lost > 0 || sent < 1000 {
 			t.Errorf("%s: %d of %d datagrams were lost", f.what, lost, sent)
 		} else {
-			t.Logf("%s: none of %d datagrams were lost", f.what, sent)
+			t.Logf("%s: %d datagrams", f.what, sent)
 		}
 	}
 	if w.heard.Load() > 0 || w.other.Load() < 1000 {
