@@ -34,6 +34,7 @@ type Config struct {
 	IPv6        bool          // networks have IPv6 when nobody says whether they should
 	SealPort    uint16        // UDP port of encrypted tunnels, and the next one while a key is changed; 0: 51871
 	KeyLife     time.Duration // after which the key of encrypted tunnels is changed; 0: never
+	HostLease   time.Duration // after which the others of the cluster take a host that is silent for dead
 	HostBinding netip.Addr    // where ports are published when no address is named; invalid: everywhere
 	Resync      time.Duration // how often the machine is compared with the records; 0: never
 }

@@ -35,8 +35,8 @@ const (
 	// settleGrace is how long frames may be underway by an old way after there is a newer one.
 	settleGrace = 5 * time.Second
 	// partGrace is how long after the cluster was told a host that is alive may still use
-	// the old key: longer than its lease, it would be dead.
-	partGrace = 15 * time.Second
+	// the old key, besides its lease: after that it would be dead.
+	partGrace = 5 * time.Second
 	// lifeSpread is the part of a key's life in which it ends, so that not all do at once.
 	lifeSpread = 4
 )
@@ -186,18 +186,26 @@ func (m *Manager) now() time.Time {
 	return time.Now()
 }
 
-// RotateKey begins to change this host's key for another.
+// RotateKey begins to change this host's key for another. Class Conflict: it is being
+// changed already.
 func (m *Manager) RotateKey(ctx context.Context) error {
 	m.op.Lock()
 	defer m.op.Unlock()
-	keys := m.sealKeys()
+	if err := m.keyed(); err != nil {
+		return err
+	}
+	return m.renew(ctx)
+}
+
+// keyed reports why there is no key to tell of.
+func (m *Manager) keyed() error {
 	switch {
 	case m.cluster.far.self == "":
 		return errNoCluster
-	case len(keys) == 0:
-		return fmt.Errorf("this host has no key for encrypted tunnels: %w", errdefs.ErrUnavailable)
+	case len(m.sealKeys()) == 0:
+		return fmt.Errorf("this host has no key for encrypted networks: %w", errdefs.ErrUnavailable)
 	}
-	return m.renew(ctx)
+	return nil
 }
 
 // renew makes a key, and its link where one is needed. What the kernel refuses is taken
@@ -228,11 +236,11 @@ func (m *Manager) handOver(ctx context.Context, keys []seal.Key) error {
 		c.came = m.now()
 	case c.left.IsZero() && m.now().Sub(c.came) >= settleGrace:
 		c.left = m.now()
-			m.restoreSoon()
+		m.restoreSoon()
 	case c.left.IsZero():
 	case !told:
 		c.left = m.now() // their time begins when it is written down
-	case m.now().Sub(c.left) >= partGrace:
+	case m.now().Sub(c.left) >= m.Config.HostLease+partGrace:
 		return m.forgetKey(ctx, keys[1].Public)
 	}
 	return nil
@@ -241,17 +249,23 @@ func (m *Manager) handOver(ctx context.Context, keys []seal.Key) error {
 // followed reports whether all that there may be something to say to have shaken hands
 // with the new key; some, when it took too long.
 func (m *Manager) followed(keys []seal.Key) bool {
-	came, missing := 0, 0
+	came, missing := m.came(keys[0])
+	return missing == 0 || came > 0 && m.now().Sub(keys[0].Made) > followLimit
+}
+
+// came counts the hosts that there may be something to say to: those that have shaken
+// hands with a key of ours, and those that have not.
+func (m *Manager) came(key seal.Key) (came, missing int) {
 	for id, h := range m.cluster.far.hosts {
 		switch {
 		case id == m.cluster.far.self || len(m.keysOf(h)) == 0 || !m.meets(id):
-		case m.hasShaken(keys[0], h):
+		case m.hasShaken(key, h):
 			came++
 		default:
 			missing++
 		}
 	}
-	return missing == 0 || came > 0 && m.now().Sub(keys[0].Made) > followLimit
+	return came, missing
 }
 
 func (m *Manager) hasShaken(mine seal.Key, h fabric.Host) bool {
@@ -291,29 +305,25 @@ func (m *Manager) rekeyed() {
 
 // KeyState is this host's key for encrypted tunnels.
 type KeyState struct {
-	Public string // "": there is none
+	Public string
 	Made   time.Time
 	Port   uint16
-	Old    string // the key before, which is not forgotten yet
+	Old    string // the key before, which is not forgotten yet; "": there is none
 	Coming int    // hosts that have not come over from it yet
 }
 
-// KeyState says how it is with this host's key.
-func (m *Manager) KeyState() (s KeyState) {
+// KeyState says how it is with this host's key. Class Unavailable: there is none.
+func (m *Manager) KeyState() (s KeyState, err error) {
 	m.op.Lock()
 	defer m.op.Unlock()
-	keys := m.sealKeys()
-	if len(keys) == 0 {
-		return s
+	if err := m.keyed(); err != nil {
+		return s, err
 	}
+	keys := m.sealKeys()
 	s = KeyState{Public: keys[0].Public, Made: keys[0].Made, Port: m.portOf(keys[0])}
 	if len(keys) > 1 {
 		s.Old = keys[1].Public
-		for id, h := range m.cluster.far.hosts {
-			if id != m.cluster.far.self && m.meets(id) && !m.hasShaken(keys[0], h) {
-				s.Coming++
-			}
-		}
+		_, s.Coming = m.came(keys[0])
 	}
-	return s
+	return s, nil
 }
