@@ -17,6 +17,26 @@ type engine struct {
 	api  *api     // nil: command line only
 	host string   // a process of its host, whose namespaces are entered
 	addr string   // of its host, as seen from the host "outside"
+
+	client string // group overlay: the container that asks
+}
+
+// pair is two hosts of one cluster.
+type pair struct{ near, far engine }
+
+// parsePairs reads two engines for each pair.
+func parsePairs(s string) (all []pair, err error) {
+	if s == "" {
+		return nil, nil
+	}
+	list, err := parseEngines(s)
+	if err == nil && len(list)%2 != 0 {
+		err = fmt.Errorf("%d hosts are no pairs", len(list))
+	}
+	for i := 0; err == nil && i < len(list); i += 2 {
+		all = append(all, pair{list[i], list[i+1]})
+	}
+	return all, err
 }
 
 // parseEngines reads name=SOCKET=PID=ADDR=CLI,….
@@ -82,8 +102,9 @@ func output(cmd *exec.Cmd) ([]byte, error) {
 
 // loaded is what the program of bench/load prints.
 type loaded struct {
-	Rate, CPU, P50, P99 float64
-	Count, Lost         int
+	Rate, CPU, P50, P99  float64
+	Count, Lost          int
+	Named, Reached, Gone int64
 }
 
 func load(cmd *exec.Cmd) (l loaded, err error) {

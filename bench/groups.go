@@ -21,6 +21,7 @@ func groups() []group {
 		{"life", "a container's life, ms", life, takesLife},
 		{"path", "bytes, round trips and connections to a published port", path, takesPath},
 		{"lan", "an endpoint on the LAN, from a neighbour, beside a link made by hand", lan, takesLAN},
+		{"overlay", "two hosts of a cluster: the way between containers, and when one knows of the other's", overlay, takesOverlay},
 		{"dns", "names asked for from inside a container", names, takesNames},
 		{"publish", "the start of one container with many ports", publish, takesPublish},
 		{"slope", "one more container among many", slope, takesSlope},

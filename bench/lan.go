@@ -56,7 +56,7 @@ func (s *session) lanOf(ctx context.Context, kind string, outside engine) error 
 	if err != nil {
 		return err
 	}
-	s.measurePath(ctx, way{"LAN → " + kind, func(engine) engine { return outside }, func(e engine) string { return e.addr }}, []engine{endpoint, hand})
+	s.measurePath(ctx, way{"LAN → " + kind, s.asHost(func(engine) engine { return outside }), func(e engine) string { return e.addr }, s.few()}, []engine{endpoint, hand})
 	return s.attachLAN(ctx, e, kind)
 }
 
@@ -114,16 +114,22 @@ func byHand(ctx context.Context, e engine, kind string) (hand engine, err error)
 	if err := serveOn(ctx, e, handName, "--network", "none"); err != nil {
 		return hand, err
 	}
-	pid, err := output(e.command(ctx, "inspect", "-f", "{{.State.Pid}}", handName))
+	pid, err := e.pid(ctx, handName)
 	if err != nil {
 		return hand, err
 	}
-	for _, line := range linkByHand(kind, strings.TrimSpace(string(pid)), hand.addr) {
+	for _, line := range linkByHand(kind, pid, hand.addr) {
 		if err := e.administer(ctx, line); err != nil {
 			return hand, err
 		}
 	}
 	return hand, nil
+}
+
+// pid is the number of a container's process on the engine's host.
+func (e engine) pid(ctx context.Context, container string) (string, error) {
+	out, err := output(e.command(ctx, "inspect", "-f", "{{.State.Pid}}", container))
+	return strings.TrimSpace(string(out)), err
 }
 
 // linkByHand is what is typed to give a process a link on the uplink.
@@ -140,7 +146,12 @@ func linkByHand(kind, pid, addr string) []string {
 // administer runs a command on the engine's host, which knows processes by their numbers
 // there.
 func (e engine) administer(ctx context.Context, line string) error {
-	args := append([]string{"-t", e.host, "-m", "-n", "-p", "-r", "-w", "--"}, strings.Fields(line)...)
+	return e.administerFor(ctx, e, line)
+}
+
+// administerFor does so in the network of another host.
+func (e engine) administerFor(ctx context.Context, other engine, line string) error {
+	args := append([]string{"-t", e.host, "-m", "-p", "-r", "-w", "--net=/proc/" + other.host + "/ns/net", "--"}, strings.Fields(line)...)
 	_, err := output(exec.CommandContext(ctx, "nsenter", args...))
 	if err != nil && strings.Contains(err.Error(), "Unknown device type") {
 		return errNoSuchLinks

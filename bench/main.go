@@ -46,14 +46,15 @@ func main() {
 	flag.StringVar(&o.load, "load", "bin/load", "the program of bench/load")
 	names := flag.String("group", "all", "groups, separated by commas: "+strings.Join(groupNames(), ", "))
 	engines := flag.String("engines", "", "name=SOCKET=PID=ADDR=CLI …; separated by commas")
+	pairs := flag.String("pairs", "", "group overlay: two hosts of a cluster each, one after another, as -engines")
 	flag.Parse()
-	if err := bench(o, *names, *engines); err != nil {
+	if err := bench(o, *names, *engines, *pairs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(o options, names, engines string) error {
+func bench(o options, names, engines, pairs string) error {
 	chosen, err := chooseGroups(names)
 	if err != nil {
 		return err
@@ -62,7 +63,11 @@ func bench(o options, names, engines string) error {
 	if err != nil {
 		return err
 	}
-	s := &session{options: o, all: all, out: os.Stdout}
+	two, err := parsePairs(pairs)
+	if err != nil {
+		return err
+	}
+	s := &session{options: o, all: all, pairs: two, out: os.Stdout}
 	s.announce(chosen)
 	for _, g := range chosen {
 		start := time.Now()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"strconv"
 	"time"
 )
@@ -44,8 +45,8 @@ func path(ctx context.Context, s *session) error {
 		return err
 	}
 	for _, w := range []way{
-		{"outside → port", func(engine) engine { return outside }, func(e engine) string { return e.addr }},
-		{"host → 127.0.0.1:port", func(e engine) engine { return e }, func(engine) string { return "127.0.0.1" }},
+		{"outside → port", s.asHost(func(engine) engine { return outside }), func(e engine) string { return e.addr }, s.few()},
+		{"host → 127.0.0.1:port", s.asHost(func(e engine) engine { return e }), func(engine) string { return "127.0.0.1" }, s.few()},
 	} {
 		s.measurePath(ctx, w, append(list[:len(list):len(list)], bare))
 	}
@@ -54,15 +55,23 @@ func path(ctx context.Context, s *session) error {
 
 // way is from where and by which address an engine's port is reached.
 type way struct {
-	name string
-	from func(engine) engine
-	to   func(engine) string
+	name   string
+	from   func(ctx context.Context, e engine, args ...string) *exec.Cmd // the program of bench/load there
+	to     func(engine) string
+	rounds int
+}
+
+// asHost has the program run on a host.
+func (s *session) asHost(from func(engine) engine) func(context.Context, engine, ...string) *exec.Cmd {
+	return func(ctx context.Context, e engine, args ...string) *exec.Cmd {
+		return from(e).onHost(ctx, append([]string{s.load}, args...)...)
+	}
 }
 
 // load runs a client at the beginning of the way.
 func (w way) load(ctx context.Context, o options, e engine, port string, args ...string) (l loaded, err error) {
-	args = append(append([]string{o.load}, args...), "-time", o.time.String(), w.to(e)+":"+port)
-	err = patiently(func() (err error) { l, err = load(w.from(e).onHost(ctx, args...)); return err })
+	args = append(args, "-time", o.time.String(), w.to(e)+":"+port)
+	err = patiently(func() (err error) { l, err = load(w.from(ctx, e, args...)); return err })
 	return l, err
 }
 
@@ -91,18 +100,18 @@ func (s *session) outside() (outside, bare engine, err error) {
 func (s *session) measurePath(ctx context.Context, w way, list []engine) {
 	for _, streams := range []int{1, 4} {
 		name := fmt.Sprintf("%s, %s: ", w.name, count(streams, "stream"))
-		s.run(ctx, trial{metrics: []metric{{name + "Gbit/s", true}, {name + "CPU s/GB", false}}, engines: list, rounds: s.few(),
+		s.run(ctx, trial{metrics: []metric{{name + "Gbit/s", true}, {name + "CPU s/GB", false}}, engines: list, rounds: w.rounds,
 			fn: func(ctx context.Context, e engine, _ int) ([]float64, error) {
 				l, err := w.load(ctx, s.options, e, sinkPort, "stream", "-streams", strconv.Itoa(streams))
 				return []float64{l.Rate, l.CPU}, err
 			}})
 	}
-	s.run(ctx, trial{metrics: []metric{{w.name + ": round trip, µs", false}, {w.name + ": 99th percentile, µs", false}}, engines: list, rounds: s.few(),
+	s.run(ctx, trial{metrics: []metric{{w.name + ": round trip, µs", false}, {w.name + ": 99th percentile, µs", false}}, engines: list, rounds: w.rounds,
 		fn: func(ctx context.Context, e engine, _ int) ([]float64, error) {
 			l, err := w.load(ctx, s.options, e, echoPort, "ping")
 			return []float64{l.P50, l.P99}, err
 		}})
-	s.run(ctx, trial{metrics: []metric{{w.name + ": connections/s", true}}, engines: list, rounds: s.few(),
+	s.run(ctx, trial{metrics: []metric{{w.name + ": connections/s", true}}, engines: list, rounds: w.rounds,
 		fn: func(ctx context.Context, e engine, _ int) ([]float64, error) {
 			l, err := w.load(ctx, s.options, e, echoPort, "connect")
 			return []float64{l.Rate}, err

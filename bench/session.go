@@ -15,6 +15,7 @@ import (
 type session struct {
 	options
 	all    []engine // the first is the one that the others are compared with
+	pairs  []pair   // of group overlay
 	out    io.Writer
 	failed []error
 	headed bool // this group's columns have names

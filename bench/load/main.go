@@ -7,6 +7,8 @@
 //	load ping [flags] ADDR           round trips of one byte on one connection
 //	load connect [flags] ADDR        connections of one byte, one after another
 //	load dns [flags] NAME            questions to the first server of /etc/resolv.conf, or another
+//	load await NAME:PORT             until a name is known, and there is an answer at its port
+//	load gone NAME                   until a name is known no more
 //	load upstream ADDR               a name server that knows every name
 //
 // A client prints one JSON object. Addresses are IPv4.
@@ -20,7 +22,8 @@ import (
 	"time"
 )
 
-// result is what a client prints; what it did not measure is left out.
+// result is what a client prints; what it did not measure is left out. Points in time
+// are nanoseconds of the machine's clock, which all of its containers have.
 type result struct {
 	Rate  float64 `json:"rate,omitempty"`  // Gbit/s, or so many per second
 	CPU   float64 `json:"cpu,omitempty"`   // the machine's CPU seconds per GB
@@ -28,6 +31,10 @@ type result struct {
 	P99   float64 `json:"p99,omitempty"`   // µs
 	Count int     `json:"count,omitempty"` // answers
 	Lost  int     `json:"lost,omitempty"`  // questions without one
+
+	Named   int64 `json:"named,omitempty"`   // the name was known
+	Reached int64 `json:"reached,omitempty"` // the port answered
+	Gone    int64 `json:"gone,omitempty"`    // the name was known no more
 }
 
 type options struct {
@@ -47,7 +54,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return fmt.Errorf("usage: load serve|stream|ping|connect|dns|upstream [flags] ADDR")
+		return fmt.Errorf("usage: load serve|stream|ping|connect|dns|await|gone|upstream [flags] ADDR")
 	}
 	var o options
 	fs := flag.NewFlagSet(args[0], flag.ContinueOnError)
@@ -65,7 +72,7 @@ func run(args []string) error {
 	case "upstream":
 		return upstream(fs.Arg(0))
 	}
-	client := map[string]func(options, string) (result, error){"stream": stream, "ping": ping, "connect": connect, "dns": dnsLoad}[args[0]]
+	client := map[string]func(options, string) (result, error){"stream": stream, "ping": ping, "connect": connect, "dns": dnsLoad, "await": await, "gone": gone}[args[0]]
 	if client == nil {
 		return fmt.Errorf("no mode %q", args[0])
 	}

@@ -70,7 +70,8 @@ type Change struct {
 type Directory interface {
 	// View is what is known now. It does not block.
 	View() View
-	// Watch calls fn for each change, in order, until ctx ends; the first is a Reset.
+	// Watch calls fn for each change, in order, until ctx ends; the first is a Reset. What
+	// happens while fn runs comes as one change.
 	Watch(ctx context.Context, fn func(Change)) error
 	// Describe changes what others see of this host.
 	Describe(ctx context.Context, set func(*Host)) error

@@ -37,7 +37,7 @@ func (k *Kernel) Apply(ctx context.Context, changes []reconcile.Change) (done in
 
 // run makes the first of rest and those behind it that go with it.
 func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err error) {
-	if rest[0].Key.Rank == netspec.RankFilter {
+	if isFilter(rest[0].Key.Rank) {
 		return k.filter(ctx, filters(rest))
 	}
 	switch o := object(rest[0]).(type) {
@@ -118,9 +118,11 @@ func inside(cs []reconcile.Change, ns netspec.NS) []reconcile.Change {
 	return cs
 }
 
+func isFilter(r netspec.Rank) bool { return r == netspec.RankFilter || r == netspec.RankTunnel }
+
 func filters(cs []reconcile.Change) []reconcile.Change {
 	for i, c := range cs {
-		if c.Key.Rank != netspec.RankFilter {
+		if c.Key.Rank != cs[0].Key.Rank {
 			return cs[:i]
 		}
 	}

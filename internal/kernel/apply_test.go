@@ -286,14 +286,20 @@ func (m *machine) watched(ch <-chan reconcile.Alarm, harms []harm) {
 	m.t.Helper()
 	for _, h := range harms {
 		m.host.Run("sh", "-c", h.command)
-		a := told(ch, time.Second)
-		for more := a; !more.Empty(); a = a.And(more) { // one act may come in several messages
-			more = told(ch, 20*time.Millisecond)
-		}
+		a := toldAll(ch)
 		if a.Filter != h.want.Filter || a.Host != h.want.Host || a.Facts != h.want.Facts || !strings.HasPrefix(a.By, h.by) {
 			m.t.Errorf("%q: %+v, want %+v by %q", h.command, a, h.want, h.by)
 		}
 	}
+}
+
+// toldAll are all alarms of one act, which may come in several messages.
+func toldAll(ch <-chan reconcile.Alarm) reconcile.Alarm {
+	a := told(ch, time.Second)
+	for more := a; !more.Empty(); a = a.And(more) {
+		more = told(ch, 20*time.Millisecond)
+	}
+	return a
 }
 
 // told is the next alarm; an empty one when there is none.

@@ -68,7 +68,7 @@ func covers(scope reconcile.Scope) func(netspec.Object) bool {
 		case netspec.Guard, netspec.PortGuard:
 			return scope.Host
 		}
-		if o.Key().Rank == netspec.RankFilter {
+		if isFilter(o.Key().Rank) {
 			return scope.Filter
 		}
 		return visited[o.Key().NS]

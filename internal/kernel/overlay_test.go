@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,8 +13,10 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"isle/internal/kernel/kerneltest"
+	"isle/internal/kernel/rtnl"
 	"isle/internal/netspec"
 	"isle/internal/reconcile"
 )
@@ -206,6 +209,37 @@ func TestAcross(t *testing.T) {
 	}
 }
 
+// TestTunnelsUntracked: a tunnel's datagrams are in no table of connections, however many
+// connections are within.
+func TestTunnelsUntracked(t *testing.T) {
+	t.Parallel()
+	for _, v6 := range []bool{false, true} {
+		t.Run(fmt.Sprint("v6=", v6), func(t *testing.T) {
+			a, b := across(t, v6)
+			ends := []string{"10.8.0.1", "10.8.0.2"}
+			if v6 {
+				ends = []string{"fd00:8::1", "fd00:8::2"}
+			}
+			for i, m := range []*machine{a, b} {
+				m.apply(state(netspec.Tunnel{Port: 4789}, netspec.TunnelPeer{Addr: ip(ends[1-i])}))
+				m.host.Run("nft", "add table inet witness; "+
+					"add chain inet witness arrived { type filter hook input priority 10; }; add rule inet witness arrived udp dport 4789 ct state != untracked counter comment tracked; add rule inet witness arrived udp dport 4789 ct state untracked counter; "+
+					"add chain inet witness left { type filter hook postrouting priority 10; }; add rule inet witness left udp dport 4789 ct state != untracked counter comment tracked; add rule inet witness left udp dport 4789 ct state untracked counter")
+			}
+			for range 3 {
+				b.reached(a.in("c1-1"), "c1-2", "10.1.0.3:80")
+			}
+			for _, m := range []*machine{a, b} {
+				for rule := range strings.Lines(m.host.Run("nft", "list", "table", "inet", "witness")) {
+					if strings.Contains(rule, "counter") && strings.Contains(rule, "packets 0 ") != strings.Contains(rule, "tracked\"") {
+						t.Errorf("a rule of the witness saw the wrong packets: %s", rule)
+					}
+				}
+			}
+		})
+	}
+}
+
 // received is how many frames have come out of the tunnel.
 func (m *machine) received() int {
 	m.t.Helper()
@@ -300,5 +334,68 @@ func BenchmarkStations(b *testing.B) {
 		b.StopTimer()
 		m.remove(many)
 		b.StartTimer()
+	}
+}
+
+// TestWatchStations: who deletes a station, a copy or a neighbour of ours is told of with
+// what is gone; of what is learned, of what others have and of what comes nobody is.
+func TestWatchStations(t *testing.T) {
+	m := newMachine(t)
+	underlay(t, m)
+	m.apply(merge(bridge(1, netspec.Segment{}), state(tunnel("10.8.0.1"))))
+	mine := merge(state(netspec.Flood{Link: "isx1", Dst: ip("10.8.0.2")}), station(2, "10.8.0.2"))
+	ch, err := m.Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	crowd := crowd(2000)
+	m.apply(mine)
+	m.apply(crowd)
+	m.host.Run("sh", "-c", "ip neigh add 10.8.0.99 lladdr 02:00:00:00:00:99 dev under; ip neigh del 10.8.0.99 dev under")
+	m.host.Run("sh", "-c", "ip neigh add 10.1.0.99 lladdr 02:00:00:00:00:99 dev isbr1; ip neigh del 10.1.0.99 dev isbr1")
+	m.host.Run("sh", "-c", "bridge fdb add 02:00:00:00:00:99 dev isx1 master dynamic; bridge fdb del 02:00:00:00:00:99 dev isx1 master")
+	if a := told(ch, time.Second); a.Host || len(a.Lost) > 0 {
+		t.Errorf("%+v for what is ours to do, or others'", a)
+	}
+	for command, gone := range map[string]string{
+		"bridge fdb del 02:02:00:00:01:02 dev isx1 master":            "fdb isx1 020200000102",
+		"bridge fdb del 02:02:00:00:01:02 dev isx1 self":              "fdb isx1 020200000102",
+		"bridge fdb del 00:00:00:00:00:00 dev isx1 dst 10.8.0.2 self": "flood isx1 10.8.0.2",
+		"ip neigh del 10.1.0.3 dev isbr1":                             "isbr1 10.1.0.3",
+		"ip neigh del fd00:1::3 dev isbr1":                            "isbr1 fd00:1::3",
+	} {
+		m.host.Run("sh", "-c", command)
+		a := toldAll(ch)
+		if len(a.Lost) != 1 || a.Lost[0] != (netspec.Key{Rank: netspec.RankNeigh, ID: gone}) || !a.Single() || mine[a.Lost[0]] == nil {
+			t.Errorf("%s: %+v", command, a)
+			continue
+		}
+		m.apply(state(mine[a.Lost[0]]))
+		m.is(merge(bridge(1, netspec.Segment{}), state(tunnel("10.8.0.1")), mine, crowd))
+	}
+	m.remove(crowd) // too many to be told of one by one
+	if a := toldAll(ch); !a.Host || len(a.Lost) > lostMost {
+		t.Errorf("Host %t, %d single ones", a.Host, len(a.Lost))
+	}
+}
+
+// TestManyStationsLost: where more goes than there is room for, all is looked at.
+func TestManyStationsLost(t *testing.T) {
+	m := newMachine(t)
+	underlay(t, m)
+	m.apply(merge(bridge(1, netspec.Segment{}), state(tunnel("10.8.0.1"))))
+	many := crowd(1000)
+	m.apply(many)
+	w := &watcher{k: m.Kernel, out: make(chan reconcile.Alarm, 1), links: map[int32]rtnl.Info{}, suspects: map[int32]string{}, lost: map[netspec.Key]bool{}}
+	m.host.Do(func() error {
+		return errors.Join(w.open(unix.NETLINK_ROUTE, nil), w.open(unix.NETLINK_NETFILTER, nil), w.open(unix.NETLINK_ROUTE, neighGroups))
+	})
+	defer w.close()
+	if err := unix.SetsockoptInt(w.conns[ofNeighs].FD(), unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<12); err != nil {
+		t.Fatal(err)
+	}
+	m.remove(many)
+	if w.drain(ofNeighs); !w.pending.Host || w.pending.Facts {
+		t.Errorf("told: %+v", w.pending)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"isle/internal/kernel/netns"
 	"isle/internal/kernel/nlmsg"
 	"isle/internal/kernel/rtnl"
+	"isle/internal/netspec"
 	"isle/internal/reconcile"
 )
 
@@ -60,17 +61,32 @@ var (
 		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE, unix.RTNLGRP_TC, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
 	}
 	tableGroups = []int{unix.NFNLGRP_NFTABLES}
+	neighGroups = []int{unix.RTNLGRP_NEIGH}
 )
+
+// The sockets of a watcher.
+const (
+	ofRoutes = iota
+	ofTables
+	ofNeighs // deletions only: stations and neighbours come by the thousand, and all the time
+)
+
+// lostMost is how many objects are told of one by one; of more, that the host is to be
+// looked at.
+const lostMost = 100
 
 // Watch sends on the channel when somebody else has taken away or changed
 // something of ours in the host's namespace, or what plans depend on. It comes
 // within milliseconds; alarms that nobody takes become one. The channel is closed
 // when ctx ends.
 func (k *Kernel) Watch(ctx context.Context) (<-chan reconcile.Alarm, error) {
-	w := &watcher{k: k, out: make(chan reconcile.Alarm, 1), links: map[int32]rtnl.Info{}, suspects: map[int32]string{}}
+	w := &watcher{k: k, out: make(chan reconcile.Alarm, 1), links: map[int32]rtnl.Info{}, suspects: map[int32]string{}, lost: map[netspec.Key]bool{}}
 	err := netns.Visit(k.host, func() error {
-		return errors.Join(w.open(unix.NETLINK_ROUTE, routeGroups), w.open(unix.NETLINK_NETFILTER, tableGroups))
+		return errors.Join(w.open(unix.NETLINK_ROUTE, routeGroups), w.open(unix.NETLINK_NETFILTER, tableGroups), w.open(unix.NETLINK_ROUTE, neighGroups))
 	})
+	if err == nil {
+		err = w.conns[ofNeighs].Only(unix.RTM_DELNEIGH)
+	}
 	if err == nil {
 		err = w.learn()
 	}
@@ -87,12 +103,13 @@ func (k *Kernel) Watch(ctx context.Context) (<-chan reconcile.Alarm, error) {
 
 type watcher struct {
 	k        *Kernel
-	conns    []*nlmsg.Conn // of routes, of tables
+	conns    []*nlmsg.Conn
 	wake     int
 	links    map[int32]rtnl.Info
-	suspects map[int32]string // links of ours that may have been changed, and by whom
-	stale    bool             // links could not be read when messages were lost
-	rested   time.Time        // routes are not read before
+	suspects map[int32]string     // links of ours that may have been changed, and by whom
+	lost     map[netspec.Key]bool // deleted since the last alarm
+	stale    bool                 // links could not be read when messages were lost
+	rested   time.Time            // routes are not read before
 	pending  reconcile.Alarm
 	due      time.Time // when pending is told; zero: there is none
 	out      chan reconcile.Alarm
@@ -176,7 +193,7 @@ func (w *watcher) awaited(now time.Time) []unix.PollFd {
 	fds := []unix.PollFd{{Fd: int32(w.wake), Events: unix.POLLIN}}
 	for i, c := range w.conns {
 		p := unix.PollFd{Fd: int32(c.FD()), Events: unix.POLLIN}
-		if i == 0 && now.Before(w.rested) {
+		if i != ofTables && now.Before(w.rested) {
 			p.Fd = -1
 		}
 		fds = append(fds, p)
@@ -204,8 +221,12 @@ func (w *watcher) tell() {
 		w.pending = waiting.And(w.pending)
 	default:
 	}
+	if len(w.pending.Lost) > lostMost {
+		w.pending.Host, w.pending.Lost = true, nil
+	}
 	w.out <- w.pending // there is room: nobody else sends
 	w.pending, w.due = reconcile.Alarm{}, time.Time{}
+	clear(w.lost)
 }
 
 func (w *watcher) alarm(a reconcile.Alarm) {
@@ -232,21 +253,24 @@ func (w *watcher) drain(conn int) {
 	for range most {
 		as, err := w.conns[conn].Ready()
 		if err != nil { // messages were lost: anything may have happened
-			w.alarm(reconcile.Alarm{Scope: reconcile.Scope{Filter: conn == 1, Host: conn == 0, Facts: conn == 0}})
-			w.stale = w.stale || conn == 0
+			w.alarm(reconcile.Alarm{Scope: reconcile.Scope{Filter: conn == ofTables, Host: conn != ofTables, Facts: conn == ofRoutes}})
+			w.stale = w.stale || conn == ofRoutes
 		} else if len(as) == 0 {
 			break
 		}
 		for _, a := range as {
-			if conn == 1 {
-				w.table(a)
-			} else {
+			switch conn {
+			case ofRoutes:
 				w.route(a)
+			case ofTables:
+				w.table(a)
+			case ofNeighs:
+				w.neigh(a)
 			}
 		}
 	}
 	w.relearn() // after what is older
-	if conn == 0 {
+	if conn != ofTables {
 		w.rest()
 	}
 }
@@ -262,7 +286,7 @@ func (w *watcher) judge() {
 		return
 	}
 	defer w.k.mu.Unlock()
-	w.drain(0)
+	w.drain(ofRoutes)
 	for index, by := range w.suspects {
 		l := w.links[index]
 		if w.k.ours(l) && !w.k.memory.isDying(l.Name, false) && (!isUp(l, w.links) || w.k.memory.differs(l, w.links[l.Master].Name)) {
@@ -325,6 +349,21 @@ func (w *watcher) route(a nlmsg.Answer) {
 		w.suspects[suspect] = cmp.Or(w.suspects[suspect], by)
 	}
 	w.alarm(reconcile.Alarm{Scope: s, By: by})
+}
+
+// neigh takes that an entry is gone. Who did it the kernel does not say, so whether it is
+// wanted still is for others to know.
+func (w *watcher) neigh(a nlmsg.Answer) {
+	k, ok := rtnl.Lost(a.Data, func(index int32) string {
+		if l := w.links[index]; w.k.ours(l) && (l.Kind == netspec.KindVXLAN || a.Data[0] != unix.AF_BRIDGE) {
+			return l.Name
+		}
+		return ""
+	}, func(index int32) string { return w.links[index].Name })
+	if ok && !w.lost[k] && len(w.lost) <= lostMost {
+		w.lost[k] = true
+		w.alarm(reconcile.Alarm{Scope: reconcile.Scope{Lost: []netspec.Key{k}}})
+	}
 }
 
 // owner names the process behind a netlink port, if it is still there: the port of

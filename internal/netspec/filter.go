@@ -20,6 +20,9 @@ type Segment struct {
 // LeafBridge follows the prefix of our links in the names of leaf bridges.
 const LeafBridge = "b"
 
+// TunnelLink follows it in the names of the tunnels of overlay networks.
+const TunnelLink = "x"
+
 // Access is who may come to the addresses of a segment themselves. Published
 // ports of the host are another matter: they need no grant.
 type Access string

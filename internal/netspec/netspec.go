@@ -54,6 +54,7 @@ type Rank uint8
 // Objects of a lower rank are made before, and removed after, those of a higher.
 const (
 	RankNamespace Rank = iota + 1
+	RankTunnel         // who may speak for a tunnel: before there is one
 	RankParent         // what links are made on
 	RankLink
 	RankGuard
@@ -67,7 +68,7 @@ const (
 )
 
 var rankNames = map[Rank]string{
-	RankNamespace: "namespace", RankParent: "parent", RankLink: "link", RankGuard: "guard", RankSysctl: "sysctl", RankForwarding: "sysctl", RankAddr: "address",
+	RankNamespace: "namespace", RankTunnel: "filter", RankParent: "parent", RankLink: "link", RankGuard: "guard", RankSysctl: "sysctl", RankForwarding: "sysctl", RankAddr: "address",
 	RankRule: "rule", RankRoute: "route", RankNeigh: "neighbour", RankFilter: "filter",
 }
 

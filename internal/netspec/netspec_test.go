@@ -16,6 +16,8 @@ var (
 // objects are one of each kind, in the order in which they must be made.
 var objects = []netspec.Object{
 	netspec.Namespace{NS: "c1"},
+	netspec.Tunnel{Port: 4789},
+	netspec.TunnelPeer{Addr: addr},
 	netspec.VLAN{Name: "eth0.5", Parent: "eth0", ID: 5},
 	netspec.Dummy{Name: "dm-1"},
 	netspec.LAN{NS: "c1", Name: "eth1", Kind: netspec.Macvlan, Parent: "eth0.5", Mode: "bridge"},
@@ -43,8 +45,6 @@ var objects = []netspec.Object{
 	netspec.PortGuard{NS: "c1", Link: "v1"},
 	netspec.Loopback{Proto: "tcp", HostIP: addr, HostPort: 80, Count: 1, To: addr, ToPort: 80},
 	netspec.DNSRedirect{NS: "c1", Port: 61000},
-	netspec.Tunnel{Port: 4789},
-	netspec.TunnelPeer{Addr: addr},
 }
 
 func TestKinds(t *testing.T) {

@@ -53,12 +53,12 @@ type Tunnel struct {
 	Via  string
 }
 
-func (t Tunnel) Key() Key { return Key{RankFilter, "", fmt.Sprint("tunnel ", t.Port, " ", t.Via)} }
+func (t Tunnel) Key() Key { return Key{RankTunnel, "", fmt.Sprint("tunnel ", t.Port, " ", t.Via)} }
 
 // TunnelPeer is where another host's tunnels begin.
 type TunnelPeer struct{ Addr netip.Addr }
 
-func (p TunnelPeer) Key() Key { return Key{RankFilter, "", "tunnel peer " + p.Addr.String()} }
+func (p TunnelPeer) Key() Key { return Key{RankTunnel, "", "tunnel peer " + p.Addr.String()} }
 
 // WireGuard is a link of the host whatever is sent by which is encrypted. The private key
 // is in no object: who makes the link finds it by the public one.

@@ -37,6 +37,8 @@ type cluster struct {
 	opened  map[netip.Prefix]bool      // pools that nobody else has
 	odd     map[string]bool            // records that were told of because they cannot be
 
+	footholds map[string]Network // as they were at the start
+
 	due      chan struct{}   // the cluster is to be told what this host has
 	joining  sync.RWMutex    // held, not under op, while endpoints come and go in the cluster
 	parting  map[string]bool // endpoints to be taken out of the cluster
@@ -48,6 +50,7 @@ func (m *Manager) newCluster() {
 	c.far, c.known = newFar(), false
 	c.units, c.named = map[string]map[string]bool{}, map[string]dns.Host{}
 	c.lost, c.waiting, c.opened = map[string]bool{}, map[string][]Endpoint{}, map[netip.Prefix]bool{}
+	c.footholds = map[string]Network{}
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
 	c.seals = seals{shaken: map[shake]bool{}}
 }
@@ -107,7 +110,7 @@ func (m *Manager) watchCluster(ctx context.Context) {
 func (m *Manager) Heard(ctx context.Context, ch fabric.Change) {
 	m.op.Lock()
 	defer m.op.Unlock()
-	if ch.Reset {
+	if ch.Reset || !m.cluster.known {
 		m.resetCluster(ctx, m.Fabric.View())
 		return
 	}
@@ -130,7 +133,11 @@ func (m *Manager) Heard(ctx context.Context, ch fabric.Change) {
 
 // resetCluster takes everything anew.
 func (m *Manager) resetCluster(ctx context.Context, v fabric.View) {
-	if !v.Known {
+	switch {
+	case !m.cluster.known && whole(v):
+		m.meetCluster(ctx, v)
+		return
+	case !m.cluster.known || !v.Known:
 		return
 	}
 	m.takeView(ctx, v)
@@ -146,6 +153,26 @@ func (m *Manager) resetCluster(ctx context.Context, v fabric.View) {
 		}
 	}
 	m.replanFar(ctx, n)
+	m.restoreSoon()
+}
+
+// whole reports whether a view has this host too. One whose lease has ended writes itself
+// down anew: until then its tunnels would seem to begin nowhere, and would be taken away.
+func whole(v fabric.View) bool { return v.Known && (v.Self == "" || v.Hosts[v.Self].ID != "") }
+
+// meetCluster takes up what the cluster says first. The kernel has what it had before isled
+// was started: all is planned, and only what is not so is written.
+func (m *Manager) meetCluster(ctx context.Context, v fabric.View) {
+	m.loadView(ctx, v)
+	m.units[machineUnit] = m.planner().machine(m.x.ipv6 > 0)
+	m.reunite(ctx)
+	for _, s := range m.units {
+		m.announce(nil, s)
+	}
+	if err := m.sync(ctx); err != nil {
+		m.Log.Error("bring the kernel in step with the cluster", "err", err)
+		m.resync()
+	}
 	m.restoreSoon()
 }
 
@@ -177,9 +204,7 @@ func (m *Manager) takeView(ctx context.Context, v fabric.View) {
 	for _, id := range slices.Sorted(maps.Keys(v.Networks)) {
 		m.adopt(ctx, v.Networks[id])
 	}
-	m.cluster.known = true
 	m.replanFar(ctx, n)
-	m.reunite(ctx)
 }
 
 // outside is for a host that is in no cluster any more: no tunnel begins here. One that
@@ -218,15 +243,38 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, n new
 	}
 }
 
-// tunnelPeer is what a host needs that sends to ours.
+// tunnelPeer is what a host needs that sends to ours, while there is one.
 func (m *Manager) tunnelPeer(host string) netspec.State {
 	h, ok := m.cluster.far.leads(host)
-	if !ok || h.Addr == m.cluster.here.Addr {
+	if !ok || h.Addr == m.cluster.here.Addr || !m.tunneling() {
 		return nil
 	}
 	s := netspec.State{}
 	s.Add(netspec.TunnelPeer{Addr: h.Addr})
 	return s
+}
+
+// tunneling reports whether a network of the cluster is here.
+func (m *Manager) tunneling() bool {
+	for _, n := range m.x.networks {
+		if n.Global() && !n.Idle {
+			return true
+		}
+	}
+	return false
+}
+
+// tunnelUnits are those that come with the first network of the cluster, and go with the
+// last.
+func (m *Manager) tunnelUnits() map[string]netspec.State {
+	units := map[string]netspec.State{}
+	here := m.tunneling()
+	for id := range m.cluster.far.hosts {
+		if id != m.cluster.far.self && here != (m.units[tunnelUnit(id)] != nil) {
+			units[tunnelUnit(id)] = m.tunnelPeer(id)
+		}
+	}
+	return units
 }
 
 // sealUnit is that of the link which encrypts, or of the host at its other end.
@@ -295,7 +343,7 @@ func (m *Manager) planFar(t trace, units map[string]netspec.State, drop, add *[]
 		return
 	}
 	unit := remoteUnit(n.ID, t.id)
-	s, name := m.planRemote(*n, t)
+	s, name := m.planRemote(*n, t.id)
 	units[unit], units[peerUnit(n.ID, t.host)] = s, m.planPeer(*n, t.host)
 	if old, ok := m.cluster.named[unit]; ok {
 		*drop = append(*drop, old)
@@ -309,14 +357,15 @@ func (m *Manager) planFar(t trace, units map[string]netspec.State, drop, add *[]
 
 // planRemote is what an endpoint of another host needs here, and its names; nothing for
 // one that is gone, or not right.
-func (m *Manager) planRemote(n Network, t trace) (netspec.State, dns.Host) {
-	now, there := m.cluster.far.endpoints[t.id]
-	h, alive := m.cluster.far.hosts[t.host]
-	if n.Idle || !there || m.cluster.far.trace(t.id) != t || !alive || !usableHost(h) || !m.cluster.far.wins(now) {
+func (m *Manager) planRemote(n Network, id string) (netspec.State, dns.Host) {
+	f := &m.cluster.far
+	now := f.endpoints[id]
+	h, alive := f.hosts[now.Host]
+	if n.Idle || now.Network != n.ID || now.Host == f.self || !alive || !usableHost(h) || !f.wins(now) {
 		return nil, dns.Host{}
 	}
 	if !n.plausible(now) {
-		m.tellOdd("an endpoint of another host cannot be as it is written down: it is ignored", "endpoint "+t.id, "network", n.Name, "container", now.Container, "host", h.Name)
+		m.tellOdd("an endpoint of another host cannot be as it is written down: it is ignored", "endpoint "+id, "network", n.Name, "container", now.Container, "host", h.Name)
 		return nil, dns.Host{}
 	}
 	now.MAC = macOf(now)

@@ -49,6 +49,10 @@ func FuzzClusterConverges(f *testing.F) {
 func liveTogether(t *testing.T, seed uint64, steps int) *lives {
 	l := &lives{r: rand.New(rand.NewPCG(seed, 2))}
 	l.c, l.all = gather(t, 3)
+	for i, h := range l.all {
+		h.room = (int(seed) + i) % 3
+		h.begin(t)
+	}
 	for i := range steps {
 		h := l.all[l.r.IntN(len(l.all))]
 		what := l.step(t, h)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"isle/internal/network"
 	"isle/internal/network/dns"
 	"isle/internal/network/seal"
+	"isle/internal/reconcile"
 )
 
 // member is a host of a cluster. Its news come when the test says so.
@@ -193,7 +195,7 @@ func TestOverlay(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(names, func(r dns.Record) bool { return r.Container == "c2" }) {
 		t.Errorf("%+v, %v", names, err)
 	}
-	if len(of[netspec.VXLAN](c))+len(of[netspec.FDB](c)) > 0 || len(c.resolves(n, "c2")) > 0 {
+	if len(of[netspec.VXLAN](c))+len(of[netspec.FDB](c))+len(of[netspec.TunnelPeer](c)) > 0 || len(c.resolves(n, "c2")) > 0 {
 		t.Error("host c has a part of a network that no container there is on")
 	}
 	if err := b.m.Close(t.Context(), "c2"); err != nil {
@@ -382,6 +384,131 @@ func TestStartWithoutStore(t *testing.T) {
 	}
 	if v := a.dir.View(); len(v.Endpoints) != 3 || len(a.keys("endpoint/")) != 2 {
 		t.Errorf("the cluster has %v, the records %v", v.Endpoints, a.keys("endpoint/"))
+	}
+}
+
+// TestRestartWritesNothing: a host on which nothing has changed writes nothing when isled
+// starts, however much there is on the others, and when it learns of it; what went
+// meanwhile is taken away.
+func TestRestartWritesNothing(t *testing.T) {
+	_, all := gather(t, 3)
+	a, b, c := all[0], all[1], all[2]
+	a.seal, b.seal = newSealer("a", time.Now), newSealer("b", time.Now)
+	a.begin(t)
+	b.begin(t)
+	n := overlay(t, all, "app")
+	v6 := true
+	create(t, a.m, api.CreateRequest{Name: "sealed", Driver: "overlay", EnableIPv6: &v6, Options: map[string]string{"encrypted": ""}})
+	create(t, a.m, api.CreateRequest{Name: "local"})
+	hear(t, all)
+	open(t, a.m, "a1", "app", "local")
+	open(t, a.m, "a2", "app", "sealed")
+	open(t, b.m, "b0", "sealed")
+	const remote = 40
+	for i := range remote {
+		open(t, all[1+i%2].m, fmt.Sprint("r", i), "app")
+	}
+	rightAll(t, all)
+	if got := len(of[netspec.FDB](a)); got != remote+1 {
+		t.Fatalf("%d stations", got)
+	}
+	restart := func(meanwhile func()) {
+		a.kernel.N = 0
+		a.dir.Cut(true)
+		a.begin(t)
+		meanwhile()
+		must(t, a.m.Sync(t.Context()))
+		a.dir.Heal()
+		hear(t, all)
+		must(t, a.m.Sync(t.Context()))
+	}
+	restart(func() {})
+	if a.kernel.N != 0 {
+		t.Errorf("%d changes of the kernel at a restart", a.kernel.N)
+	}
+	restart(func() {
+		must(t, b.m.Close(t.Context(), "r0"))
+		must(t, c.m.Close(t.Context(), "r1"))
+	})
+	if got := len(of[netspec.FDB](a)); got != remote-1 || a.kernel.N != 4 || len(a.resolves(n, "r0")) > 0 {
+		t.Errorf("%d stations after two have gone, %d changes", got, a.kernel.N)
+	}
+	rightAll(t, all)
+}
+
+// TestStationsReturned: of what was deleted, what is wanted is made again, and nothing else
+// is looked at or touched.
+func TestStationsReturned(t *testing.T) {
+	_, all := gather(t, 2)
+	a, b := all[0], all[1]
+	overlay(t, all, "app")
+	open(t, a.m, "c1", "app")
+	open(t, b.m, "c2", "app")
+	rightAll(t, all)
+	var lost reconcile.Scope
+	for k := range a.kernel.State {
+		if k.Rank == netspec.RankNeigh && k.NS == "" {
+			lost.Lost = append(lost.Lost, k)
+		}
+	}
+	if len(lost.Lost) != 3 {
+		t.Fatalf("%v", lost.Lost)
+	}
+	strange := netspec.FDB{Link: of[netspec.VXLAN](a)[0].Name, MAC: netspec.MAC{2, 9}, Dst: addr("192.0.2.9")}
+	for _, k := range lost.Lost {
+		delete(a.kernel.State, k)
+	}
+	lost.Lost = append(lost.Lost, strange.Key())
+	a.kernel.N = 0
+	must(t, a.m.Repair(t.Context(), reconcile.Alarm{Scope: lost}))
+	if a.right(t); a.kernel.N != 3 || a.m.Alarms() != 1 {
+		t.Errorf("%d changes, %d alarms", a.kernel.N, a.m.Alarms())
+	}
+	must(t, b.m.Close(t.Context(), "c2"))
+	hear(t, all)
+	a.kernel.N = 0
+	must(t, a.m.Repair(t.Context(), reconcile.Alarm{Scope: lost}))
+	if a.right(t); a.kernel.N != 0 || a.m.Alarms() != 1 {
+		t.Errorf("%d changes, %d alarms for what we deleted", a.kernel.N, a.m.Alarms())
+	}
+}
+
+// lagging is a Directory that does not tell of this host itself.
+type lagging struct{ *fabrictest.Directory }
+
+func (l lagging) View() fabric.View {
+	v := l.Directory.View()
+	v.Hosts = maps.Clone(v.Hosts)
+	delete(v.Hosts, v.Self)
+	return v
+}
+
+// TestRestartAfterLease: when isled starts after its lease has ended, its host is not among
+// the hosts until it is written down anew. What is there goes on meanwhile.
+func TestRestartAfterLease(t *testing.T) {
+	_, all := gather(t, 2)
+	a, b := all[0], all[1]
+	overlay(t, all, "app")
+	open(t, a.m, "c1", "app")
+	open(t, b.m, "c2", "app")
+	rightAll(t, all)
+	a.dir.Cut(true)
+	a.begin(t)
+	a.dir.Heal()
+	a.kernel.N = 0
+	whole := a.m.Fabric
+	a.m.Fabric = lagging{a.dir}
+	a.m.Heard(t.Context(), fabric.Change{Reset: true})
+	must(t, a.m.Restore(t.Context()))
+	must(t, a.m.Sync(t.Context()))
+	if v := a.dir.View(); a.kernel.N != 0 || len(v.Endpoints) != 2 {
+		t.Errorf("%d changes of the kernel, %d endpoints in the cluster", a.kernel.N, len(v.Endpoints))
+	}
+	a.m.Fabric = whole
+	a.m.Heard(t.Context(), fabric.Change{Hosts: map[string]*fabric.Host{"a": new(a.dir.View().Hosts["a"])}})
+	rightAll(t, all)
+	if a.kernel.N != 0 {
+		t.Errorf("%d changes of the kernel", a.kernel.N)
 	}
 }
 

@@ -223,11 +223,11 @@ func (m *Manager) Restore(ctx context.Context) error {
 // this host has not heard of yet, it has.
 func (m *Manager) mine() (mine []fabric.Endpoint, differs bool) {
 	v := m.Fabric.View()
-	if !v.Known {
-		return nil, false
-	}
 	m.op.Lock()
 	defer m.op.Unlock()
+	if !v.Known || !m.cluster.known { // what this host has is not known before it knows its networks
+		return nil, false
+	}
 	here := map[string]bool{}
 	for _, users := range m.x.users {
 		for _, pl := range users {
@@ -316,7 +316,7 @@ func (m *Manager) rouse(n *Network) *Network {
 	}
 	id := n.ID
 	now := *n
-	now.Idle = false
+	now.Idle, now.Leaves = false, m.cluster.footholds[id].Leaves
 	s, err := m.planner().network(now)
 	if err != nil {
 		m.Log.Error("a network of the cluster cannot be brought up: what is there of it is left as it is", "network", n.Name, "err", err)
@@ -325,7 +325,7 @@ func (m *Manager) rouse(n *Network) *Network {
 	m.x.networks[id] = &now
 	m.x.occupy(id, s)
 	m.note(networkUnit(id), s)
-	for unit, s := range merged(m.farUnits(id), m.sealUnits()) {
+	for unit, s := range merged(merged(m.farUnits(id), m.tunnelUnits()), m.sealUnits()) {
 		m.note(unit, s)
 	}
 	return &now
@@ -354,7 +354,7 @@ func (m *Manager) loadCluster(ctx context.Context) {
 	if m.Fabric == nil {
 		return
 	}
-	if v := m.Fabric.View(); v.Known {
+	if v := m.Fabric.View(); whole(v) {
 		m.loadView(ctx, v)
 	}
 }
@@ -373,10 +373,7 @@ func (m *Manager) loadView(ctx context.Context, v fabric.View) {
 		m.cluster.far.put(id, &e)
 		m.countAddrs(e, m.IPAM.Taken)
 	}
-	for id := range v.Hosts {
-		if id != v.Self {
-			m.note(tunnelUnit(id), m.tunnelPeer(id))
-			m.note(sealUnit(id), m.sealPeer(id))
-		}
+	if err := m.lookAtShakes(ctx); err != nil {
+		m.Log.Error("look which ways to other hosts are open", "err", err)
 	}
 }

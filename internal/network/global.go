@@ -25,6 +25,18 @@ import (
 // numbers are those of the cluster's networks on this host.
 var numbers = store.NewTable[int]("number")
 
+// footholds are those of the cluster's networks that containers of this host are on, as
+// they are here: how far they have grown.
+var footholds = store.NewTable[Network]("foothold")
+
+// records are where that of n on this host is.
+func (n Network) records() store.Table[Network] {
+	if n.Global() {
+		return footholds
+	}
+	return networks
+}
+
 const (
 	createTries = 8
 	createAgain = 50 * time.Millisecond
@@ -225,6 +237,16 @@ func (m *Manager) number(ctx context.Context, id string) (i int, err error) {
 		return numbers.Put(tx, id, i)
 	})
 	return i, err
+}
+
+func (m *Manager) loadFootholds(tx store.Tx) error {
+	for n, err := range footholds.All(tx) {
+		if err != nil {
+			return err
+		}
+		m.cluster.footholds[n.ID] = n
+	}
+	return nil
 }
 
 // loadNumbers keeps the numbers of networks that nobody has told of yet.

@@ -35,7 +35,7 @@ func (m *Manager) seat(tx store.Tx, pl *place, units map[string]netspec.State) e
 		return inNetwork(n, err)
 	}
 	units[networkUnit(n.ID)] = s
-	return networks.Put(tx, n.ID, n)
+	return n.records().Put(tx, n.ID, n)
 }
 
 // grown notes what sb's networks have on the host since it was seated.

@@ -68,6 +68,64 @@ func TestNetworkGrows(t *testing.T) {
 	}
 }
 
+// TestOverlayGrows: a network of a cluster grows on each host by itself, as far as the
+// containers there need it. A start changes nothing, and with the last container of a host
+// all of it goes.
+func TestOverlayGrows(t *testing.T) {
+	_, all := gather(t, 2)
+	a, b := all[0], all[1]
+	a.room = 1
+	a.begin(t)
+	hear(t, all)
+	bare := len(a.kernel.State)
+	n := overlay(t, all, "app")
+	for i := range 3 {
+		open(t, a.m, fmt.Sprint("a", i), "app")
+		open(t, b.m, fmt.Sprint("b", i), "app")
+	}
+	here, err := a.m.Find(t.Context(), "app")
+	must(t, err)
+	leaf := fmt.Sprintf("isleb%d-", here.Index)
+	want := map[string]int{"isle-" + n.ID[:10]: 1, leaf + "1": 1, leaf + "2": 1}
+	if got := a.bridges(); fmt.Sprint(got) != fmt.Sprint(want) || len(b.bridges()) != 1 {
+		t.Errorf("%v, want %v; the other host has %v", got, want, b.bridges())
+	}
+	rightAll(t, all)
+	if got := len(of[netspec.FDB](a)); got != 3 {
+		t.Errorf("%d stations of the other host", got)
+	}
+	if _, err := a.m.Open(t.Context(), request("a3", nil, "app")); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "3 containers") {
+		t.Errorf("one too many: %v", err)
+	}
+	must(t, a.m.Close(t.Context(), "a2"))
+	for _, away := range []bool{false, true} {
+		a.kernel.N = 0
+		if away {
+			a.dir.Cut(true)
+		}
+		a.begin(t)
+		must(t, a.m.Sync(t.Context()))
+		a.dir.Heal()
+		hear(t, all)
+		must(t, a.m.Sync(t.Context()))
+		if a.kernel.N != 0 {
+			t.Errorf("%d kernel changes at a restart, store away: %t", a.kernel.N, away)
+		}
+	}
+	open(t, a.m, "a2", "app")
+	if got := a.bridges(); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("after a restart %v, want %v", got, want)
+	}
+	for i := range 3 {
+		must(t, a.m.Close(t.Context(), fmt.Sprint("a", i)))
+	}
+	if len(a.kernel.State) != bare || len(a.keys("foothold/")) > 0 {
+		t.Errorf("left over: %v, %v", a.bridges(), a.keys("foothold/"))
+	}
+	open(t, a.m, "a0", "app")
+	rightAll(t, all)
+}
+
 // TestLeafNameTaken: a network does not grow over a bridge that the user gave
 // to another, and what it has grown by is not given to another.
 func TestLeafNameTaken(t *testing.T) {

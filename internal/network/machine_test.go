@@ -17,6 +17,7 @@ import (
 	"isle/internal/network"
 	"isle/internal/network/driver/bridge"
 	"isle/internal/network/driver/builtin"
+	shared "isle/internal/network/driver/overlay"
 	"isle/internal/network/ipam"
 	"isle/internal/network/publish"
 	"isle/internal/store"
@@ -81,6 +82,20 @@ func (n narrow) Caps() network.Caps {
 	return c
 }
 
+// narrowShared is an overlay of bridges with few ports.
+type narrowShared struct {
+	shared.Driver
+	room int
+}
+
+func (n narrowShared) Caps() network.Caps {
+	c := n.Driver.Caps()
+	if n.room > 0 {
+		c.Room, c.Leaves = n.room, 2
+	}
+	return c
+}
+
 func newWorld() *world {
 	return &world{&storetest.Mem{}, &kerneltest.Fake{}, &machine{host: network.Host{MTU: 1500, IPv6: true, SockAddr: true}}, &event.Bus{}, &lan{}, newOutside(), 0}
 }
@@ -88,7 +103,7 @@ func newWorld() *world {
 // manager is a new process on the world.
 func (w *world) manager() *network.Manager {
 	drivers := builtin.Drivers()
-	drivers[network.DriverBridge] = narrow{room: w.room}
+	drivers[network.DriverBridge], drivers["overlay"] = narrow{room: w.room}, narrowShared{room: w.room}
 	return w.outside.plug(&network.Manager{
 		Store: w.store, Kernel: w.kernel, Machine: w.machine, Drivers: drivers, Events: w.events, Lease: w.lan.lessor(),
 		IPAM: &ipam.Allocator{Sources: []ipam.Source{

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"isle/internal/netspec"
 	"isle/internal/reconcile"
 )
 
@@ -102,12 +103,16 @@ func (k *keeper) step(ctx context.Context) bool {
 }
 
 func (k *keeper) alarm(a reconcile.Alarm) {
-	k.m.alarms.Add(1)
+	if !a.Single() {
+		k.m.alarms.Add(1)
+	}
 	if a.Facts {
 		k.facts.add(reconcile.Alarm{Scope: reconcile.Scope{Facts: true}, By: a.By})
 	}
 	if a.Facts = false; !a.Empty() {
 		k.damage.add(a)
+	}
+	if !a.Single() { // of single objects it is not known yet whether anybody wants them
 		k.later()
 	}
 }
@@ -208,7 +213,11 @@ func (m *Manager) Repair(ctx context.Context, a reconcile.Alarm) error {
 			return err
 		}
 	}
-	if a.Facts = false; a.Empty() {
+	if err := m.returnLost(ctx, a); err != nil {
+		m.Log.Warn("make again what was deleted", "err", err)
+		return m.sync(ctx)
+	}
+	if a.Facts, a.Lost = false, nil; a.Empty() {
 		return nil
 	}
 	if _, away := m.waiting(); away || len(m.unplanned) > 0 { // a look at a part does not tell what is nobody's
@@ -223,6 +232,34 @@ func (m *Manager) Repair(ctx context.Context, a reconcile.Alarm) error {
 	if err != nil {
 		m.Log.Warn("repair a part of the network", "err", err)
 		return m.sync(ctx)
+	}
+	return nil
+}
+
+// returnLost makes single objects again that were deleted and are wanted. What we have
+// deleted is not; and a look at the whole host finds them anyway.
+func (m *Manager) returnLost(ctx context.Context, a reconcile.Alarm) error {
+	var changes []reconcile.Change
+	for _, k := range a.Lost {
+		if o := m.wants(k); o != nil && !a.Host {
+			changes = append(changes, reconcile.Change{Key: k, New: o})
+		}
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	m.alarms.Add(1)
+	m.resync()
+	m.tellRepair(a.By, changes)
+	return reconcile.Apply(ctx, m.Kernel, changes)
+}
+
+// wants is the object with a key that is to be there; nil: none is.
+func (m *Manager) wants(k netspec.Key) netspec.Object {
+	for _, s := range m.units {
+		if o, ok := s[k]; ok {
+			return o
+		}
 	}
 	return nil
 }

@@ -162,7 +162,9 @@ func (m *Manager) load(ctx context.Context) error {
 	m.mu.Lock()
 	m.x = newIndex()
 	m.newCluster()
-	err := m.Store.View(ctx, func(tx store.Tx) error { return errors.Join(m.loadNetworks(tx), m.loadNumbers(tx)) })
+	err := m.Store.View(ctx, func(tx store.Tx) error {
+		return errors.Join(m.loadNetworks(tx), m.loadNumbers(tx), m.loadFootholds(tx))
+	})
 	m.mu.Unlock()
 	if err != nil {
 		return err

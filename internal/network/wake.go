@@ -65,18 +65,21 @@ func (m *Manager) wake(ctx context.Context, woken map[string]*Network, units map
 		before[id], m.x.networks[id] = m.x.networks[id], n
 	}
 	m.mu.Unlock()
-	err := m.commit(ctx, func(store.Tx) (map[string]netspec.State, error) {
+	err := m.commit(ctx, func(tx store.Tx) (map[string]netspec.State, error) {
 		for id, n := range woken {
 			s, err := m.planner().network(*n)
 			if err == nil {
 				err = m.x.clash(s, id)
+			}
+			if err == nil {
+				err = footholds.Put(tx, id, *n)
 			}
 			if err != nil {
 				return nil, inNetwork(*n, err)
 			}
 			units[networkUnit(id)] = s
 		}
-		return merged(units, m.sealUnits()), nil
+		return merged(merged(units, m.tunnelUnits()), m.sealUnits()), nil
 	})
 	if err != nil {
 		m.mu.Lock()
@@ -124,10 +127,14 @@ func (m *Manager) sleep(ctx context.Context, n Network) {
 	}
 	m.mu.Lock()
 	m.x.vacate(m.units[networkUnit(n.ID)])
-	n.Idle = true
+	n.Idle, n.Leaves = true, 0
+	delete(m.x.leaves, n.ID)
 	m.x.networks[n.ID] = &n
 	m.mu.Unlock()
-	m.impose(ctx, merged(units, m.sealUnits()))
+	m.impose(ctx, merged(merged(units, m.tunnelUnits()), m.sealUnits()))
+	if err := m.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { footholds.Delete(tx, n.ID); return nil }); err != nil {
+		m.Log.Error("forget how a network was here", "network", n.Name, "err", err)
+	}
 	if m.DNS != nil && len(drop) > 0 {
 		m.DNS.Change(drop, nil)
 	}

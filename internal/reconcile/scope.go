@@ -15,14 +15,19 @@ type Scope struct {
 	Host       bool         // links, addresses, routes and settings of the host's namespace
 	Facts      bool         // what plans depend on: the way out, and what others have
 	Namespaces []netspec.NS // of containers
+	// Lost are single objects that were deleted, by us or by others.
+	Lost []netspec.Key
 }
 
 // Empty reports whether nothing is in s.
-func (s Scope) Empty() bool { return !s.Filter && !s.Host && !s.Facts && len(s.Namespaces) == 0 }
+func (s Scope) Empty() bool { return s.Single() && len(s.Lost) == 0 }
+
+// Single reports whether nothing is in s but single objects.
+func (s Scope) Single() bool { return !s.Filter && !s.Host && !s.Facts && len(s.Namespaces) == 0 }
 
 // And is what is in s or in t.
 func (s Scope) And(t Scope) Scope {
-	return Scope{s.Filter || t.Filter, s.Host || t.Host, s.Facts || t.Facts, append(slices.Clip(s.Namespaces), t.Namespaces...)}
+	return Scope{s.Filter || t.Filter, s.Host || t.Host, s.Facts || t.Facts, append(slices.Clip(s.Namespaces), t.Namespaces...), append(slices.Clip(s.Lost), t.Lost...)}
 }
 
 // Alarm says that somebody else changed what may be ours, or what plans depend on.

@@ -8,6 +8,7 @@ package store
 //	├── volume/<name>                     volume.Record
 //	├── network/<id>                      network.Network
 //	├── number/<id>                       the number, on this host, of a network that is the cluster's
+//	├── foothold/<id>                     network.Network of the cluster that containers of this host are on
 //	├── sandbox/<container id>            network.Sandbox
 //	├── endpoint/<id>                     network.Endpoint
 //	├── debt/<endpoint id>                network.Attachment that is gone and that a plug-in still has

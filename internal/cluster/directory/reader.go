@@ -2,29 +2,43 @@ package directory
 
 import (
 	"context"
+	"maps"
 
 	"isle/internal/fabric"
 )
 
-// maxPending is how many changes are kept for a reader that is slow; after that it is
-// told to read everything.
-const maxPending = 4096
-
-// reader is a call of Watch. What it has not read yet is guarded by the state's lock.
+// reader is a call of Watch. What it has not read yet is guarded by the state's lock, and
+// is one change, however slow the reader is: what it would have had to do twice it does once.
 type reader struct {
-	pending []fabric.Change
+	pending *fabric.Change
 	more    chan struct{} // holds one
+}
+
+// add notes what is new.
+func (r *reader) add(c fabric.Change) {
+	switch {
+	case c.Reset || r.pending != nil && r.pending.Reset: // what came since is in the View that it will read
+		r.pending = &fabric.Change{Reset: true, Revision: c.Revision}
+		return
+	case r.pending == nil:
+		r.pending = newChange(c.Revision)
+	}
+	r.pending.Revision = c.Revision
+	maps.Copy(r.pending.Hosts, c.Hosts)
+	maps.Copy(r.pending.Networks, c.Networks)
+	maps.Copy(r.pending.Endpoints, c.Endpoints)
+}
+
+func newChange(revision int64) *fabric.Change {
+	return &fabric.Change{Revision: revision, Hosts: map[string]*fabric.Host{}, Networks: map[string]*fabric.Network{}, Endpoints: map[string]*fabric.Endpoint{}}
 }
 
 func (s *state) watch(ctx context.Context, fn func(fabric.Change)) error {
 	r := s.join()
 	defer s.leave(r)
 	for {
-		for _, c := range s.read(r) {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			fn(c)
+		if c := s.read(r); c != nil && ctx.Err() == nil {
+			fn(*c)
 		}
 		select {
 		case <-ctx.Done():
@@ -37,7 +51,7 @@ func (s *state) watch(ctx context.Context, fn func(fabric.Change)) error {
 func (s *state) join() *reader {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := &reader{more: make(chan struct{}, 1), pending: []fabric.Change{{Reset: true, Revision: s.revision}}}
+	r := &reader{more: make(chan struct{}, 1), pending: &fabric.Change{Reset: true, Revision: s.revision}}
 	s.readers[r] = struct{}{}
 	return r
 }
@@ -48,21 +62,17 @@ func (s *state) leave(r *reader) {
 	delete(s.readers, r)
 }
 
-func (s *state) read(r *reader) []fabric.Change {
+func (s *state) read(r *reader) *fabric.Change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := r.pending
+	c := r.pending
 	r.pending = nil
-	return all
+	return c
 }
 
 func (s *state) tellLocked(c fabric.Change) {
 	for r := range s.readers {
-		if len(r.pending) >= maxPending || c.Reset {
-			r.pending = []fabric.Change{{Reset: true, Revision: c.Revision}}
-		} else {
-			r.pending = append(r.pending, c)
-		}
+		r.add(c)
 		select {
 		case r.more <- struct{}{}:
 		default:

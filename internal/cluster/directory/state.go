@@ -82,10 +82,7 @@ func (s *state) following() int64 {
 func (s *state) apply(b etcd.Batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := fabric.Change{
-		Reset: b.Reset, Revision: b.Revision, Hosts: map[string]*fabric.Host{},
-		Networks: map[string]*fabric.Network{}, Endpoints: map[string]*fabric.Endpoint{},
-	}
+	c := *newChange(b.Revision)
 	if b.Reset {
 		s.forgetLocked()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -64,9 +65,8 @@ func nftLists(ns kerneltest.NS) string {
 // TestTable holds table.nft and the rules in Go together; nft is the witness.
 func TestTable(t *testing.T) {
 	table, ns := open(t)
-	apply(t, table, nil, state(netspec.Segment{Link: "isle0", Subnet: netip.MustParsePrefix("10.1.0.0/24")}))
-	apply(t, table, state(netspec.Segment{Link: "isle0", Subnet: netip.MustParsePrefix("10.1.0.0/24")}), nil)
-	got := regexp.MustCompile(`(?m)^\tcomment .*\n`).ReplaceAllString(nftLists(ns), "")
+	apply(t, table, nil, state(netspec.Tunnel{Port: 4789})) // its chains come with it
+	got := regexp.MustCompile(`(?m)^\tcomment .*\n|^\t\telements = .*\n`).ReplaceAllString(nftLists(ns), "")
 	b, err := os.ReadFile("table.nft")
 	if err != nil {
 		t.Fatal(err)
@@ -374,4 +374,97 @@ func TestAlteredRule(t *testing.T) {
 	if got := read(t, table); !got.Equal(want) {
 		t.Errorf("repaired:\n%s", reconcile.Dump(got))
 	}
+}
+
+// TestTunnelChains : the chains that every packet of the host passes are there while there
+// is a tunnel, and come and go in one batch with it: no tunnel is ever without.
+func TestTunnelChains(t *testing.T) {
+	table, ns := open(t)
+	there := func() bool {
+		out := nftLists(ns)
+		return strings.Contains(out, "chain arrived") && strings.Contains(out, "chain spoken")
+	}
+	base := ports(1)
+	plain, sealed := base.Without(nil), base.Without(nil)
+	plain.Add(netspec.Tunnel{Port: 4789})
+	sealed.Add(netspec.Tunnel{Port: 4790, Via: "wg0"})
+	apply(t, table, nil, base)
+	if there() {
+		t.Error("a host without tunnels has them")
+	}
+	from := base
+	for _, to := range []netspec.State{plain, sealed, plain, base} {
+		before, err := table.generation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply(t, table, from, to)
+		after, err := table.generation()
+		if err != nil || after != before+1 {
+			t.Errorf("%d batches, %v", after-before, err)
+		}
+		if want := len(to) > len(base); there() != want {
+			t.Errorf("the chains are there: %t, with %s", !want, reconcile.Dump(to.Without(base)))
+		}
+		if got := read(t, table); !got.Equal(to) {
+			t.Errorf("read:\n%s", reconcile.Dump(got))
+		}
+		from = to
+	}
+	apply(t, table, base, plain)
+	ns.Run("nft", "delete", "chain", "inet", "isle", "arrived")
+	ns.Run("nft", "delete", "chain", "inet", "isle", "spoken")
+	if got := read(t, table); len(got) > 0 {
+		t.Error("a tunnel without its chains is taken for whole")
+	}
+	apply(t, table, nil, plain)
+	if !there() {
+		t.Error("the chains are not made again")
+	}
+	ns.Run("nft", "flush", "set", "inet", "isle", "tunnels")
+	if got := read(t, table); !got.Equal(base) {
+		t.Errorf("read:\n%s", reconcile.Dump(got))
+	}
+	more := ports(2)
+	if apply(t, table, base, more); there() {
+		t.Error("the chains of a tunnel that is gone stay")
+	}
+}
+
+// BenchmarkTunnelChains: a datagram from a program of the host to another one, with the
+// chains of tunnels in its way and without.
+func BenchmarkTunnelChains(b *testing.B) {
+	for _, name := range []string{"without", "with"} {
+		b.Run(name, func(b *testing.B) {
+			table, ns := open(b)
+			want := ports(1)
+			if name == "with" {
+				want.Add(netspec.Tunnel{Port: 4789}, netspec.TunnelPeer{Addr: netip.MustParseAddr("192.0.2.7")})
+			}
+			apply(b, table, nil, want)
+			ns.Do(func() error { return datagrams(b) })
+		})
+	}
+}
+
+func datagrams(b *testing.B) error {
+	in, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := net.DialUDP("udp4", nil, in.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	for buf := make([]byte, 1); b.Loop(); {
+		if _, err := out.Write(buf); err != nil {
+			return err
+		}
+		if _, err := in.Read(buf); err != nil {
+			return err
+		}
+	}
+	return nil
 }

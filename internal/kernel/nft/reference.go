@@ -20,9 +20,10 @@ import (
 // rules in their order.
 type listing []string
 
-// check reports whether the fixed part is there and whole.
+// check reports whether the fixed part is there and whole, and notes whether it is with
+// the chains of tunnels.
 func (t *Table) check() (bool, error) {
-	if t.reference == nil {
+	if t.reference.bare == nil {
 		r, err := t.makeReference()
 		if err != nil {
 			return false, fmt.Errorf("make nftables table %s on trial: %w", t.Name, err)
@@ -30,10 +31,14 @@ func (t *Table) check() (bool, error) {
 		t.reference = r
 	}
 	have, err := t.list()
-	return err == nil && slices.Equal(have, t.reference), err
+	t.guarded = slices.Equal(have, t.reference.guarded)
+	return err == nil && (t.guarded || slices.Equal(have, t.reference.bare)), err
 }
 
-func (t *Table) makeReference() (l listing, err error) {
+// reference is the fixed part as it is to be, without and with the chains of tunnels.
+type reference struct{ bare, guarded listing }
+
+func (t *Table) makeReference() (r reference, err error) {
 	err = netns.Scratch(func() error {
 		conn, err := nlmsg.Open(unix.NETLINK_NETFILTER)
 		if err != nil {
@@ -41,13 +46,19 @@ func (t *Table) makeReference() (l listing, err error) {
 		}
 		defer conn.Close()
 		trial := &Table{Name: t.Name, Mark: t.Mark, Group: t.Group, Prefix: t.Prefix, NoBridge: t.NoBridge, conn: conn}
-		if err := trial.all(trial.fixed()); err != nil {
+		if err := trial.all(trial.fixed(false)); err != nil {
 			return err
 		}
-		l, err = trial.list()
+		if r.bare, err = trial.list(); err != nil {
+			return err
+		}
+		if err := trial.all(trial.chainMessages(tunnelChains(trial.marks()))); err != nil {
+			return err
+		}
+		r.guarded, err = trial.list()
 		return err
 	})
-	return l, err
+	return r, err
 }
 
 func (t *Table) list() (l listing, err error) {

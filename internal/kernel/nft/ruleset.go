@@ -134,9 +134,10 @@ const (
 
 // marks are what our devices and packets are known by.
 type marks struct {
-	bit   uint32 // of a packet: tells the guards of our bridges that it was passed here
-	group uint32 // of our devices
-	leaf  string // begins the names of leaf bridges
+	bit    uint32 // of a packet: tells the guards of our bridges that it was passed here
+	group  uint32 // of our devices
+	leaf   string // begins the names of leaf bridges
+	tunnel string // begins the names of tunnels
 }
 
 // from and to are for packets from and to our devices. A bridge that lost its group
@@ -147,7 +148,7 @@ func (m marks) to() []expr.Any      { return oifGroup.is(native(m.group)) }
 func (m marks) notFrom() []expr.Any { return iifGroup.not(native(m.group)) }
 func (m marks) notTo() []expr.Any   { return oifGroup.not(native(m.group)) }
 
-// chains are all chains. What every packet meets is asked first by what costs
+// chains are those that are always there. What every packet meets is asked first by what costs
 // least: a look into a set costs ten times what comparing a number does.
 func chains(m marks) []chain {
 	return []chain{
@@ -162,9 +163,7 @@ func chains(m marks) []chain {
 		{inet, "mss", "", 0, 0, clamp(m)},
 		{inet, "passed", "", 0, 0, passed(m)},
 		{inet, "postrouting", "nat", postrouting, srcnat, masquerade(m)},
-		{inet, "arrived", "filter", input, filter, arrived()},
-		{inet, "spoken", "filter", output, filter, spoken()},
-		{bridge, "source", "filter", prerouting, bridgeDstnat, source()},
+		{bridge, "source", "filter", prerouting, bridgeDstnat, source(m)},
 		{bridge, "source_arp", "", 0, 0, sourceARP()},
 		{bridge, "source_ip4", "", 0, 0, sourceIP4()},
 		{bridge, "source_ip6", "", 0, 0, sourceIP6()},
@@ -193,6 +192,7 @@ func ingress(m marks) []rule {
 		{"nobody else has a loopback address", outside(saddr4)},
 		{"br_netfilter: hairpin meets the guard before the forward chain", join(translatedTwice(), m.from(), setMark(m.bit))},
 		{"settled by what came before", join(ctState(known), accept())},
+		tunnelArrives(m),
 		{"br_netfilter: what is translated meets the guard before the forward chain", join(m.from(), local(), setMark(m.bit))},
 	}
 	for _, f := range families {
@@ -326,8 +326,9 @@ func masquerade(m marks) []rule {
 // source looks at the frames of containers as they come out of their links,
 // also those that stay within a bridge. What is as it should be is known by one
 // look into a set, and goes first.
-func source() []rule {
+func source(m marks) []rule {
 	return []rule{
+		{"out of a tunnel: held to its address where it was sent", join(beginning(expr.MetaKeyIIFNAME, m.tunnel), accept())},
 		{"its own address", join(ipv4, in("sources4", iif, etherSaddr, saddr4), accept())},
 		ownAddress6(unix.IPPROTO_TCP), ownAddress6(unix.IPPROTO_UDP),
 		{"not a container's, or one that may send anything", join(notIn("guarded", iif), accept())},

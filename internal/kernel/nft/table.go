@@ -4,7 +4,8 @@
 // family "inet" for packets that are routed, and of "bridge" for what containers
 // send, also to each other.
 //
-// The chains are fixed; what changes at run time are elements of sets and maps.
+// The chains are fixed, but for two that come and go with tunnels; what changes at run
+// time are elements of sets and maps.
 // So a change costs the same whatever the table holds, and all changes of a
 // batch are in force together or not at all.
 //
@@ -52,10 +53,12 @@ type Table struct {
 	mu        sync.Mutex
 	conn      *nlmsg.Conn
 	ready     bool // the fixed part was seen to be right
-	reference listing
+	reference reference
 	// written: a batch under the generation that was read before it went
 	// through, so nobody else can have come between.
 	written bool
+	tunnels elements           // that are in force
+	guarded bool               // the chains of tunnels are there
 	refs    map[element]int    // how many objects need an element that objects may share
 	stray   map[string]element // what was found and belongs to no object
 }
@@ -92,7 +95,9 @@ func KnowsBridges() bool {
 // GuardMark is the bit that says that our chains have passed a packet.
 func (t *Table) GuardMark() uint32 { return cmp.Or(t.Mark, DefaultMark) }
 
-func (t *Table) marks() marks { return marks{t.GuardMark(), t.Group, t.Prefix + netspec.LeafBridge} }
+func (t *Table) marks() marks {
+	return marks{t.GuardMark(), t.Group, t.Prefix + netspec.LeafBridge, t.Prefix + netspec.TunnelLink}
+}
 
 func (t *Table) families() []uint8 {
 	if t.NoBridge {
@@ -117,11 +122,12 @@ func (t *Table) PortID() uint32 { return t.conn.PortID() }
 // Close frees the socket; the table stays.
 func (t *Table) Close() error { return t.conn.Close() }
 
-// op is one element to add or to delete, for changes[change].
+// op is one element to add or to delete, for changes[change]; or part of a chain.
 type op struct {
 	change int
 	del    bool
 	e      element
+	chain  *message
 }
 
 // Apply makes changes of the objects that elements are made of, all or none.
@@ -137,8 +143,10 @@ func (t *Table) Apply(ctx context.Context, changes []reconcile.Change) (failed i
 			return 0, err
 		}
 		ops, delta := t.ops(changes)
-		if failed, err = t.write(ops); err == nil {
+		tunnels := t.tunnelsAfter(ops)
+		if failed, err = t.write(t.guarding(ops, len(tunnels) > 0)); err == nil {
 			t.count(delta)
+			t.tunnels, t.guarded = tunnels, len(tunnels) > 0
 			return 0, nil
 		}
 		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ERESTART) {
@@ -167,11 +175,11 @@ func (t *Table) ops(changes []reconcile.Change) (ops []op, delta map[element]int
 		for _, e := range t.elementsOf(c.Old) {
 			if _, twice := gone[e]; !twice && t.refs[e]+delta[e] <= 0 {
 				gone[e] = struct{}{}
-				ops = append(ops, op{i, true, e})
+				ops = append(ops, op{change: i, del: true, e: e})
 			}
 		}
 		for _, e := range t.elementsOf(c.New) {
-			ops = append(ops, op{i, false, e})
+			ops = append(ops, op{change: i, e: e})
 		}
 	}
 	slices.SortStableFunc(ops, func(a, b op) int { return order(a) - order(b) })
@@ -230,7 +238,7 @@ func (t *Table) write(ops []op) (failed int, err error) {
 		}
 		msgs := make([]nlmsg.Message, len(ops))
 		for i, o := range ops {
-			msgs[i] = t.elementMessage(o)
+			msgs[i] = t.opMessage(o)
 		}
 		errs, err := t.batch(0, msgs)
 		if err != nil {
@@ -257,7 +265,7 @@ func (t *Table) mend(ops []op, errs map[int]error) (out []op, failed int, err er
 			out = append(out, o)
 		case o.del && errors.Is(e, unix.ENOENT):
 		case !o.del && t.differs(o.e, e):
-			out = append(out, op{o.change, true, o.e}, o)
+			out = append(out, op{change: o.change, del: true, e: o.e}, o)
 		case failed < 0 || o.change < failed:
 			failed, err = o.change, e
 		}
@@ -301,7 +309,7 @@ func (t *Table) Read() (netspec.State, error) {
 			return err
 		}
 		objs, err := t.learn()
-		if err != nil {
+		if err != nil || t.unguarded() {
 			return err
 		}
 		t.ready = true
@@ -322,7 +330,12 @@ func (t *Table) learn() ([]netspec.Object, error) {
 		return nil, err
 	}
 	objs, stray := t.objects(es)
-	t.refs, t.stray = map[element]int{}, map[string]element{}
+	t.refs, t.stray, t.tunnels = map[element]int{}, map[string]element{}, elements{}
+	for e := range es {
+		if e.isTunnel() {
+			t.tunnels[e] = struct{}{}
+		}
+	}
 	for _, o := range objs {
 		for _, e := range t.shared(o) {
 			t.refs[e]++
@@ -347,7 +360,7 @@ func (t *Table) ensure() error {
 			return err
 		}
 		objs, err := t.learn()
-		if err != nil || ok {
+		if err != nil || ok && !t.unguarded() {
 			return err
 		}
 		return t.replace(gen, objs)
@@ -364,7 +377,8 @@ func (t *Table) replace(gen uint32, objs []netspec.Object) error {
 	if err != nil {
 		return err
 	}
-	msgs = append(msgs, t.fixed()...)
+	guarded := len(t.tunnels) > 0
+	msgs = append(msgs, t.fixed(guarded)...)
 	sent := elements{}
 	for _, o := range objs { // in their order: an interval begins before it ends
 		for _, e := range t.elementsOf(o) {
@@ -376,7 +390,7 @@ func (t *Table) replace(gen uint32, objs []netspec.Object) error {
 	}
 	errs, err := t.batch(gen, msgs)
 	if t.written = err == nil && len(errs) == 0; t.written {
-		t.stray = nil
+		t.stray, t.guarded = nil, guarded
 	}
 	for i := range msgs {
 		if errs[i] != nil {

@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"maps"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -20,6 +22,86 @@ func tunnelSets() []set {
 		{table: inet, name: "peers4", key: []nftables.SetDatatype{ip4}},
 		{table: inet, name: "peers6", key: []nftables.SetDatatype{ip6}},
 	}
+}
+
+// tunnelChains are there while there is a tunnel: all that comes in or goes out passes
+// them. They come and go in the batch that brings the first one, or takes the last one.
+func tunnelChains(m marks) []chain {
+	return []chain{
+		{inet, "untracked", "filter", prerouting, raw, untracked(m)},
+		{inet, "untracked_out", "filter", output, raw, untrackedOut()},
+		{inet, "arrived", "filter", input, filter, arrived()},
+		{inet, "spoken", "filter", output, filter, spoken()},
+	}
+}
+
+// isTunnel reports whether an element stands for a tunnel.
+func (e element) isTunnel() bool { return e.set == "tunnels" || e.set == "sealed" }
+
+// tunnelsAfter are the tunnels that there are when ops are done.
+func (t *Table) tunnelsAfter(ops []op) elements {
+	now := t.tunnels
+	for _, o := range ops {
+		if !o.e.isTunnel() {
+			continue
+		}
+		if now = maps.Clone(now); now == nil {
+			now = elements{}
+		}
+		if delete(now, o.e); !o.del {
+			now[o.e] = struct{}{}
+		}
+	}
+	return now
+}
+
+// guarding puts the chains into ops, before what they guard, or out of the table after it,
+// where that is due.
+func (t *Table) guarding(ops []op, due bool) []op {
+	switch {
+	case due && !t.guarded:
+		return append(chainOps(t.chainMessages(tunnelChains(t.marks()))), ops...)
+	case !due && t.guarded:
+		return append(ops, chainOps(t.chainRemovals(tunnelChains(t.marks())))...)
+	}
+	return ops
+}
+
+func chainOps(msgs []message) (ops []op) {
+	for i := range msgs {
+		ops = append(ops, op{chain: &msgs[i]})
+	}
+	return ops
+}
+
+// unguarded reports whether there are tunnels, and not the chains.
+func (t *Table) unguarded() bool { return len(t.tunnels) > 0 && !t.guarded }
+
+// Each connection within a tunnel has a port of its own outside, and one direction never
+// answers the other. Tracked, each would be an entry of the host's table, that says
+// nothing, and costs a sixth of the new connections per second (docs/benchmarks.md).
+
+// untracked is for what hosts of the cluster send to a tunnel here.
+func untracked(m marks) (rules []rule) {
+	for _, f := range families {
+		rules = append(rules, rule{"a tunnel from a host of the cluster", join(m.notFrom(), family(f.n), udpOnly(), in("tunnels", dport), in("peers"+f.s, f.saddr), notrack())})
+	}
+	return rules
+}
+
+// untrackedOut is for what is sent to tunnels elsewhere. Who speaks for them is seen in
+// chain spoken, when the address is as it will be.
+func untrackedOut() (rules []rule) {
+	for _, f := range families {
+		rules = append(rules, rule{"a tunnel to a host of the cluster", join(family(f.n), udpOnly(), in("tunnels", dport), in("peers"+f.s, f.daddr), notrack())})
+	}
+	return rules
+}
+
+// tunnelArrives leaves what is not tracked to chain arrived, and in case it is not for
+// this host to chain forward.
+func tunnelArrives(m marks) rule {
+	return rule{"a tunnel: looked at where it ends", join(ctState(expr.CtStateBitUNTRACKED), m.notFrom(), udpOnly(), in("tunnels", dport), accept())}
 }
 
 // arrived looks at what is for this host.

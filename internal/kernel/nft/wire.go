@@ -105,8 +105,9 @@ func comment(b []byte) string {
 // note is what people see in a listing.
 const note = "kept by isled: what others change here is put right"
 
-// fixed makes the tables with their sets, chains and rules.
-func (t *Table) fixed() (msgs []nlmsg.Message) {
+// fixed makes the tables with their sets, chains and rules; with those of tunnels, or
+// without.
+func (t *Table) fixed(guarded bool) (msgs []nlmsg.Message) {
 	for _, f := range t.families() {
 		msgs = append(msgs, t.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 			t.attrs(f, unix.NFTA_TABLE_NAME).Put(nftaTableUserdata, udata(note))))
@@ -116,14 +117,29 @@ func (t *Table) fixed() (msgs []nlmsg.Message) {
 			msgs = append(msgs, t.setMessage(uint32(i+1), s))
 		}
 	}
-	chains := slices.DeleteFunc(chains(t.marks()), func(c chain) bool { return !t.has(c.table) })
-	for _, c := range chains {
+	all := chains(t.marks())
+	if guarded {
+		all = append(all, tunnelChains(t.marks())...)
+	}
+	return append(msgs, t.chainMessages(slices.DeleteFunc(all, func(c chain) bool { return !t.has(c.table) }))...)
+}
+
+func (t *Table) chainMessages(all []chain) (msgs []nlmsg.Message) {
+	for _, c := range all {
 		msgs = append(msgs, t.chainMessage(c))
 	}
-	for _, c := range chains {
+	for _, c := range all {
 		for _, r := range c.rules {
 			msgs = append(msgs, t.ruleMessage(c, r))
 		}
+	}
+	return msgs
+}
+
+// chainRemovals delete chains with their rules.
+func (t *Table) chainRemovals(all []chain) (msgs []nlmsg.Message) {
+	for _, c := range all {
+		msgs = append(msgs, t.message(unix.NFT_MSG_DELCHAIN, 0, t.attrs(c.table, unix.NFTA_CHAIN_TABLE).Str(unix.NFTA_CHAIN_NAME, c.name)))
 	}
 	return msgs
 }
@@ -211,6 +227,13 @@ func describe(m nlmsg.Message) string {
 		return family + " element of set " + name(unix.NFTA_SET_ELEM_LIST_SET)
 	}
 	return family + " table"
+}
+
+func (t *Table) opMessage(o op) nlmsg.Message {
+	if o.chain != nil {
+		return *o.chain
+	}
+	return t.elementMessage(o)
 }
 
 func (t *Table) elementMessage(o op) nlmsg.Message {

@@ -70,6 +70,19 @@ func (c *Conn) Join(group int) error {
 	return unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
 }
 
+// Only has the kernel keep from this socket all messages of other types: who is told of
+// many things for a few costs nothing then.
+func (c *Conn) Only(typ uint16) error {
+	at := uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, typ))) // the filter reads in network order
+	prog := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4}, // nlmsg_type
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: at, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1},
+		{Code: unix.BPF_RET | unix.BPF_K},
+	}
+	return unix.SetsockoptSockFprog(c.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]})
+}
+
 // Buffer makes room for notifications that nobody has read yet.
 func (c *Conn) Buffer(bytes int) error {
 	return unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes)

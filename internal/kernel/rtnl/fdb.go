@@ -82,7 +82,7 @@ func (c *Conn) Stations(index int32, link string, names map[int32]string) (out [
 	}
 	at := map[netspec.MAC]halves{}
 	for _, b := range bs {
-		mac, to, master, ok := station(b, names)
+		mac, to, master, ok := station(b, func(i int32) string { return names[i] })
 		switch {
 		case !ok:
 		case mac == (netspec.MAC{}):
@@ -126,15 +126,37 @@ func (h halves) fdb(link string, mac netspec.MAC) netspec.FDB {
 	return f
 }
 
+// Lost is the key of a station, copy or neighbour of ours that a message says is gone, on
+// the link with a number. What bridges have learned, and what the host has, is not ours.
+// name is that of a link of ours which has such things, any that of any link.
+func Lost(b []byte, name, any func(index int32) string) (k netspec.Key, ok bool) {
+	if len(b) < neighHeader {
+		return k, false
+	}
+	link := name(int32(nlmsg.U32(b[neighIfindex:])))
+	mac, to, _, ok := station(b, any)
+	static := binary.NativeEndian.Uint16(b[neighState:])&(noARP|permanent) != 0
+	switch {
+	case !ok || link == "":
+		return k, false
+	case b[0] != unix.AF_BRIDGE:
+		proto := nlmsg.Find(b[neighHeader:], ndaProtocol)
+		return netspec.Neigh{Link: link, Addr: to.dst}.Key(), len(proto) == 1 && proto[0] == Proto
+	case mac == (netspec.MAC{}):
+		return netspec.Flood{Link: link, Dst: to.dst, Via: to.via}.Key(), static
+	}
+	return netspec.FDB{Link: link, MAC: mac}.Key(), static
+}
+
 // station reads an entry. Those of the bridge about its own port are none.
-func station(b []byte, names map[int32]string) (mac netspec.MAC, to end, master, ok bool) {
+func station(b []byte, name func(int32) string) (mac netspec.MAC, to end, master, ok bool) {
 	if len(b) < neighHeader {
 		return mac, to, false, false
 	}
 	copy(mac[:], nlmsg.Find(b[neighHeader:], ndaLLAddr))
 	to.dst, _ = netip.AddrFromSlice(nlmsg.Find(b[neighHeader:], ndaDst))
 	if via := nlmsg.Find(b[neighHeader:], ndaVia); len(via) == 4 {
-		to.via = exitName(int32(nlmsg.U32(via)), names)
+		to.via = exitName(int32(nlmsg.U32(via)), name)
 	}
 	master = nlmsg.Find(b[neighHeader:], ndaMaster) != nil
 	return mac, to, master, binary.NativeEndian.Uint16(b[neighState:])&permanent == 0 || !master
@@ -142,8 +164,8 @@ func station(b []byte, names map[int32]string) (mac netspec.MAC, to end, master,
 
 // exitName is the name of a link that frames leave by. One that is gone has its number:
 // the entry is still there, and can be deleted.
-func exitName(index int32, names map[int32]string) string {
-	if name, ok := names[index]; ok {
+func exitName(index int32, name func(int32) string) string {
+	if name := name(index); name != "" {
 		return name
 	}
 	return fmt.Sprint("#", index)

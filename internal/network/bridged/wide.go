@@ -20,7 +20,7 @@ import (
 //	                 islev… islev…    islev…
 //
 // So it stays one Ethernet segment: broadcast, multicast, ARP, the guards on the
-// ports. The root has 1,000 endpoints, 22 trunks and a port to spare.
+// ports. The root has 1,000 endpoints, 22 trunks and a port for a tunnel.
 const (
 	Room   = 1000
 	Leaves = 22

@@ -25,6 +25,7 @@ import (
 	"isle/internal/network/dns"
 	"isle/internal/network/driver/bridge"
 	"isle/internal/network/driver/builtin"
+	"isle/internal/network/driver/overlay"
 	"isle/internal/network/ipam"
 	"isle/internal/network/machine"
 	"isle/internal/network/publish"
@@ -74,6 +75,20 @@ type narrow struct {
 }
 
 func (n narrow) Caps() network.Caps {
+	c := n.Driver.Caps()
+	if n.room > 0 {
+		c.Room = n.room
+	}
+	return c
+}
+
+// narrowShared is an overlay of bridges with few ports.
+type narrowShared struct {
+	overlay.Driver
+	room int
+}
+
+func (n narrowShared) Caps() network.Caps {
 	c := n.Driver.Caps()
 	if n.room > 0 {
 		c.Room = n.room
@@ -150,7 +165,7 @@ func (h *host) start() *network.Manager {
 func (h *host) manager() *network.Manager {
 	log := slog.New(slog.DiscardHandler)
 	drivers := builtin.Drivers()
-	drivers[network.DriverBridge] = narrow{room: h.room}
+	drivers[network.DriverBridge], drivers["overlay"] = narrow{room: h.room}, narrowShared{room: h.room}
 	return &network.Manager{
 		Store: h.store, Kernel: h.count, Machine: onlyOurs(h.kernel), Drivers: drivers,
 		IPAM: &ipam.Allocator{Sources: []ipam.Source{

@@ -1,13 +1,16 @@
 package live_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,7 +42,7 @@ type member struct {
 }
 
 // gather is a cluster of hosts on one switch: a has 10.8.0.1, b 10.8.0.2, ….
-func gather(t *testing.T, n int) (*fabrictest.Cluster, []*member) {
+func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 	t.Helper()
 	wire, c := kerneltest.NewNS(t), &fabrictest.Cluster{}
 	wire.IP("link add lan type bridge\nlink set lan up")
@@ -54,7 +57,7 @@ func gather(t *testing.T, n int) (*fabrictest.Cluster, []*member) {
 	return c, all
 }
 
-func newMember(t *testing.T, wire kerneltest.NS, i int) *member {
+func newMember(t testing.TB, wire kerneltest.NS, i int) *member {
 	t.Helper()
 	ns := kerneltest.NewNS(t)
 	port := fmt.Sprint("port", i)
@@ -84,10 +87,15 @@ func (h *member) begin() {
 	h.m = h.manager()
 	h.m.Fabric, h.m.Ports, h.m.Seal = h.dir, &publish.Table{}, h.keys
 	h.m.Now, h.keys.Now = h.now, h.now
-	if err := h.m.Start(h.t.Context()); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	var err error
+	if h.m.Changed, err = h.kernel.Watch(ctx); err == nil {
+		err = h.m.Start(h.t.Context())
+	}
+	if err != nil {
+		cancel()
 		h.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -111,7 +119,7 @@ func (h *member) die() {
 }
 
 // soon waits for something that other hosts bring about.
-func soon(t *testing.T, what string, is func() bool) {
+func soon(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -182,6 +190,130 @@ func TestOverlay(t *testing.T) {
 		t.Errorf("the name of a container on a host that died: %s, %v", got, err)
 	}
 	across(t, "what the other still knows goes on", b, "two", two.Addr(true), 80, two.Addr(true))
+}
+
+// TestOverlayRestart: a new process that does not reach the store at first, and then
+// does, writes nothing of what the kernel has of the other hosts: the kernel itself tells
+// who asks. What flows goes on.
+func TestOverlayRestart(t *testing.T) {
+	_, all := gather(t, 2)
+	a, b := all[0], all[1]
+	if _, err := a.m.Create(t.Context(), api.CreateRequest{Name: "app", Driver: "overlay"}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the network is on the other host", func() bool { return b.knows("app") })
+	a.open(a.m, "one", nil, "app")
+	var remote []network.Endpoint
+	for i := range 5 {
+		remote = append(remote, b.open(b.m, fmt.Sprint("r", i), nil, "app").Endpoints[0])
+	}
+	b.echo("r0", "0.0.0.0:80")
+	soon(t, "each knows the other's containers", func() bool { return len(a.behind()) == 5 && len(b.behind()) == 1 })
+	ns, err := os.Open(a.kernel.Path("one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	stay := newFlow(t, ns, netip.AddrPortFrom(remote[0].Addr(true), 80).String())
+	told := a.told()
+	a.die()
+	a.dir.Cut(true)
+	a.begin()
+	if !stay.alive("while the store is away") {
+		t.Error("a flow ended while the store could not be reached")
+	}
+	a.dir.Heal()
+	soon(t, "it knows the names of the others", func() bool {
+		got, err := a.lookup("one", "udp", "r4")
+		return err == nil && got == "NOERROR "+remote[4].Addr(true).String()
+	})
+	if !stay.alive("after the restart") {
+		t.Error("a flow ended at a restart")
+	}
+	if lines := told(); len(lines) > 0 {
+		t.Errorf("the kernel was written at a restart:\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+// told collects what the kernel tells of its tunnels, stations and neighbours from now on.
+func (h *member) told() func() []string {
+	h.t.Helper()
+	var cmds []*exec.Cmd
+	for _, args := range [][]string{{"ip", "monitor", "link", "address", "route", "neigh"}, {"bridge", "monitor", "fdb"}} {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Stdout = new(bytes.Buffer)
+		cmds = append(cmds, cmd)
+		h.ns.Do(cmd.Start)
+	}
+	time.Sleep(200 * time.Millisecond) // until they listen
+	return func() (lines []string) {
+		time.Sleep(200 * time.Millisecond)
+		for _, cmd := range cmds {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			for line := range strings.Lines(cmd.Stdout.(*bytes.Buffer).String()) {
+				if strings.Contains(line, "isle") && !strings.Contains(line, "STALE") && !strings.Contains(line, "REACHABLE") {
+					lines = append(lines, strings.TrimSpace(line))
+				}
+			}
+		}
+		return lines
+	}
+}
+
+// TestOverlayRepair: what somebody takes away of what is written down of the other hosts
+// is back at once, without a timer, and a flow goes on; what goes by itself is let go.
+func TestOverlayRepair(t *testing.T) {
+	_, all := gather(t, 2)
+	a, b := all[0], all[1]
+	yes := true
+	if _, err := a.m.Create(t.Context(), api.CreateRequest{Name: "app", Driver: "overlay", EnableIPv6: &yes}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the network is on the other host", func() bool { return b.knows("app") })
+	a.open(a.m, "one", nil, "app")
+	two := b.open(b.m, "two", nil, "app").Endpoints[0]
+	b.open(b.m, "three", nil, "app")
+	b.echo("two", "0.0.0.0:80")
+	soon(t, "each knows the other's containers", func() bool { return len(a.behind()) == 2 && len(b.behind()) == 1 })
+	ns, err := os.Open(a.kernel.Path("one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	stay := newFlow(t, ns, netip.AddrPortFrom(two.Addr(true), 80).String())
+	want := observe(t, a.kernel)
+	var link netspec.VXLAN
+	for _, o := range want {
+		if v, ok := o.(netspec.VXLAN); ok {
+			link = v
+		}
+	}
+	mac := net.HardwareAddr(two.MAC[:]).String()
+	for _, harm := range []string{
+		"bridge fdb del " + mac + " dev " + link.Name + " master", "bridge fdb del " + mac + " dev " + link.Name + " self",
+		"bridge fdb del 00:00:00:00:00:00 dev " + link.Name + " dst 10.8.0.2 self",
+		"ip neigh del " + two.Addr(true).String() + " dev " + link.Master, "ip neigh del " + two.Addr(false).String() + " dev " + link.Master,
+	} {
+		time.Sleep(calm)
+		a.ns.Run("sh", "-c", harm)
+		begin := time.Now()
+		soon(t, harm+" is repaired", func() bool { return observe(t, a.kernel).Equal(want) })
+		t.Logf("%-70s repaired within %6.1f ms", harm, time.Since(begin).Seconds()*1000)
+		if !stay.alive(harm) {
+			t.Errorf("%s: a connection did not survive", harm)
+		}
+	}
+	time.Sleep(2 * calm) // until all is quiet again
+	a.count.n = 0
+	if err := b.m.Close(t.Context(), "three"); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "a container that is gone is gone here", func() bool { return len(a.behind()) == 1 })
+	time.Sleep(calm)
+	if a.count.n != 3 || len(a.behind()) != 1 { // the station and its two neighbours
+		t.Errorf("%d changes of the kernel", a.count.n)
+	}
 }
 
 // across : a connection from a container gets there, and comes from where it should.

@@ -13,6 +13,7 @@ import (
 	"isle/internal/fabric"
 	"isle/internal/netspec"
 	"isle/internal/network"
+	"isle/internal/network/bridged"
 	"isle/internal/network/driver/drivertest"
 	"isle/internal/network/driver/overlay"
 )
@@ -88,7 +89,9 @@ func tunnelOf(t *testing.T, n network.Network, h network.Host) (v netspec.VXLAN,
 		case netspec.VXLAN:
 			v = o
 		case netspec.Link:
-			br = o
+			if o.Name == bridged.Name(h.LinkPrefix, n.ID) {
+				br = o
+			}
 		}
 	}
 	return v, br, s
@@ -114,6 +117,23 @@ func TestMTU(t *testing.T) {
 		if v.MTU != c.want || br.MTU != c.want {
 			t.Errorf("%+v: tunnel %d, bridge %d", c, v.MTU, br.MTU)
 		}
+	}
+}
+
+// TestPorts: with all that it may have, the first bridge has no more ports than the
+// kernel's 1,023 (BR_MAX_PORTS).
+func TestPorts(t *testing.T) {
+	n := numbered(nil, true)
+	n.Leaves = overlay.Driver{}.Caps().Leaves
+	tunnel, _, s := tunnelOf(t, n, drivertest.Host)
+	ports := 1 + overlay.Driver{}.Caps().Room // the tunnel, and the containers
+	for _, o := range s {
+		if l, ok := o.(netspec.Link); ok && l.Master == tunnel.Master {
+			ports++
+		}
+	}
+	if n.Leaves == 0 || ports > 1023 {
+		t.Errorf("%d leaves, %d ports", n.Leaves, ports)
 	}
 }
 

@@ -20,7 +20,7 @@ var _ network.Shared = Driver{}
 
 // Caps implements network.Driver.
 func (Driver) Caps() network.Caps {
-	return network.Caps{IPAM: true, Publish: true, Gateway: true, Room: bridged.Room}
+	return network.Caps{IPAM: true, Publish: true, Gateway: true, Room: bridged.Room, Leaves: bridged.Leaves}
 }
 
 // Validate implements network.Driver.
@@ -153,7 +153,7 @@ func (p plan) tunnel() netspec.VXLAN {
 
 // name is the tunnel's: the same whenever the network comes to this host.
 func (p plan) name() string {
-	name := p.host.LinkPrefix + "x" + p.ID
+	name := p.host.LinkPrefix + netspec.TunnelLink + p.ID
 	return name[:min(len(name), 15)]
 }
 
