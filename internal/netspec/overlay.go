@@ -42,7 +42,7 @@ type Flood struct {
 }
 
 func (f Flood) Key() Key {
-	return Key{RankNeigh, "", "flood " + f.Link + " " + f.Dst.String() + " " + f.Via}
+	return Key{RankNeigh, "", "flood " + f.Link + " " + f.Dst.String() + by(f.Via)}
 }
 
 // Tunnel is a UDP port at which tunnels of this host end. Only TunnelPeers may send to
@@ -53,7 +53,15 @@ type Tunnel struct {
 	Via  string
 }
 
-func (t Tunnel) Key() Key { return Key{RankTunnel, "", fmt.Sprint("tunnel ", t.Port, " ", t.Via)} }
+func (t Tunnel) Key() Key { return Key{RankTunnel, "", fmt.Sprint("tunnel ", t.Port) + by(t.Via)} }
+
+// by is the part of a key that says by which link.
+func by(link string) string {
+	if link == "" {
+		return ""
+	}
+	return " by " + link
+}
 
 // TunnelPeer is where another host's tunnels begin.
 type TunnelPeer struct{ Addr netip.Addr }

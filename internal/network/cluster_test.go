@@ -34,6 +34,7 @@ type member struct {
 	m    *network.Manager
 	dns  *dns.Server
 	seal *sealer
+	life time.Duration // of its keys
 }
 
 // gather is a cluster of hosts a, b, c, … whose tunnels begin at 192.0.2.1, .2, …
@@ -56,7 +57,7 @@ func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 func (h *member) process(w *world) *network.Manager {
 	m := w.manager()
 	if m.Fabric = h.dir; h.seal != nil {
-		m.Seal, m.Now = h.seal, h.seal.now
+		m.Seal, m.Now, m.Config.KeyLife = h.seal, h.seal.now, h.life
 	}
 	return m
 }
