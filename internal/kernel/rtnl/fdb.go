@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -74,7 +73,8 @@ func DelFlood(index, via int32, f netspec.Flood) nlmsg.Message {
 }
 
 // Stations reads all entries of a tunnel. An FDB that is in one of the tables only has no
-// Dst: it is not as anybody wants it. names are those of the links.
+// Dst: it is not as anybody wants it. A copy by a link that is gone goes nowhere, and the
+// kernel does not delete it without the link: it is none. names are those of the links.
 func (c *Conn) Stations(index int32, link string, names map[int32]string) (out []netspec.Object, err error) {
 	bs, err := c.Dump(nlmsg.Message{Type: unix.RTM_GETNEIGH, Data: fdbHeader(index)})
 	if err != nil {
@@ -84,7 +84,7 @@ func (c *Conn) Stations(index int32, link string, names map[int32]string) (out [
 	for _, b := range bs {
 		mac, to, master, ok := station(b, func(i int32) string { return names[i] })
 		switch {
-		case !ok:
+		case !ok, mac == netspec.MAC{} && strings.HasPrefix(to.via, gonePrefix):
 		case mac == (netspec.MAC{}):
 			out = append(out, netspec.Flood{Link: link, Dst: to.dst, Via: to.via})
 		default:
@@ -162,23 +162,21 @@ func station(b []byte, name func(int32) string) (mac netspec.MAC, to end, master
 	return mac, to, master, binary.NativeEndian.Uint16(b[neighState:])&permanent == 0 || !master
 }
 
-// exitName is the name of a link that frames leave by. One that is gone has its number:
-// the entry is still there, and can be deleted.
+// gonePrefix begins what stands for the name of a link that is gone.
+const gonePrefix = "#"
+
+// exitName is the name of a link that frames leave by.
 func exitName(index int32, name func(int32) string) string {
 	if name := name(index); name != "" {
 		return name
 	}
-	return fmt.Sprint("#", index)
+	return fmt.Sprint(gonePrefix, index)
 }
 
 // Exit is the number of a link that frames leave by; 0 for none.
 func (c *Conn) Exit(via string) (int32, error) {
 	if via == "" {
 		return 0, nil
-	}
-	if number, ok := strings.CutPrefix(via, "#"); ok {
-		i, err := strconv.ParseInt(number, 10, 32)
-		return int32(i), err
 	}
 	return c.Index(via)
 }

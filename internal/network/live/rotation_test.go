@@ -260,3 +260,50 @@ func TestRotation(t *testing.T) {
 	})
 	soon(t, "the witness hears what is in the clear", func() bool { return w.heard.Load() > 0 })
 }
+
+// TestEncryptedRestart: encrypted tunnels stay when isled ends, and go on when it is back,
+// also where the other host alone has something to say. Without the kernel's WireGuard they
+// pause meanwhile.
+func TestEncryptedRestart(t *testing.T) {
+	_, all := gather(t, 2)
+	b, a := all[0], all[1] // of two hosts b shakes hands first
+	_, err := b.m.Create(t.Context(), api.CreateRequest{Name: "app", Driver: "overlay", Options: map[string]string{"encrypted": ""}})
+	must(t, err)
+	soon(t, "the network and the keys are known", func() bool {
+		v := a.dir.View()
+		return a.knows("app") && v.Hosts["a"].Key != "" && v.Hosts["b"].Key != ""
+	})
+	one := a.open(a.m, "one", nil, "app").Endpoints[0].Addr(true)
+	b.open(b.m, "two", nil, "app")
+	soon(t, "each knows the other's container", func() bool { return len(a.behind()) == 1 && len(b.behind()) == 1 })
+	w := listenIn(t, a.wire)
+	f := number(t, b, "two", a, netip.AddrPortFrom(one, 7000), "one")
+	soon(t, "frames arrive", func() bool { return f.came.Load() > 100 })
+	links := func() (names string) {
+		for _, l := range []string{"islew", "islex"} {
+			names += a.ns.Run("sh", "-c", "ip -o link show | grep -o '^[0-9]*: "+l+"[^:]*'")
+		}
+		return names
+	}
+	for range 3 {
+		before, came := links(), f.came.Load()
+		a.die()
+		if after := links(); after != before {
+			t.Errorf("with isled links have gone: %s, before %s", after, before)
+		}
+		came = max(came, f.came.Load())
+		start := time.Now()
+		a.begin()
+		soon(t, "frames arrive again", func() bool { return f.came.Load() > came+10 })
+		took := time.Since(start)
+		if t.Logf("frames arrive %d ms after the start", took.Milliseconds()); took > 10*time.Second {
+			t.Error("the other host has to find out by itself that its session has ended, for which WireGuard needs 15 s")
+		}
+		if after := links(); after != before {
+			t.Errorf("links were made anew: %s, before %s", after, before)
+		}
+	}
+	if w.heard.Load() > 0 {
+		t.Errorf("%d frames were on the wire in the clear", w.heard.Load())
+	}
+}
