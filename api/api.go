@@ -118,6 +118,14 @@ type ClusterHost struct {
 	Member         bool // it keeps the cluster's memory
 	Alive          bool // its lease holds
 	Self           bool // it is the host that was asked
+	// Tunnel is how the tunnels to it are, as the host that was asked sees it: "up", "down"
+	// (no answer), "narrow" (large frames do not arrive), "corrupt" (frames arrive with
+	// wrong checksums) or "unknown" (too early). None for that host itself.
+	Tunnel      string    `json:",omitempty"`
+	LastContact time.Time `json:",omitzero"`  // that it answered by a tunnel
+	Problem     string    `json:",omitempty"` // with its tunnels, in words
+	// Warnings are what a host that joins has found out about the ways to the others.
+	Warnings []string `json:",omitempty"`
 }
 
 // ClusterStatus is how the cluster is, as the host that was asked sees it.
@@ -143,5 +151,6 @@ type ClusterMember struct {
 	Reachable, Leader, Learning bool
 	Revision, Lag               int64
 	Bytes                       int64 // of its database
+	Full                        bool  // it is as large as it may be: changes are refused
 	Error                       string
 }

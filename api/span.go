@@ -1,6 +1,9 @@
 package api
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // NetworkSpan is where in a cluster a network is: the member Cluster of
 // GET /networks/{id}?verbose=true, for networks of a cluster.
@@ -19,7 +22,15 @@ type SpanHost struct {
 	ID, Name   string
 	Address    netip.Addr // where its tunnels end
 	Containers int
-	Self       bool `json:",omitempty"`
+	Self       bool   `json:",omitempty"`
+	Way        string `json:",omitempty"` // direct, or tunnel; "": this host, or the network is not here
+	// State is how the way of the network's tunnels to it is: "up", "down" (it does not
+	// answer), "narrow" (frames larger than Fit do not arrive), "corrupt" (frames arrive
+	// with wrong checksums) or "unknown" (too early, or this host is not on the network).
+	// None for the host that was asked.
+	State       string    `json:",omitempty"`
+	LastContact time.Time `json:",omitzero"` // that it answered by that way
+	Fit         int       `json:",omitempty"`
 }
 
 // SpanEndpoint is a container on a network.

@@ -30,6 +30,8 @@ import (
 	"isle/internal/network/ipam"
 	"isle/internal/network/machine"
 	"isle/internal/network/publish"
+	"isle/internal/network/pulse"
+	"isle/internal/network/scout"
 	"isle/internal/network/seal"
 	"isle/internal/runtime"
 	"isle/internal/runtime/cgroup"
@@ -46,6 +48,7 @@ type house struct {
 	log      *slog.Logger
 	kernel   *kernel.Kernel
 	networks *network.Manager
+	prober   *pulse.Prober
 	zones    *firewalld.Zones
 	engine   *engine.Engine
 	cluster  *cluster.Cluster
@@ -105,7 +108,7 @@ func (h *house) open() error {
 	if h.cluster, err = newCluster(c, records, log.With("part", "cluster")); err != nil {
 		return err
 	}
-	h.networks.Fabric = h.cluster.Fabric()
+	h.networks.Fabric, h.cluster.Tunnels = h.cluster.Fabric(), tunnels(h.prober)
 	return nil
 }
 
@@ -151,13 +154,27 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	log, resolver := h.log.With("part", "network"), &dns.HostConfig{}
 	h.zones = firewalld.New(h.log.With("part", "firewalld"))
 	host := machine.Machine{Kernel: k, Servers: resolver.Servers}
+	h.prober = newProber(k, log)
 	h.networks = &network.Manager{
 		Store: records, Kernel: k, Drivers: h.drivers(), Outside: plugins.Outside, OutsideIPAM: plugins.OutsideIPAM, IPAM: &ipam.Allocator{Sources: sources},
 		Machine: host, Lender: host, Ports: &publish.Table{Holder: &publish.Sockets{Log: log, InUse: sockdiag.InUse}, Sysctl: sysctl.Read},
 		DNS: &dns.Server{Log: log, Host: resolver}, Events: bus, Log: log, Config: conf,
-		Bridges: h.zones, Surroundings: host.Surroundings, Lease: network.AskLAN, Seal: keys,
+		Bridges: h.zones, Surroundings: host.Surroundings, Lease: network.AskLAN, Seal: keys, Pulse: h.prober,
+		Scout: &scout.Scout{Open: frames(k), Path: filepath.Join(h.config.RunDir, "direct"), Log: log},
 	}
+	h.prober.Tell = h.networks.TellWay
 	return nil
+}
+
+// frames opens sockets past the routes of the host.
+func frames(k *kernel.Kernel) func(string, bool, uint16) (scout.Wire, error) {
+	return func(link string, v6 bool, port uint16) (scout.Wire, error) {
+		f, err := k.Frames(link, v6, port)
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
+	}
 }
 
 // drivers are those of networks.
@@ -272,6 +289,7 @@ func (h *house) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.networks.Run(ctx) })
+	g.Go(func() error { return h.prober.Run(ctx) })
 	g.Go(func() error { return h.zones.Run(ctx) })
 	g.Go(func() error { return h.engine.Run(ctx) })
 	g.Go(func() error { return srv.Serve(ctx, listeners) })

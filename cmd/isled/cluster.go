@@ -16,7 +16,9 @@ import (
 	"isle/internal/cluster"
 	"isle/internal/cluster/door"
 	"isle/internal/config"
+	"isle/internal/kernel"
 	"isle/internal/network"
+	"isle/internal/network/pulse"
 	"isle/internal/store"
 	"isle/internal/store/etcd"
 )
@@ -39,6 +41,28 @@ func newCluster(c config.Config, records store.Store, log *slog.Logger) (*cluste
 		}
 	}
 	return cluster.New(conf), nil
+}
+
+// newProber tries the ways to the other hosts.
+func newProber(k *kernel.Kernel, log *slog.Logger) *pulse.Prober {
+	return &pulse.Prober{Log: log, Open: func(link string) (pulse.Wire, error) {
+		w, err := k.Wire(link)
+		if err != nil {
+			return nil, err
+		}
+		return w, nil
+	}}
+}
+
+// tunnels are the ways as the cluster wants to see them.
+func tunnels(p *pulse.Prober) func() map[string]cluster.Tunnel {
+	return func() map[string]cluster.Tunnel {
+		out := map[string]cluster.Tunnel{}
+		for id, r := range p.Reports() {
+			out[id] = cluster.Tunnel{State: string(r.State), Last: r.Last, Problem: r.Problem(), Tried: r.Tried}
+		}
+		return out
+	}
 }
 
 // external is an etcd that others run.

@@ -143,7 +143,8 @@ func newClusterJoinCommand(dockerCLI command.Cli) *cobra.Command {
 		Use:   "join [OPTIONS] TOKEN HOST[:PORT]...",
 		Short: "Bring this host into a cluster",
 		Long: "Bring this host into the cluster of a token. The hosts are tried in order; only those of the token's cluster are told its secret.\n" +
-			"The cluster needs TCP ports 2377, 2379 and 2380 between its hosts (isled.toml, cluster).",
+			"The cluster needs TCP ports 2377, 2379 and 2380 between its hosts (isled.toml, cluster), and UDP port 4789 for its networks.\n" +
+			"Whether frames of full size get to the others and back is tried; what does not is a warning.",
 		Example: `  isle cluster join isle1-abc… 10.0.0.5
   isle cluster join isle1-abc… 10.0.0.5 10.0.0.6:2377 --advertise 10.0.0.9 --name beta`,
 		Args:              cli.RequiresMinArgs(2),
@@ -158,6 +159,9 @@ func newClusterJoinCommand(dockerCLI command.Cli) *cobra.Command {
 			return printJSON(dockerCLI.Out(), host)
 		}
 		fmt.Fprintln(dockerCLI.Out(), host.ID)
+		for _, w := range host.Warnings {
+			fmt.Fprintln(dockerCLI.Err(), "WARNING:", w)
+		}
 		return nil
 	})
 	p.flags(cmd)

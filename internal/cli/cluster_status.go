@@ -21,6 +21,8 @@ func newClusterListCommand(dockerCLI command.Cli) *cobra.Command {
 		Use:     "ls [OPTIONS]",
 		Aliases: []string{"list"},
 		Short:   "List the hosts of the cluster",
+		Long: "List the hosts of the cluster. TUNNEL is how the tunnels of networks to a host are, tried from this one: up; down: no answer; narrow: large frames\n" +
+			"do not arrive (a black hole); corrupt: frames arrive with wrong checksums. What is wrong is said below.",
 		Example: `  isle cluster ls
   isle cluster ls --format json`,
 		Args:              cli.NoArgs,
@@ -39,10 +41,24 @@ func newClusterListCommand(dockerCLI command.Cli) *cobra.Command {
 			if h.Self {
 				name += " *"
 			}
-			rows = append(rows, []string{h.ID, name, h.Addr, word(h.Alive, "alive", "gone"), word(h.Member, "member", "-")})
+			rows = append(rows, []string{h.ID, name, h.Addr, word(h.Alive, "alive", "gone"), word(h.Member, "member", "-"), orDash(h.Tunnel), contact(h)})
 		}
-		return printTable(dockerCLI.Out(), []string{"ID", "NAME", "ADDRESS", "STATE", "MEMORY"}, rows)
+		err := printTable(dockerCLI.Out(), []string{"ID", "NAME", "ADDRESS", "STATE", "MEMORY", "TUNNEL", "LAST CONTACT"}, rows)
+		for _, h := range hosts {
+			if h.Problem != "" {
+				fmt.Fprintln(dockerCLI.Out(), "\n"+h.Problem)
+			}
+		}
+		return err
 	})
+}
+
+// contact is when the host answered last by a tunnel. To this host there is none.
+func contact(h api.ClusterHost) string {
+	if h.Tunnel == "" {
+		return "-"
+	}
+	return ago(h.LastContact)
 }
 
 func newClusterStatusCommand(dockerCLI command.Cli) *cobra.Command {

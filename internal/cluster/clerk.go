@@ -11,10 +11,12 @@ import (
 	"github.com/containerd/errdefs"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"isle/internal/cluster/directory"
 	"isle/internal/cluster/door"
 	"isle/internal/cluster/pki"
 	"isle/internal/ids"
 	"isle/internal/store"
+	"isle/internal/store/etcd"
 )
 
 var _ door.Clerk = (*session)(nil)
@@ -87,6 +89,8 @@ func (s *session) checkJoin(req door.JoinRequest) error {
 		return fmt.Errorf("%q is not the name of a host: %w", req.Name, errdefs.ErrInvalidArgument)
 	case !req.Addr.IsValid() || req.Addr.IsUnspecified() || req.Addr.IsMulticast() || req.Addr.Zone() != "":
 		return fmt.Errorf("address %s is not one that hosts have: %w", req.Addr, errdefs.ErrInvalidArgument)
+	case req.Addr.IsLoopback() && !s.self.Addr.IsLoopback(), req.Addr.Is6() && req.Addr.IsLinkLocalUnicast():
+		return fmt.Errorf("no other host reaches this one at %s (hint: --advertise ADDR): %w", req.Addr, errdefs.ErrInvalidArgument)
 	case req.Ports.Client == 0 || req.Ports.Peer == 0 || req.Ports.Door == 0:
 		return fmt.Errorf("a port is missing: %w", errdefs.ErrInvalidArgument)
 	case req.External != s.self.External:
@@ -97,13 +101,18 @@ func (s *session) checkJoin(req door.JoinRequest) error {
 
 // admit writes a host down, if it was invited, and says whether it keeps the memory.
 func (s *session) admit(ctx context.Context, secret string, r record) (isMember bool, err error) {
+	token := tokenTable + pki.Key(secret)
 	err = s.store.Update(ctx, func(tx store.Tx) error {
-		if _, ok := tx.Get(tokenTable + pki.Key(secret)); !ok {
+		etcd.Prefetch(tx, token, "about/"+aboutKey, hostNameKey(r.Name))
+		if _, ok := tx.Get(token); !ok {
 			return errToken
 		}
 		a, err := clusters.Get(tx, aboutKey)
 		if err != nil {
 			return err
+		}
+		if p, n, ok := directory.Within(tx, r.Addr); ok {
+			return fmt.Errorf("address %s is in subnet %s of network %s of the cluster (hint: --advertise another address, or remove the network): %w", r.Addr, p, n, errdefs.ErrConflict)
 		}
 		r.Member = memberCount(tx) < a.Members
 		isMember = r.Member

@@ -40,6 +40,8 @@ type Config struct {
 	External  *External    // an etcd that others run; nil: it is inside of isled
 	Log       *slog.Logger // required
 	Fast      bool         // for tests: the memory does not wait for the disk
+	// Tunnels are how those to other hosts are, by the ids of these. nil: nobody knows.
+	Tunnels func() map[string]Tunnel
 }
 
 // External is an etcd that others run.

@@ -311,6 +311,13 @@ func TestRefused(t *testing.T) {
 	if !errdefs.IsInvalidArgument(err) {
 		t.Errorf("an address that it has not: %v", err)
 	}
+	inside := netip.PrefixFrom(b.Advertise, 28).Masked()
+	_, err = a.Directory().CreateNetwork(t.Context(), fabric.Network{ID: "in", Name: "in", Record: []byte(`{"Pools":[{"Subnet":"` + inside.String() + `"}]}`)}, []fabric.Range{{First: 7, Last: 9}})
+	l.must(err)
+	if err := join(good, "b"); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "network in of the cluster") {
+		t.Errorf("an address in a subnet of the cluster: %v", err)
+	}
+	l.must(a.Directory().RemoveNetwork(t.Context(), "in"))
 	hosts, err := a.Hosts(t.Context())
 	if _, serr := os.Stat(b.Dir); err != nil || len(hosts) != 1 || b.Directory() != nil || !os.IsNotExist(serr) {
 		t.Errorf("something is left: %+v, %v, %v", hosts, err, serr)

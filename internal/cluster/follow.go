@@ -100,18 +100,22 @@ func (s *session) followRecords(ctx context.Context, prefix string, fn func(map[
 			return nil
 		}
 		for _, e := range b.Events {
-			id := strings.TrimPrefix(e.Key, prefix)
-			delete(all, id)
-			if e.Gone {
-				continue
-			}
-			var r record
-			if err := json.Unmarshal(e.Value, &r); err != nil || r.ID != id {
-				s.log.Warn("a record of the cluster is ignored", "key", e.Key, "error", err)
-				continue
-			}
-			all[id] = r
+			s.takeRecord(all, e, prefix)
 		}
 		return fn(maps.Clone(all))
 	})
+}
+
+func (s *session) takeRecord(all map[string]record, e etcd.Event, prefix string) {
+	id := strings.TrimPrefix(e.Key, prefix)
+	delete(all, id)
+	if e.Gone {
+		return
+	}
+	var r record
+	if err := json.Unmarshal(e.Value, &r); err != nil || r.ID != id {
+		s.log.Warn("a record of the cluster is ignored", "key", e.Key, "error", err)
+		return
+	}
+	all[id] = r
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -161,7 +162,20 @@ func (s *session) settle(ctx context.Context) (api.ClusterHost, error) {
 		return api.ClusterHost{}, err
 	}
 	s.c.enter(s)
+	s.awaitDoor(ctx)
 	return s.self.host(), nil
+}
+
+// awaitDoor: whoever is told that this host is in may send others here.
+func (s *session) awaitDoor(ctx context.Context) {
+	if !s.self.Member {
+		return
+	}
+	select {
+	case <-s.opened:
+	case <-ctx.Done():
+	case <-time.After(shortly):
+	}
 }
 
 func (v self) host() api.ClusterHost {

@@ -23,8 +23,15 @@ import (
 // having caught up with the members.
 const patience = time.Minute
 
-// Join brings this host into the cluster of a token.
+// Join brings this host into the cluster of a token, and tries the ways to the others.
 func (c *Cluster) Join(ctx context.Context, req api.ClusterJoinRequest) (host api.ClusterHost, err error) {
+	if host, err = c.join(ctx, req); err == nil {
+		host.Warnings = c.tried(ctx)
+	}
+	return host, err
+}
+
+func (c *Cluster) join(ctx context.Context, req api.ClusterJoinRequest) (host api.ClusterHost, err error) {
 	c.verb.Lock()
 	defer c.verb.Unlock()
 	token, err := pki.ParseToken(req.Token)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -96,6 +97,9 @@ func (c *Cluster) address(asked, towards string) (netip.Addr, error) {
 		return c.Advertise, isOurs(c.Advertise)
 	}
 	conn, err := net.Dial("udp", towards) // sends nothing
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) {
+		return netip.Addr{}, fmt.Errorf("find host %s: %w: %w", dns.Name, err, errdefs.ErrInvalidArgument)
+	}
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("no address is found that other hosts could reach this one at: %w: %w (hint: --advertise ADDR)", err, errdefs.ErrInvalidArgument)
 	}

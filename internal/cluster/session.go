@@ -45,9 +45,12 @@ type session struct {
 	store     etcd.Store
 	directory *directory.Directory
 	known     atomic.Pointer[known]
+	clocks    clocks
 	refused   atomic.Bool // the members have nothing to do with this host
 
-	doorMu sync.Mutex // one host comes in after another
+	doorMu   sync.Mutex // one host comes in after another
+	openOnce sync.Once
+	opened   chan struct{} // closed when the door is open for the first time
 
 	memberMu sync.Mutex
 	member   *member.Member // nil: it is not running
@@ -62,7 +65,7 @@ func (c *Cluster) open(v self) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{c: c, self: v, identity: id, log: c.Log.With("cluster", v.Cluster[:min(len(v.Cluster), 12)])}
+	s := &session{c: c, self: v, identity: id, opened: make(chan struct{}), log: c.Log.With("cluster", v.Cluster[:min(len(v.Cluster), 12)])}
 	s.known.Store(&known{})
 	if s.client, err = c.dial(v, id); err != nil {
 		return nil, err
@@ -187,6 +190,10 @@ func (s *session) keepMember(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	tidied := make(chan struct{})
+	tidying, stop := context.WithCancel(ctx)
+	go func() { defer close(tidied); m.Tidy(tidying, s.log) }()
+	defer func() { stop(); <-tidied }()
 	select {
 	case <-ctx.Done():
 	case <-m.Done():
@@ -223,6 +230,7 @@ func (s *session) serveDoor(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the door for hosts that join: %w", err)
 	}
+	s.openOnce.Do(func() { close(s.opened) })
 	d := &door.Server{Clerk: s, Identity: s.identity, Log: s.log}
 	return d.Serve(ctx, l)
 }

@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"isle/api"
 	"isle/internal/fabric"
 )
 
-// answerWithin is how long a member may take to say how it is.
-const answerWithin = 1500 * time.Millisecond
+// answerWithin is how long a member may take to say how it is: three times there and back
+// for the connection, and one for the question.
+const answerWithin = 3 * time.Second
 
 // Hosts are those of the cluster, by name, as this host knows them.
 func (c *Cluster) Hosts(context.Context) (all []api.ClusterHost, err error) {
@@ -25,13 +27,15 @@ func (c *Cluster) Hosts(context.Context) (all []api.ClusterHost, err error) {
 	if err != nil {
 		return nil, err
 	}
-	alive, known := s.directory.View().Hosts, s.known.Load().hosts
+	alive, known, tunnels := s.directory.View().Hosts, s.known.Load().hosts, c.tunnels()
 	if len(known) == 0 {
 		return nil, fmt.Errorf("nothing has been read of the cluster since isled was started: its members cannot be reached or have no quorum (hint: isle cluster status): %w", errdefs.ErrUnavailable)
 	}
 	for id, r := range known {
 		_, lives := alive[id]
-		all = append(all, api.ClusterHost{ID: id, Name: r.Name, Addr: r.Addr.String(), Member: r.Member, Alive: lives, Self: id == s.self.ID})
+		t := tunnels[id]
+		all = append(all, api.ClusterHost{ID: id, Name: r.Name, Addr: r.Addr.String(), Member: r.Member, Alive: lives, Self: id == s.self.ID,
+			Tunnel: t.State, LastContact: t.Last, Problem: t.Problem})
 	}
 	slices.SortFunc(all, func(a, b api.ClusterHost) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
@@ -49,8 +53,12 @@ func (c *Cluster) Status(ctx context.Context) (st api.ClusterStatus, err error) 
 		ID: s.self.Cluster, Host: s.self.ID, Name: s.self.Name, External: s.self.External, Alive: len(view.Hosts), Hosts: len(s.known.Load().hosts),
 		Seen: view.Revision, LastContact: s.directory.Contact(), CertificateEnd: s.identity.Cert().Leaf.NotAfter, Ignored: s.directory.Faults(),
 	}
+	var skew string
+	var wg sync.WaitGroup
+	wg.Go(func() { skew = s.skew(ctx) })
 	s.askMembers(ctx, &st)
-	st.Problem = s.problem(st, view)
+	wg.Wait()
+	st.Problem = s.problem(st, view, skew)
 	return st, nil
 }
 
@@ -121,6 +129,7 @@ func (s *session) askMember(ctx context.Context, m *api.ClusterMember) (id, lead
 		return 0, 0
 	}
 	m.Reachable, m.Learning, m.Revision, m.Bytes = true, resp.IsLearner, resp.Header.Revision, resp.DbSize
+	m.Full = slices.ContainsFunc(resp.Errors, func(e string) bool { return strings.Contains(e, pb.AlarmType_NOSPACE.String()) })
 	return resp.Header.MemberId, resp.Leader
 }
 
@@ -132,20 +141,25 @@ func (s *session) shutOut(st api.ClusterStatus) bool {
 	})
 }
 
-// problem says in words what is wrong.
-func (s *session) problem(st api.ClusterStatus, view fabric.View) string {
-	_, alive := view.Hosts[s.self.ID]
+// problem says in words what is wrong. A wrong clock comes before what follows from it:
+// who takes certificates for ended refuses others, or is refused.
+func (s *session) problem(st api.ClusterStatus, view fabric.View, skew string) string {
+	_, lives := view.Hosts[s.self.ID]
 	switch {
+	case skew != "":
+		return skew
 	case s.shutOut(st):
 		return "the members refuse this host: it was removed from the cluster (hint: isle cluster leave --force)"
 	case time.Now().After(st.CertificateEnd):
 		return "the certificate of this host has ended (hint: is its clock right? else isle cluster leave --force, and join again)"
 	case !st.Quorum:
 		return "there is no quorum: what runs goes on, changes are refused until more members are back"
-	case !alive:
+	case slices.ContainsFunc(st.Members, func(m api.ClusterMember) bool { return m.Full }):
+		return "the cluster's memory is full, and changes are refused: members make room for themselves within a minute, as far as what they have is old (hint: isle cluster status says how large they are; docs/cluster.md, Room)"
+	case !lives:
 		return "the other hosts do not see this one: its lease has ended and is not renewed"
 	case len(st.Ignored) > 0:
 		return "records of the cluster cannot be read"
 	}
-	return ""
+	return summary(problems(alive(s.c.tunnels(), view.Hosts)))
 }

@@ -46,17 +46,15 @@ func (s *session) dropTokens(ctx context.Context) error {
 	return err
 }
 
-// openDoors are the hosts that let others in, this one first.
+// openDoors are the hosts that let others in, this one first: it knows so before it has
+// read of any.
 func (s *session) openDoors() (all []string) {
+	if s.self.Member {
+		all = append(all, record{Addr: s.self.Addr, Ports: s.self.Ports}.door())
+	}
 	hosts := s.known.Load().hosts
 	for _, id := range slices.Sorted(maps.Keys(hosts)) {
-		r := hosts[id]
-		if !r.Member {
-			continue
-		}
-		if id == s.self.ID {
-			all = append([]string{r.door()}, all...)
-		} else {
+		if r := hosts[id]; r.Member && id != s.self.ID {
 			all = append(all, r.door())
 		}
 	}

@@ -144,6 +144,8 @@ type Networks interface {
 	// Connect and Disconnect change a sandbox that is open.
 	Connect(ctx context.Context, sandboxID string, req network.ConnectRequest) (network.Endpoint, error)
 	Disconnect(ctx context.Context, sandboxID, networkID string) error
+	// SeatsOf are the places of a sandbox, also those that wait for a cluster.
+	SeatsOf(sandboxID string) []network.Seat
 	// Publish, Replace, Unpublish and SetPorts change the ports of a sandbox that
 	// is open: see the Manager. They are idempotent, and leave all as it was when
 	// they fail.

@@ -73,7 +73,7 @@ func (e *Engine) recordEnd(ctx context.Context, c *entry, x runtime.Exit) (end, 
 		if !rec.State.Alive() {
 			return errRecorded
 		}
-		if x.At.Before(rec.State.StartedAt) {
+		if ofAnother(x, rec.State) {
 			return errStale
 		}
 		over.next = c.afterLocked(rec, x)
@@ -90,6 +90,15 @@ func (e *Engine) recordEnd(ctx context.Context, c *entry, x runtime.Exit) (end, 
 		c.notOver()
 	}
 	return over, err == nil
+}
+
+// ofAnother: the exit is of an earlier run. Times do not tell where the process does: the
+// clock may have been set back since the start.
+func ofAnother(x runtime.Exit, s container.State) bool {
+	if x.Pid != 0 && s.Pid != 0 {
+		return x.Pid != s.Pid
+	}
+	return x.At.Before(s.StartedAt)
 }
 
 // afterEnd is all that follows a recorded end.

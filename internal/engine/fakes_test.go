@@ -432,6 +432,15 @@ func (n *fakeNetworks) Disconnect(_ context.Context, id, networkID string) error
 	return nil
 }
 
+func (n *fakeNetworks) SeatsOf(id string) (all []network.Seat) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.open[id].Networks {
+		all = append(all, network.Seat{Sandbox: id, Network: c.Network})
+	}
+	return all
+}
+
 // settlePorts is what became of a request, with 32768 for any free port.
 func settlePorts(want network.PortRequest) []network.Publish {
 	reqs, _ := publish.Parse(want.Bindings, want.Specs, publish.Defaults{})

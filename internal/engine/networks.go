@@ -169,12 +169,20 @@ func (e *Engine) NetworkSpan(ctx context.Context, id string) (*api.NetworkSpan, 
 	}
 	out := &api.NetworkSpan{VNI: s.VNI, Here: s.Here, Known: s.Known, Revision: s.Revision, Hosts: []api.SpanHost{}, Endpoints: []api.SpanEndpoint{}}
 	for _, h := range s.Hosts {
-		out.Hosts = append(out.Hosts, api.SpanHost{ID: h.ID, Name: h.Name, Address: h.Addr, Containers: h.Containers, Self: h.Self})
+		out.Hosts = append(out.Hosts, spanHost(h))
 	}
 	for _, ep := range s.Endpoints {
 		out.Endpoints = append(out.Endpoints, api.SpanEndpoint{Endpoint: ep.Endpoint, Container: ep.Container, Host: ep.Host, Addresses: ep.Addrs, MAC: net.HardwareAddr(ep.MAC[:]).String()})
 	}
 	return out, nil
+}
+
+func spanHost(h network.SpanHost) api.SpanHost {
+	out := api.SpanHost{ID: h.ID, Name: h.Name, Address: h.Addr, Containers: h.Containers, Self: h.Self, Way: h.Way}
+	if !h.Self {
+		out.State, out.LastContact, out.Fit = string(h.Contact.State), h.Contact.Last, h.Contact.Fit
+	}
+	return out
 }
 
 // NetworkOverlaps says what else on this host uses addresses of a network: what

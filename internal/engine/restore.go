@@ -108,7 +108,7 @@ func (e *Engine) missedEnds(live map[string]runtime.Status) map[*entry]runtime.E
 			continue
 		}
 		if s, ok := live[rec.ID]; !ok {
-			missed[c] = runtime.Exit{Proc: runtime.Proc{ID: rec.ID}, Code: 255, At: time.Now()}
+			missed[c] = runtime.Exit{Proc: runtime.Proc{ID: rec.ID}, Code: 255, At: time.Now(), Pid: rec.State.Pid}
 		} else if s.Exit != nil {
 			missed[c] = *s.Exit
 		}
@@ -176,6 +176,9 @@ func (e *Engine) restoreAlive(ctx context.Context, c *entry, m found) {
 	c.up = true
 	rec := c.rec
 	c.mu.Unlock()
+	if err := e.agree(ctx, c); err != nil {
+		e.Log.Warn("the networks of a container could not be recorded", "container", rec.ID, "error", err)
+	}
 	if err := e.followPorts(ctx, c); err != nil {
 		e.Log.Warn("the ports of a container could not be recorded", "container", rec.ID, "error", err)
 	}

@@ -330,3 +330,74 @@ func TestReadFreezer(t *testing.T) {
 		}
 	}
 }
+
+// TestRestoreBrokenConnect: isled ended between what the Manager did for a container that
+// runs and the record of it.
+func TestRestoreBrokenConnect(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("one", func(*container.CreateOptions) {})
+	start(w, id)
+	app, err := w.networks.Find(t.Context(), "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bridge, err := w.networks.Find(t.Context(), "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	if _, err := w.networks.Connect(t.Context(), id, network.ConnectRequest{Network: app.ID}); err != nil {
+		t.Fatal(err)
+	}
+	w.boot()
+	if seats := w.networks.SeatsOf(id); len(seats) != 1 || seats[0].Network != bridge.ID {
+		t.Errorf("nobody was told that it is on network app, and it is on %v", seats)
+	}
+	w.stop()
+	if err := w.networks.Disconnect(t.Context(), id, bridge.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.boot()
+	c, err := w.find("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.snapshot().Networks; len(got) != 0 {
+		t.Errorf("it is on no network any more, and the record says %v", got)
+	}
+}
+
+// TestClockSetBack: the end of a run counts, however much earlier than its start it was by
+// the clock; that of another run does not.
+func TestClockSetBack(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("one")
+	w.start("one")
+	c, err := w.find("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := c.snapshot().State
+	x := runtime.Exit{Proc: runtime.Proc{ID: id}, Code: 7, At: now.StartedAt.Add(time.Hour), Pid: now.Pid + 1}
+	w.runEnded(t.Context(), c, x)
+	if got := w.state("one"); got.Status != apitypes.StateRunning {
+		t.Errorf("the end of another run has ended it: %+v", got)
+	}
+	x.At, x.Pid = now.StartedAt.Add(-time.Hour), now.Pid
+	w.runEnded(t.Context(), c, x)
+	if got := w.state("one"); got.Status != apitypes.StateExited || got.ExitCode != 7 {
+		t.Errorf("its end is not recorded: %+v", got)
+	}
+}
+
+// TestClockSetBackMissed is that for an end that nobody has seen.
+func TestClockSetBackMissed(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("one")
+	w.start("one")
+	w.stop()
+	w.edit(id, func(r *container.Record) { r.State.StartedAt = time.Now().Add(time.Hour) })
+	forget(w, id)
+	w.boot()
+	w.eventually("it has ended", func() bool { return w.state("one").Status == apitypes.StateExited })
+}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
+	"isle/internal/kernel/rtnl"
 	"isle/internal/netspec"
 	"isle/internal/reconcile"
 )
@@ -63,7 +66,7 @@ func (k *Kernel) run(ctx context.Context, rest []reconcile.Change) (n int, err e
 		return one(k.peer(rest[0]))
 	case netspec.Announce:
 		return 1, nil // remembered: no address comes with it
-	case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route:
+	case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route, netspec.Hop:
 		return k.attach(nil, inside(rest, rest[0].Key.NS), rest)
 	case netspec.Guard:
 		return one(k.guard(rest[0]))
@@ -108,7 +111,7 @@ func newVeths(cs []reconcile.Change) (n int) {
 func inside(cs []reconcile.Change, ns netspec.NS) []reconcile.Change {
 	for i, c := range cs {
 		switch object(c).(type) {
-		case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route, netspec.Announce:
+		case netspec.Sysctl, netspec.Addr, netspec.Neigh, netspec.FDB, netspec.Flood, netspec.Rule, netspec.Route, netspec.Hop, netspec.Announce:
 			if c.Key.NS == ns {
 				continue
 			}
@@ -150,6 +153,7 @@ func (k *Kernel) diesWithNamespace(c reconcile.Change, ending map[netspec.NS]boo
 	case netspec.Link:
 		if ending[o.PeerNS] && o.Kind == netspec.Veth {
 			k.memory.die(o)
+			k.silence(o)
 			k.reaper.add(o.Name)
 			return true
 		}
@@ -158,6 +162,23 @@ func (k *Kernel) diesWithNamespace(c reconcile.Change, ending map[netspec.NS]boo
 		return ending[c.Key.NS]
 	}
 	return false
+}
+
+// silence takes a port of a bridge out at once whose link goes behind our back: in a
+// namespace that lives on for a while there is still somebody who answers, with an
+// address that another container may have by now. To take it off the bridge would wait
+// for the kernel as long as to delete it.
+func (k *Kernel) silence(l netspec.Link) {
+	if l.Master == "" {
+		return
+	}
+	index, err := k.rt.Index(l.Name)
+	if err == nil {
+		err = k.rt.Do(rtnl.ClosePort(index))
+	}
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		k.log.Warn("a link that is to go is still heard", "link", l.Name, "err", err)
+	}
 }
 
 func (k *Kernel) remember(cs []reconcile.Change) {

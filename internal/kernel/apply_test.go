@@ -110,6 +110,9 @@ func TestOutlived(t *testing.T) {
 	if got := m.observe(); !got.Equal(base) {
 		t.Errorf("what is ending is taken for a stray:\n%s", reconcile.Dump(got.Without(base)))
 	}
+	if out := m.host.Run("bridge", "link", "show", "dev", "isv1-1"); !strings.Contains(out, "state disabled") {
+		t.Errorf("what is ending is still heard: %s", out)
+	}
 	m.apply(again)
 	want := merge(base, again)
 	for end := time.Now().Add(10 * time.Second); !m.observe().Equal(want) && time.Now().Before(end); {
@@ -117,6 +120,9 @@ func TestOutlived(t *testing.T) {
 	}
 	if got := m.observe(); !got.Equal(want) {
 		t.Errorf("missing:\n%s\ntoo much:\n%s", reconcile.Dump(want.Without(got)), reconcile.Dump(got.Without(want)))
+	}
+	if out := m.host.Run("bridge", "link", "show", "dev", "isv1-2"); !strings.Contains(out, "state forwarding") {
+		t.Errorf("what was made again is not heard: %s", out)
 	}
 	time.Sleep(2 * grace)
 	if got := m.observe(); !got.Equal(want) {
@@ -344,6 +350,19 @@ func TestWatch(t *testing.T) {
 		{"ip rule add from 192.0.2.9 lookup 7", ofPlans, ""},
 		{"ip link set foreign0 down", ofPlans, ""},
 	})
+	m.host.IP("link set foreign0 up")
+	toldAll(ch)
+	m.apply(state(netspec.Hop{To: ip("10.1.0.7"), Via: ip("192.0.2.8"), Dev: "foreign0"}))
+	if a := told(ch, 200*time.Millisecond); !a.Empty() {
+		t.Errorf("%+v for a route of ours", a)
+	}
+	for _, harm := range []string{"ip route del 10.1.0.7 proto 73", "ip link set foreign0 down; ip link set foreign0 up"} {
+		m.apply(state(netspec.Hop{To: ip("10.1.0.7"), Via: ip("192.0.2.8"), Dev: "foreign0"}))
+		m.host.Run("sh", "-c", harm)
+		if a := toldAll(ch); !slices.Contains(a.Lost, netspec.Hop{To: ip("10.1.0.7")}.Key()) || a.Host {
+			t.Errorf("%q: %+v", harm, a)
+		}
+	}
 	cancel()
 	if _, open := <-ch; open {
 		t.Error("the channel is open after the end")

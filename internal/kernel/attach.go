@@ -37,7 +37,7 @@ func (k *Kernel) attach(veths, in, later []reconcile.Change) (done int, err erro
 	if n, err := k.makeVeths(links, f); err != nil {
 		return n, err
 	}
-	v := visit{ns: f, ends: peers(links), in: in, ipv6: ipv6Links(later)}
+	v := visit{ns: f, ends: peers(links), in: in, ipv6: ipv6Links(later), mark: k.mark}
 	n, err := v.run()
 	k.announce(in[:max(n-len(links), 0)], later)
 	if n < len(links) { // a peer could not be finished: the link is not what it should be
@@ -100,6 +100,7 @@ type visit struct {
 	ends []farSide // to be finished
 	in   []reconcile.Change
 	ipv6 map[string]bool
+	mark rtnl.Mark
 
 	conn *rtnl.Conn
 	ops  []visitOp
@@ -243,6 +244,11 @@ func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
 			}
 		}
 		ops = append(ops, visitOp{index: i, msg: rtnl.AddRoute(index, o)})
+	case netspec.Hop:
+		if index, err = v.conn.Index(o.Dev); err != nil {
+			return nil, err
+		}
+		ops = append(ops, visitOp{index: i, msg: rtnl.AddRoute(index, v.mark.Route(o))})
 	}
 	return ops, nil
 }
@@ -258,7 +264,7 @@ func (v *visit) across(tunnel, by string) (index, via int32, err error) {
 // replaces reports whether adding the new object takes the old one's place.
 func replaces(c reconcile.Change) bool {
 	switch c.New.(type) {
-	case netspec.Neigh, netspec.FDB:
+	case netspec.Neigh, netspec.FDB, netspec.Hop:
 		return true
 	}
 	old, ok1 := c.Old.(netspec.Route)
@@ -300,6 +306,8 @@ func (v *visit) remove(o netspec.Object) ([]nlmsg.Message, error) {
 		return one(rtnl.DelRule(o)), nil
 	case netspec.Route:
 		return on(o.Dev, func(i int32) []nlmsg.Message { return one(rtnl.DelRoute(i, o)) })
+	case netspec.Hop:
+		return on(o.Dev, func(i int32) []nlmsg.Message { return one(rtnl.DelRoute(i, v.mark.Route(o))) })
 	}
 	return nil, nil
 }

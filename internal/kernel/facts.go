@@ -131,7 +131,8 @@ func (k *Kernel) used(v rtnl.View) (addrs, routes []Used) {
 		}
 	}
 	for _, r := range v.Routes {
-		if l := v.Links[r.Index]; !ours(l) && r.Dst.Bits() > 0 {
+		l := v.Links[r.Index]
+		if _, hop := k.mark.Hop(r, l.Name); !hop && !ours(l) && r.Dst.Bits() > 0 {
 			routes = append(routes, Used{r.Dst, l.Name})
 		}
 	}
@@ -164,6 +165,33 @@ func (k *Kernel) hostAddrs() ([]netip.Prefix, error) {
 		out[i] = a.Prefix
 	}
 	return out, err
+}
+
+// NextTo are those of addrs that packets from an interface of the host reach without
+// being routed.
+func (k *Kernel) NextTo(ctx context.Context, link string, addrs []netip.Addr) (out []netip.Addr, err error) {
+	if err := ctx.Err(); err != nil || len(addrs) == 0 {
+		return nil, err
+	}
+	c, err := rtnl.Open(k.host)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	index, err := c.Index(link)
+	if err != nil {
+		return nil, rtnl.Gone(err)
+	}
+	for _, a := range addrs {
+		next, err := c.NextTo(index, a)
+		if err != nil {
+			return out, err
+		}
+		if next {
+			out = append(out, a)
+		}
+	}
+	return out, nil
 }
 
 // Counters are what a link has counted, as its own namespace sees it.

@@ -23,6 +23,7 @@ type memory struct {
 	shapes  map[netspec.NS]map[string]bool // links that are held back, where it is known which
 	owners  map[uint64]netspec.NS          // cookies, the other way round
 	lans    map[netspec.Key]int32          // links on a LAN, with the numbers of their parents
+	hops    map[netspec.Key]string         // the links of others that our routes lead by
 	parents map[string]int32               // by the names that they had when they were first used
 }
 
@@ -48,7 +49,7 @@ func newMemory() memory {
 		sysctls: byNS[netspec.Sysctl]{}, links: map[netspec.Key]netspec.Link{},
 		ends: map[string]end{}, tell: byNS[netspec.Announce]{},
 		dying: map[string]struct{}{}, cookies: map[netspec.NS]uint64{}, owners: map[uint64]netspec.NS{}, shapes: map[netspec.NS]map[string]bool{},
-		lans: map[netspec.Key]int32{}, parents: map[string]int32{},
+		lans: map[netspec.Key]int32{}, hops: map[netspec.Key]string{}, parents: map[string]int32{},
 	}
 }
 
@@ -64,12 +65,15 @@ func (m *memory) note(key netspec.Key, o netspec.Object) {
 		delete(m.dying, o.Name)
 	case netspec.Announce:
 		m.tell.set(key, o)
+	case netspec.Hop:
+		m.hops[key] = o.Dev
 	case netspec.Shape:
 		m.shaped(o.NS)[o.Link] = true
 	case nil:
 		m.sysctls.drop(key)
 		delete(m.links, key)
 		delete(m.lans, key)
+		delete(m.hops, key)
 		if link, ok := strings.CutPrefix(key.ID, "shape "); ok {
 			delete(m.shaped(key.NS), link)
 		}
@@ -128,6 +132,18 @@ func (m *memory) differs(l rtnl.Info, master string) bool {
 	defer m.mu.Unlock()
 	w, ok := m.links[netspec.Link{Name: l.Name}.Key()]
 	return ok && (w.MTU != 0 && w.MTU != int(l.MTU) || w.Master != master || w.Hairpin != l.Hairpin || w.Isolated != l.Isolated)
+}
+
+// hopsBy are our routes that lead by a link of somebody else.
+func (m *memory) hopsBy(link string) (keys []netspec.Key) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k, l := range m.hops {
+		if l == link {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // named reports whether a link of that name on the host was made by us.

@@ -366,6 +366,9 @@ func open(s rawSet) func(rawElement) bool {
 }
 
 func elsewhere(data []byte, v6 bool) []byte {
+	if len(data) == len(nobodyMAC) {
+		return nobodyMAC[:]
+	}
 	f := 0
 	if v6 {
 		f = 1
@@ -380,6 +383,7 @@ var layouts = map[string]string{
 	"internal": "i", "leaves": "i", "same": "ii", "nets": "a", "segments": "ai", "entrances": "ai", "open": "a", "direct": "a", "masquerade": "a",
 	"ports": "apn", "anyports": "pn", "ifports": "ipn", "ranges": "apn", "anyranges": "pn", "ifranges": "ipn",
 	"limited": "apn", "allowed": "apna", "iflimited": "ipn", "ifallowed": "ipna", "openports": "apn", "openranges": "apn", "openfrom": "apna",
+	"across": "ai", "shortcuts": "ma",
 	"guarded": "i", "macs": "im", "sources": "ima", "prefixes": "ima", "routers": "im", "subnets": "a",
 }
 
@@ -507,6 +511,8 @@ var equivalent = map[string]string{
 	"(nothing leaves an internal network; internal) without condition 1":                     theSet,
 	"(hairpin: answers must come back through us; segments4) without condition 1":            theSet,
 	"(hairpin: answers must come back through us; segments6) without condition 1":            theSet,
+	"(to a container of another host; across4) without condition 1: meta cmp":                theSet,
+	"(to a container of another host; across6) without condition 1: meta cmp":                theSet,
 	"(stays within its network; segments4) without condition 1":                              theSet,
 	"(stays within its network; segments6) without condition 1":                              theSet,
 	"(seen again where it is routed; leaves) without condition 1":                            theSet,

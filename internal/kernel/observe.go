@@ -119,6 +119,7 @@ func (k *Kernel) readHost(s netspec.State, peers map[int32]rtnl.Peer, all bool) 
 		s.Add(k.memory.wished(o))
 	}
 	v.Of(k.ours).Objects(s, "")
+	k.readHops(s, v)
 	if err := k.readShapes(s, "", c, v); err != nil {
 		return unknown, err
 	}

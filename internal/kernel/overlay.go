@@ -44,7 +44,7 @@ func (k *Kernel) vxlan(c reconcile.Change) error {
 // were: they are in force still, as far as anybody knows.
 func (k *Kernel) renew(old, v netspec.VXLAN) ([]netspec.Object, error) {
 	fixed := func(v netspec.VXLAN) netspec.VXLAN {
-		v.MTU, v.Master = 0, ""
+		v.MTU, v.Master, v.Whole = 0, "", false
 		return v
 	}
 	if old.Name == "" || fixed(old) == fixed(v) || sameKind(old, v) {
@@ -54,7 +54,7 @@ func (k *Kernel) renew(old, v netspec.VXLAN) ([]netspec.Object, error) {
 	if err != nil {
 		return nil, rtnl.Gone(err)
 	}
-	stations, err := k.stations(index, v.Name)
+	stations, err := k.stations(index, v.Name, old.Master == "")
 	if err != nil {
 		return nil, err
 	}
@@ -105,9 +105,11 @@ func (k *Kernel) setVXLAN(v netspec.VXLAN, stations []netspec.Object) error {
 	if err != nil {
 		return err
 	}
-	master, err := k.rt.Index(v.Master)
-	if err != nil {
-		return err
+	var master int32
+	if v.Master != "" {
+		if master, err = k.rt.Index(v.Master); err != nil {
+			return err
+		}
 	}
 	via, err := k.rt.Exit(v.Via)
 	if err != nil {
@@ -119,6 +121,18 @@ func (k *Kernel) setVXLAN(v netspec.VXLAN, stations []netspec.Object) error {
 	msgs := append(rtnl.SetVXLAN(index, master, via, v), k.stationMessages(index, stations)...)
 	errs, err := k.rt.Execute(msgs...)
 	return errors.Join(append(errs, err)...)
+}
+
+// readHops adds our routes by links of others.
+func (k *Kernel) readHops(s netspec.State, v rtnl.View) {
+	for _, r := range v.Routes {
+		if l := v.Links[r.Index]; !k.ours(l) {
+			if h, ok := k.mark.Hop(r, l.Name); ok {
+				s[h.Key()] = h // two by different links: the last one stands for both
+				k.memory.note(h.Key(), h)
+			}
+		}
+	}
 }
 
 // stationMessages say again what stations were there. Those whose way is gone are not
@@ -140,7 +154,7 @@ func (k *Kernel) stationMessages(index int32, stations []netspec.Object) (msgs [
 }
 
 // stations are those of a tunnel that is there.
-func (k *Kernel) stations(index int32, tunnel string) ([]netspec.Object, error) {
+func (k *Kernel) stations(index int32, tunnel string, alone bool) ([]netspec.Object, error) {
 	links, err := k.rt.Links(false)
 	if err != nil {
 		return nil, fmt.Errorf("find all links: %w", err)
@@ -149,7 +163,7 @@ func (k *Kernel) stations(index int32, tunnel string) ([]netspec.Object, error) 
 	for _, l := range links {
 		names[l.Index] = l.Name
 	}
-	out, err := k.rt.Stations(index, tunnel, names)
+	out, err := k.rt.Stations(index, tunnel, alone, names)
 	if err != nil {
 		return nil, fmt.Errorf("read stations of tunnel %s: %w", tunnel, err)
 	}
@@ -162,7 +176,7 @@ func readVXLAN(s netspec.State, c *rtnl.Conn, l rtnl.Info, names map[int32]strin
 	if !l.VXLAN.Learns {
 		s.Add(l.Tunnel(names))
 	}
-	stations, err := c.Stations(l.Index, l.Name, names)
+	stations, err := c.Stations(l.Index, l.Name, l.Master == 0, names)
 	if err != nil {
 		return fmt.Errorf("read stations of tunnel %s: %w", l.Name, err)
 	}

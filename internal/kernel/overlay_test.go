@@ -145,6 +145,67 @@ func TestTunnelChanges(t *testing.T) {
 	m.is(moved)
 }
 
+// lone is a tunnel in no bridge, and what is behind it.
+func lone() netspec.State {
+	return state(netspec.VXLAN{Name: "isp4789", Local: ip("10.8.0.1"), Port: 4789, MTU: 1450, Whole: true},
+		netspec.FDB{Link: "isp4789", MAC: netspec.MAC{2, 5, 0, 0, 0, 2}, Dst: ip("10.8.0.2"), Alone: true},
+		netspec.FDB{Link: "isp4789", MAC: netspec.MAC{2, 5, 0, 0, 0, 3}, Dst: ip("10.8.0.3"), Alone: true})
+}
+
+// TestLoneTunnel6: over IPv6, which cuts nothing on the way.
+func TestLoneTunnel6(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	underlay(t, m)
+	want := state(netspec.VXLAN{Name: "isp4789", Local: ip("fd00:8::1"), Port: 4789, MTU: 1430, Whole: true},
+		netspec.FDB{Link: "isp4789", MAC: netspec.MAC{2, 5, 0, 0, 0, 2}, Dst: ip("fd00:8::2"), Alone: true})
+	m.apply(want)
+	m.is(want)
+}
+
+// TestLoneTunnel: one in no bridge is as one that is in one, beside it.
+func TestLoneTunnel(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.foreign()
+	underlay(t, m)
+	before := m.names()
+	want := merge(lone(), bridge(1, netspec.Segment{}), state(tunnel("10.8.0.1")), station(2, "10.8.0.2"))
+	m.apply(want)
+	m.is(want)
+	for what, spoil := range map[string]func(){
+		"it learns":              func() { m.host.IP("link set isp4789 type vxlan learning") },
+		"its packets are cut":    func() { m.host.IP("link set isp4789 type vxlan id 0 df unset") },
+		"it is in a bridge":      func() { m.host.IP("link set isp4789 master isbr1") },
+		"it is down":             func() { m.host.IP("link set isp4789 down") },
+		"it is gone":             func() { m.host.IP("link del isp4789") },
+		"a station is forgotten": func() { m.host.Run("bridge", "fdb", "del", "02:05:00:00:00:02", "dev", "isp4789", "self") },
+		"a station is elsewhere": func() {
+			m.host.Run("bridge", "fdb", "replace", "02:05:00:00:00:02", "dev", "isp4789", "dst", "10.8.0.3", "self", "static")
+		},
+		"a stranger is there": func() {
+			m.host.Run("bridge", "fdb", "add", "02:05:00:00:00:77", "dev", "isp4789", "dst", "10.8.0.3", "self", "static")
+		},
+	} {
+		spoil()
+		if m.observe().Equal(want) {
+			t.Errorf("%s: it is not seen", what)
+		}
+		if _, err := reconcile.Sync(t.Context(), m.Kernel, want); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		m.is(want)
+	}
+	moved := merge(want)
+	moved[netspec.VXLAN{Name: "isp4789"}.Key()] = netspec.VXLAN{Name: "isp4789", Local: ip("10.8.0.1"), Port: 4790, MTU: 1380}
+	m.change(want, moved)
+	m.is(moved)
+	m.remove(moved)
+	if after := m.names(); after != before {
+		t.Errorf("links %s, before %s", after, before)
+	}
+}
+
 // timers are a bridge's, which go on by themselves.
 var timers = regexp.MustCompile(`\w+_timer +[0-9.]+`)
 

@@ -101,6 +101,7 @@ func newPolicy(t testing.TB, opts ...option) *policy {
 	p.routers()
 	p.grants()
 	p.tunnels()
+	p.across()
 	p.apply(p.want)
 	p.inside()
 	return p
@@ -294,6 +295,9 @@ func (p *policy) askTunnels(f int, s string) {
 	} {
 		p.calls("tunnel "+q.name, call{from: q.from, network: q.network, local: q.local, to: q.to.url(f, q.port)}, q.want, q.touches)
 	}
+	mark := int(p.table.GuardMark())
+	p.calls("tunnel by isled", call{from: "host", network: "udp", to: lanAt.url(f, tunnelPort), mark: mark}, answer("lan", tunnelPort, hostAt[f]), "spoken isled peers"+s+" tunnels")
+	p.calls("tunnel, sealed, by isled", call{from: "host", network: "udp", to: farAt.url(f, sealedPort), mark: mark}, answer("transit", sealedPort, others[f]), "spoken isled seals")
 }
 
 // outside makes the neighbours, and a host that helps those who attack it.
@@ -514,6 +518,7 @@ func (p *policy) ask(bpf bool) *policy {
 		p.askOpen(f, s)
 		p.askSources(f, s)
 		p.askTunnels(f, s)
+		p.askAcross(f, s)
 	}
 	p.askOddities(bpf)
 	p.askARP()

@@ -340,6 +340,12 @@ func generationBy(b []byte) string {
 }
 
 func (w *watcher) route(a nlmsg.Answer) {
+	if h, ok := w.k.mark.HopIn(a); ok {
+		if a.Type == unix.RTM_DELROUTE {
+			w.loses(h)
+		}
+		return
+	}
 	s, suspect := w.concerns(a)
 	if w.k.watched.ours(a.Port) || s.Empty() && suspect == 0 {
 		return
@@ -360,9 +366,18 @@ func (w *watcher) neigh(a nlmsg.Answer) {
 		}
 		return ""
 	}, func(index int32) string { return w.links[index].Name })
-	if ok && !w.lost[k] && len(w.lost) <= lostMost {
-		w.lost[k] = true
-		w.alarm(reconcile.Alarm{Scope: reconcile.Scope{Lost: []netspec.Key{k}}})
+	if ok {
+		w.loses(k)
+	}
+}
+
+// loses tells of objects of ours that are gone, whoever took them.
+func (w *watcher) loses(keys ...netspec.Key) {
+	for _, k := range keys {
+		if !w.lost[k] && len(w.lost) <= lostMost {
+			w.lost[k] = true
+			w.alarm(reconcile.Alarm{Scope: reconcile.Scope{Lost: []netspec.Key{k}}})
+		}
 	}
 }
 
@@ -415,8 +430,8 @@ func (w *watcher) connected(b []byte) bool {
 
 // link is what a message about a link means: ours has to be looked at, and what was
 // ours and is not any more has to be made again. Of a foreign one the MTU matters, and
-// whether it is up: for the IPv4 routes that go with it there are no messages; and
-// what networks on it hang on.
+// whether it is up: for the IPv4 routes that go with it, ours too, there are no messages;
+// and what networks on it hang on.
 func (w *watcher) link(b []byte) (s reconcile.Scope, suspect int32) {
 	if index, hairpin, isolated, ok := rtnl.PortFlags(b); ok {
 		return s, w.port(index, hairpin, isolated)
@@ -433,6 +448,9 @@ func (w *watcher) link(b []byte) (s reconcile.Scope, suspect int32) {
 	if w.k.ours(now) {
 		s.Host = seen && w.k.ours(was) && was.Name != now.Name
 		return s, now.Index
+	}
+	if seen && now.Up && !was.Up {
+		w.loses(w.k.memory.hopsBy(now.Name)...)
 	}
 	s.Host = seen && w.k.ours(was)
 	s.Facts = !s.Host && (!seen || otherParent(was, now))

@@ -11,7 +11,7 @@ const KindVXLAN = "vxlan"
 // VXLAN is a tunnel of the host (RFC 7348) and a port of bridge Master. It learns
 // nothing: where frames go is said by FDB and Flood, and what they do not say goes
 // nowhere. Through it the bridge answers ARP and neighbour discovery itself for every
-// Neigh on the bridge.
+// Neigh on the bridge. One without Master is in no bridge: only programs use it.
 type VXLAN struct {
 	Name   string
 	VNI    uint32
@@ -20,6 +20,7 @@ type VXLAN struct {
 	Via    string     // link with which it goes; "": it stays
 	MTU    int
 	Master string
+	Whole  bool // over IPv4 its packets are not cut into fragments: what does not fit is lost
 }
 
 func (v VXLAN) Key() Key { return Key{RankLink, "", v.Name} }
@@ -30,9 +31,42 @@ type FDB struct {
 	MAC  MAC
 	Dst  netip.Addr
 	Via  string // link that frames leave by, and by no other; "": as they are routed
+	// Alone: the tunnel is in no bridge whose table would have the station too.
+	Alone bool
 }
 
 func (f FDB) Key() Key { return Key{RankNeigh, "", fmt.Sprintf("fdb %s %x", f.Link, f.MAC)} }
+
+// Hop is the way to an address that is behind another host, which is next to this one:
+// a route by an interface of the host that is not ours.
+type Hop struct {
+	To  netip.Addr
+	Via netip.Addr // the other host, of the family of To
+	Dev string
+}
+
+func (h Hop) Key() Key { return Key{RankRoute, "", "hop " + h.To.String()} }
+
+// Across lets in a container of another host that does not come by the tunnel: what has
+// Addr as its source and comes in by Way may go to what is behind Link, as frames may.
+type Across struct {
+	Link string // the bridge
+	Addr netip.Addr
+	Way  string // interface of the host
+}
+
+func (a Across) Key() Key { return Key{RankFilter, "", "across " + a.Link + " " + a.Addr.String()} }
+
+// Shortcut hands frames to the host's routing that are for a container of another host:
+// containers send them to its own MAC address, whichever way there is.
+type Shortcut struct {
+	Link    string // the bridge
+	Addr    netip.Addr
+	MAC     MAC
+	Gateway MAC // the bridge's
+}
+
+func (s Shortcut) Key() Key { return Key{RankFilter, "", "shortcut " + s.Addr.String()} }
 
 // Flood is an end of a tunnel that gets a copy of each broadcast and multicast frame.
 type Flood struct {

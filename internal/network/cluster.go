@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -35,7 +36,11 @@ type cluster struct {
 	lost    map[string]bool            // networks that are gone in the cluster, with containers of ours on them
 	waiting map[string][]Endpoint      // sandbox → endpoints whose networks nobody has told of yet
 	opened  map[netip.Prefix]bool      // pools that nobody else has
+	proven  map[string]bool            // hosts that what containers send gets to as it is
 	odd     map[string]bool            // records that were told of because they cannot be
+
+	trials map[string]bool // units by which ways to other hosts are tried
+	retry  chan struct{}   // who tries them is to be told which there are
 
 	footholds map[string]Network // as they were at the start
 
@@ -50,9 +55,10 @@ func (m *Manager) newCluster() {
 	c.far, c.known = newFar(), false
 	c.units, c.named = map[string]map[string]bool{}, map[string]dns.Host{}
 	c.lost, c.waiting, c.opened = map[string]bool{}, map[string][]Endpoint{}, map[netip.Prefix]bool{}
-	c.footholds = map[string]Network{}
+	c.footholds, c.proven = map[string]Network{}, m.provenBefore()
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
 	c.seals = seals{shaken: map[shake]bool{}}
+	c.trials, c.retry = map[string]bool{}, make(chan struct{}, 1)
 }
 
 const (
@@ -69,6 +75,7 @@ func (m *Manager) followCluster(ctx context.Context) {
 	defer wg.Wait()
 	wg.Go(func() { m.watchCluster(ctx) })
 	wg.Go(func() { m.rotateKeys(ctx) })
+	wg.Go(func() { m.followTrials(ctx) })
 	for again := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
@@ -229,6 +236,7 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, n new
 		f.hosts[id] = *h
 		affected = append(affected, f.like(*h)...)
 	}
+	m.meet(ctx, id)
 	for _, other := range append(affected, id) {
 		f.touch(other, n)
 	}
@@ -254,8 +262,11 @@ func (m *Manager) tunnelPeer(host string) netspec.State {
 	return s
 }
 
-// tunneling reports whether a network of the cluster is here.
+// tunneling reports whether tunnels end here: of a network of the cluster, or for trials.
 func (m *Manager) tunneling() bool {
+	if m.trying() {
+		return true
+	}
 	for _, n := range m.x.networks {
 		if n.Global() && !n.Idle {
 			return true
@@ -324,10 +335,14 @@ func (m *Manager) replanFar(ctx context.Context, n news) {
 	var drop, add []dns.Host
 	for t := range n.endpoints {
 		m.planFar(t, units, &drop, &add)
+		if _, done := units[sealUnit(t.host)]; !done && t.host != m.cluster.far.self {
+			units[sealUnit(t.host)] = m.sealPeer(t.host)
+		}
 	}
 	for host := range n.hosts {
 		if host != m.cluster.far.self {
 			units[tunnelUnit(host)], units[sealUnit(host)] = m.tunnelPeer(host), m.sealPeer(host)
+			m.trialsTo(host, units)
 		}
 	}
 	m.impose(ctx, units)
@@ -372,7 +387,7 @@ func (m *Manager) planRemote(n Network, id string) (netspec.State, dns.Host) {
 	s := netspec.State{}
 	d, err := m.sharedDriver(n)
 	if err == nil {
-		err = d.PlanRemote(s, n, Remote{now, h, m.way(h)}, m.host)
+		err = d.PlanRemote(s, n, Remote{now, h, m.passage(h), m.cluster.proven[h.ID]}, m.host)
 	}
 	if err != nil {
 		m.Log.Error("plan an endpoint of another host", "network", n.Name, "container", now.Container, "err", err)
@@ -393,7 +408,7 @@ func (m *Manager) planPeer(n Network, host string) netspec.State {
 	s := netspec.State{}
 	d, err := m.sharedDriver(n)
 	if err == nil {
-		err = d.PlanPeer(s, n, Remote{Host: h, Sealed: m.way(h)}, m.host)
+		err = d.PlanPeer(s, n, Remote{Host: h, Sealed: m.passage(h)}, m.host)
 	}
 	if err != nil {
 		m.Log.Error("plan a host of the cluster", "network", n.Name, "host", h.Name, "err", err)
@@ -442,13 +457,23 @@ func (m *Manager) impose(ctx context.Context, units map[string]netspec.State) {
 
 // note keeps a unit, and of which network it is.
 func (m *Manager) note(unit string, s netspec.State) {
+	had := m.units[unit] != nil
 	if s == nil {
 		delete(m.units, unit)
 	} else {
 		m.units[unit] = s
 	}
 	kind, rest, _ := strings.Cut(unit, "/")
-	if kind != "remote" && kind != "peer" {
+	switch kind {
+	case "trial":
+		m.noteTrial(unit, s)
+		return
+	case "remote":
+	case "peer":
+		if had != (s != nil) { // who is near is asked more often
+			m.tryAnew()
+		}
+	default:
 		return
 	}
 	network, _, _ := strings.Cut(rest, "/")
@@ -468,6 +493,9 @@ func (m *Manager) replanCluster() {
 		}
 	}
 	m.note(sealUnit(""), m.sealLinks())
+	for unit, s := range m.trialUnits() {
+		m.note(unit, s)
+	}
 	for id, n := range m.x.networks {
 		if n.Global() && !n.Idle {
 			for unit, s := range m.farUnits(id) {
@@ -491,26 +519,30 @@ func (m *Manager) farUnits(network string) map[string]netspec.State {
 }
 
 // begin is where tunnels of this host begin.
-func (m *Manager) begin(h Host) Tunnel {
+func (m *Manager) begin(ctx context.Context, h Host) (Tunnel, error) {
 	here := m.cluster.here
 	if m.Fabric == nil || !usableHost(here) {
-		return Tunnel{}
+		return Tunnel{}, nil
 	}
-	t := Tunnel{Addr: here.Addr, MTU: h.mtuAt(here.Addr)}
+	t := Tunnel{Addr: here.Addr, MTU: h.MTU}
+	if p, ok := h.with(here.Addr); ok {
+		t.Link, t.MTU = cmp.Or(p.Now, p.Name), p.MTU
+	}
 	if h.IPv6 {
 		t.Seal = m.seal()
 	}
-	return t
+	var err error
+	t.Near, err = m.near(ctx, t)
+	return t, err
 }
 
-// mtuAt is that of the interface with an address of the host; that of the way out, when
-// none has it.
-func (h Host) mtuAt(a netip.Addr) int {
+// with is the interface that has an address of the host.
+func (h Host) with(a netip.Addr) (Parent, bool) {
 	for line := range strings.Lines(h.Parents) {
 		name, _, _ := strings.Cut(line, "\t")
 		if p, ok := h.Parent(name); ok && (p.Addr4 == a || p.Addr6 == a) {
-			return p.MTU
+			return p, true
 		}
 	}
-	return h.MTU
+	return Parent{}, false
 }

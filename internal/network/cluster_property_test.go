@@ -15,6 +15,7 @@ import (
 	"isle/internal/kernel/kerneltest"
 	"isle/internal/netspec"
 	"isle/internal/network"
+	"isle/internal/reconcile"
 )
 
 // lives is one random life of a cluster.
@@ -23,6 +24,7 @@ type lives struct {
 	all                                           []*member
 	r                                             *rand.Rand
 	done, refused, failures, crashes, cuts, moved int
+	direct                                        int // ways past a tunnel
 }
 
 // TestClusterConverges: whatever hosts do, wherever a kernel refuses or a process dies,
@@ -33,10 +35,10 @@ func TestClusterConverges(t *testing.T) {
 	for seed := range uint64(200) {
 		l := liveTogether(t, seed, 30)
 		sum.done, sum.refused, sum.failures = sum.done+l.done, sum.refused+l.refused, sum.failures+l.failures
-		sum.crashes, sum.cuts, sum.moved = sum.crashes+l.crashes, sum.cuts+l.cuts, sum.moved+l.moved
+		sum.crashes, sum.cuts, sum.moved, sum.direct = sum.crashes+l.crashes, sum.cuts+l.cuts, sum.moved+l.moved, sum.direct+l.direct
 	}
-	t.Logf("%d done, %d refused, %d failed in a kernel, %d crashes, %d partitions, %d other addresses", sum.done, sum.refused, sum.failures, sum.crashes, sum.cuts, sum.moved)
-	if min(sum.done, sum.refused, sum.failures, sum.crashes, sum.cuts) < 50 || sum.moved < 5 {
+	t.Logf("%d done, %d refused, %d failed in a kernel, %d crashes, %d partitions, %d other addresses, %d ways past a tunnel", sum.done, sum.refused, sum.failures, sum.crashes, sum.cuts, sum.moved, sum.direct)
+	if min(sum.done, sum.refused, sum.failures, sum.crashes, sum.cuts, sum.direct) < 50 || sum.moved < 5 {
 		t.Error("the lives do not go everywhere")
 	}
 }
@@ -52,6 +54,10 @@ func liveTogether(t *testing.T, seed uint64, steps int) *lives {
 	for i, h := range l.all {
 		h.room = (int(seed) + i) % 3
 		h.begin(t)
+		for range 4 {
+			_, err := l.rewire(t, h)
+			must(t, err)
+		}
 	}
 	for i := range steps {
 		h := l.all[l.r.IntN(len(l.all))]
@@ -108,10 +114,10 @@ func (l *lives) step(t *testing.T, h *member) (what string) {
 
 func (l *lives) act(t *testing.T, h *member) (what string, err error) {
 	net, c := fmt.Sprint("n", l.r.IntN(3)), fmt.Sprint(h.id, l.r.IntN(3))
-	switch l.r.IntN(12) {
+	switch l.r.IntN(13) {
 	case 0:
-		v6 := l.r.IntN(2) == 0
-		_, err = h.m.Create(t.Context(), api.CreateRequest{Name: net, Driver: "overlay", EnableIPv6: &v6})
+		v6, direct := l.r.IntN(2) == 0, fmt.Sprint(l.r.IntN(2) == 0)
+		_, err = h.m.Create(t.Context(), api.CreateRequest{Name: net, Driver: "overlay", EnableIPv6: &v6, Options: map[string]string{"isle.direct": direct}})
 		return "create " + net, err
 	case 1:
 		_, err = h.m.Remove(t.Context(), net)
@@ -144,12 +150,31 @@ func (l *lives) act(t *testing.T, h *member) (what string, err error) {
 	case 10:
 		h.dir.Heal()
 		return "heal", nil
+	case 11:
+		return l.rewire(t, h)
 	}
 	if l.r.IntN(2) == 0 {
 		h.dir.Cut(true)
 	}
 	h.begin(t)
 	return "restart", nil
+}
+
+// rewire has another host be next to this one, or not any more, or found out to be
+// reached, or not.
+func (l *lives) rewire(t *testing.T, h *member) (what string, err error) {
+	o := l.all[l.r.IntN(len(l.all))]
+	if l.r.IntN(2) == 0 {
+		found := slices.Contains(*h.found, o.id)
+		h.tell(t, o.id, !found)
+		return fmt.Sprintf("reach %s %t", o.id, !found), nil
+	}
+	a := o.dir.View().Hosts[o.id].Addr
+	if h.machine.near == nil {
+		h.machine.near = map[netip.Addr]bool{}
+	}
+	h.machine.near[a] = !h.machine.near[a]
+	return fmt.Sprintf("near %s %t", o.id, h.machine.near[a]), h.m.Repair(t.Context(), reconcile.Alarm{Scope: reconcile.Scope{Facts: true}})
 }
 
 // outlive ends the lease of a host that is cut off; another one takes what it can.
@@ -254,6 +279,10 @@ func (l *lives) agrees(t *testing.T, have map[string]fabric.Endpoint) {
 		if got, want := len(of[netspec.FDB](h)), h.others(t, v); got != want {
 			t.Errorf("host %s knows %d containers of others, want %d", h.id, got, want)
 		}
+		if got, want := len(only[netspec.FDB](h, true)), len(v.Hosts)-1; got != want {
+			t.Errorf("host %s tries the ways to %d others, want %d", h.id, got, want)
+		}
+		l.direct += len(of[netspec.Shortcut](h))
 	}
 }
 

@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -28,13 +29,30 @@ import (
 // member is a host of a cluster. Its news come when the test says so.
 type member struct {
 	*world
-	id   string
-	dir  *fabrictest.Directory
-	feed *fabrictest.Feed
-	m    *network.Manager
-	dns  *dns.Server
-	seal *sealer
-	life time.Duration // of its keys
+	id    string
+	dir   *fabrictest.Directory
+	feed  *fabrictest.Feed
+	m     *network.Manager
+	dns   *dns.Server
+	seal  *sealer
+	life  time.Duration // of its keys
+	pulse ways
+	found *[]string // hosts that are reached without a tunnel, as the file says that outlives isled
+}
+
+// scout is one that the test speaks for.
+type scout struct{ found *[]string }
+
+func (s scout) Proven() []string                                             { return slices.Clone(*s.found) }
+func (scout) Run(context.Context, func() network.Errand, func(string, bool)) {}
+
+// tell says to the host whether another one is reached without a tunnel.
+func (h *member) tell(t testing.TB, host string, gets bool) {
+	*h.found = slices.DeleteFunc(*h.found, func(o string) bool { return o == host })
+	if gets {
+		*h.found = append(*h.found, host)
+	}
+	h.m.Gets(t.Context(), host, gets)
 }
 
 // gather is a cluster of hosts a, b, c, … whose tunnels begin at 192.0.2.1, .2, …
@@ -44,7 +62,10 @@ func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 	var all []*member
 	for i := range n {
 		id := string(rune('a' + i))
-		h := &member{world: newWorld(), id: id}
+		h := &member{world: newWorld(), id: id, found: &[]string{}}
+		h.kernel.Parents = []string{"eth0"}
+		h.machine.host.Sources = true
+		h.machine.host.Parents = network.Parents([]network.Parent{{Name: "eth0", MTU: 1500, Up: true, Carrier: true, Addr4: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}})
 		h.dir = c.Join(fabric.Host{ID: id, Name: "host-" + id, Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})})
 		h.begin(t)
 		all = append(all, h)
@@ -56,7 +77,7 @@ func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 // process is a new isled of the host.
 func (h *member) process(w *world) *network.Manager {
 	m := w.manager()
-	if m.Fabric = h.dir; h.seal != nil {
+	if m.Fabric, m.Pulse, m.Scout = h.dir, &h.pulse, (scout{h.found}); h.seal != nil {
 		m.Seal, m.Now, m.Config.KeyLife = h.seal, h.seal.now, h.life
 	}
 	return m
@@ -124,14 +145,27 @@ func overlay(t *testing.T, all []*member, name string) network.Network {
 	return n
 }
 
-// of are the objects of a type that the kernel has.
-func of[T netspec.Object](h *member) (out []T) {
+// of are the objects of a type that the kernel has for networks.
+func of[T netspec.Object](h *member) []T { return only[T](h, false) }
+
+// only are those by which ways to other hosts are tried, or all others.
+func only[T netspec.Object](h *member, trials bool) (out []T) {
 	for _, o := range h.kernel.State {
-		if o, ok := o.(T); ok {
+		if o, ok := o.(T); ok && trial(o) == trials {
 			out = append(out, o)
 		}
 	}
 	return out
+}
+
+func trial(o netspec.Object) bool {
+	switch o := o.(type) {
+	case netspec.VXLAN:
+		return o.Master == ""
+	case netspec.FDB:
+		return o.Alone
+	}
+	return false
 }
 
 func (h *member) resolves(n network.Network, name string) (addrs []netip.Addr) {
@@ -196,7 +230,7 @@ func TestOverlay(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(names, func(r dns.Record) bool { return r.Container == "c2" }) {
 		t.Errorf("%+v, %v", names, err)
 	}
-	if len(of[netspec.VXLAN](c))+len(of[netspec.FDB](c))+len(of[netspec.TunnelPeer](c)) > 0 || len(c.resolves(n, "c2")) > 0 {
+	if len(of[netspec.VXLAN](c))+len(of[netspec.FDB](c)) > 0 || len(c.resolves(n, "c2")) > 0 {
 		t.Error("host c has a part of a network that no container there is on")
 	}
 	if err := b.m.Close(t.Context(), "c2"); err != nil {
@@ -447,8 +481,8 @@ func TestStationsReturned(t *testing.T) {
 	open(t, b.m, "c2", "app")
 	rightAll(t, all)
 	var lost reconcile.Scope
-	for k := range a.kernel.State {
-		if k.Rank == netspec.RankNeigh && k.NS == "" {
+	for k, o := range a.kernel.State {
+		if k.Rank == netspec.RankNeigh && k.NS == "" && !trial(o) {
 			lost.Lost = append(lost.Lost, k)
 		}
 	}
@@ -765,4 +799,16 @@ func TestOverlaySubnets(t *testing.T) {
 		t.Errorf("%v, %v", use, err)
 	}
 	rightAll(t, all)
+}
+
+// TestSubnetOfHost: no network has an address where a tunnel ends, on whichever host.
+func TestSubnetOfHost(t *testing.T) {
+	t.Parallel()
+	_, all := gather(t, 3)
+	for _, h := range all {
+		_, err := h.m.Create(t.Context(), api.CreateRequest{Name: "under", Driver: "overlay", IPAM: &api.IPAM{Config: []api.IPAMConfig{{Subnet: netip.MustParsePrefix("192.0.2.0/28")}}}})
+		if err == nil || !strings.Contains(err.Error(), "of host host-") {
+			t.Errorf("%s: %v", h.id, err)
+		}
+	}
 }

@@ -325,7 +325,7 @@ func (m *Manager) rouse(n *Network) *Network {
 	m.x.networks[id] = &now
 	m.x.occupy(id, s)
 	m.note(networkUnit(id), s)
-	for unit, s := range merged(merged(m.farUnits(id), m.tunnelUnits()), m.sealUnits()) {
+	for unit, s := range merged(merged(m.farUnits(id), m.tunnelUnits()), merged(m.sealUnits(), m.trialUnits())) {
 		m.note(unit, s)
 	}
 	return &now
@@ -365,7 +365,10 @@ func (m *Manager) loadView(ctx context.Context, v fabric.View) {
 		m.cluster.far.hosts[id] = h
 	}
 	m.cluster.here = v.Hosts[v.Self]
-	m.host.Tunnel = m.begin(m.host)
+	var err error
+	if m.host.Tunnel, err = m.begin(ctx, m.host); err != nil {
+		m.Log.Error("look where tunnels begin", "err", err)
+	}
 	for _, id := range slices.Sorted(maps.Keys(v.Networks)) {
 		m.take(ctx, v.Networks[id])
 	}
@@ -375,5 +378,8 @@ func (m *Manager) loadView(ctx context.Context, v fabric.View) {
 	}
 	if err := m.lookAtShakes(ctx); err != nil {
 		m.Log.Error("look which ways to other hosts are open", "err", err)
+	}
+	for unit, s := range merged(m.tunnelUnits(), m.trialUnits()) {
+		m.note(unit, s)
 	}
 }

@@ -34,10 +34,10 @@ type news struct {
 
 func newNews() news { return news{map[trace]bool{}, map[string]bool{}} }
 
-// endpoint notes one, with its host. Of one that is gone nobody knows where it was.
+// endpoint notes one. Of one that is gone nobody knows where it was.
 func (n news) endpoint(t trace) {
 	if t.host != "" {
-		n.endpoints[t], n.hosts[t.host] = true, true
+		n.endpoints[t] = true
 	}
 }
 

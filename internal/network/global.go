@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -122,7 +123,18 @@ func (m *Manager) globalPools(ctx context.Context, n *Network, want *network.IPA
 	if want != nil {
 		asked = want.Config
 	}
-	return m.choosePools(n, asked, append(foreign, tried...))
+	return m.choosePools(n, asked, slices.Concat(foreign, m.cluster.far.addresses(), tried))
+}
+
+// addresses are those where tunnels end: on a network that had one, containers would be
+// taken for that host.
+func (f *far) addresses() (all []ipam.Foreign) {
+	for _, id := range slices.Sorted(maps.Keys(f.hosts)) {
+		if h := f.hosts[id]; usableHost(h) {
+			all = append(all, ipam.Foreign{Prefix: netip.PrefixFrom(h.Addr, h.Addr.BitLen()), What: "address", Host: h.Name})
+		}
+	}
+	return all
 }
 
 // auto reports whether a subnet of n was chosen by us.

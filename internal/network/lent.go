@@ -252,7 +252,7 @@ func (j Joined) lacks() (out []string) {
 // Leave takes a lent namespace off a network; ports are those that it keeps. With its
 // last network the sandbox goes. What is not there is no error.
 func (m *Manager) Leave(ctx context.Context, sandboxID, networkID string, ports PortRequest) error {
-	seats := m.seatsOf(sandboxID)
+	seats := m.SeatsOf(sandboxID)
 	switch {
 	case !slices.ContainsFunc(seats, func(s Seat) bool { return s.Network != networkID }):
 		return m.Close(ctx, sandboxID)
@@ -270,17 +270,17 @@ func unheard(networkID string) error {
 	return fmt.Errorf("network %s is a cluster's, which has not been heard of yet: %w", ids.Short(networkID), errdefs.ErrUnavailable)
 }
 
-// Seat is a place of a lent namespace. Awaited: on a network of a cluster that has not
+// Seat is a place of a sandbox. Awaited: on a network of a cluster that has not
 // been heard of since the start.
 type Seat struct {
 	Sandbox, Network string
 	Awaited          bool
 }
 
-// Seats are all that there are.
+// Seats are all that lent namespaces have.
 func (m *Manager) Seats() (list []Seat) {
 	for _, id := range m.lodgers() {
-		list = append(list, m.seatsOf(id)...)
+		list = append(list, m.SeatsOf(id)...)
 	}
 	return list
 }
@@ -297,7 +297,8 @@ func (m *Manager) lodgers() (ids []string) {
 	return ids
 }
 
-func (m *Manager) seatsOf(sandboxID string) (list []Seat) {
+// SeatsOf are those of one sandbox.
+func (m *Manager) SeatsOf(sandboxID string) (list []Seat) {
 	m.op.Lock()
 	defer m.op.Unlock()
 	sb := m.x.sandboxes[sandboxID]

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"net"
+	"net/netip"
 	"time"
 
 	"isle/internal/netspec"
@@ -14,6 +15,9 @@ import (
 type Machine interface {
 	// Host is what drivers may know. LinkPrefix is filled in by the Manager.
 	Host(ctx context.Context) (Host, error)
+	// NextTo are those of addrs that packets from a link of the host reach without being
+	// routed.
+	NextTo(ctx context.Context, link string, addrs []netip.Addr) ([]netip.Addr, error)
 	// Foreign are the prefixes that routes, addresses and name servers of the
 	// host use. Our own devices may be among them.
 	Foreign(ctx context.Context) ([]ipam.Foreign, error)

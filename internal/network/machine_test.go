@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 type machine struct {
 	host    network.Host
 	foreign []ipam.Foreign
+	near    map[netip.Addr]bool
 	listen  func(netspec.NS, uint16) (net.PacketConn, net.Listener, error)
 	shaken  func(link string) map[string]time.Time // handshakes of links that encrypt; nil: none
 }
@@ -46,6 +48,10 @@ func (m *machine) Foreign(context.Context) ([]ipam.Foreign, error) { return m.fo
 func (m *machine) Path(ns netspec.NS) string                       { return "/run/netns/" + string(ns) }
 func (m *machine) Counters(context.Context, netspec.NS) (map[string]network.Counters, error) {
 	return map[string]network.Counters{"lo": {}, "eth0": {RxBytes: 7}, "foreign": {}}, nil
+}
+
+func (m *machine) NextTo(_ context.Context, _ string, addrs []netip.Addr) ([]netip.Addr, error) {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return !m.near[a] }), nil
 }
 
 func (m *machine) Prepare() func() { return func() {} }

@@ -71,6 +71,10 @@ type Manager struct {
 	Seal Sealer
 	// Now is the time, for how old keys are. nil: the clock's.
 	Now func() time.Time
+	// Pulse finds out how the ways to the other hosts of the cluster are. nil: nobody does.
+	Pulse Pulse
+	// Scout finds out to which hosts containers need no tunnel. nil: to none.
+	Scout Scout
 	// Bridges is told of our bridges, for other firewalls. May be nil.
 	Bridges Bridges
 	// Lender holds namespaces that somebody else made. nil: none can join.

@@ -28,6 +28,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	var visits sync.WaitGroup
 	visits.Go(func() { m.visits(ctx) })
 	visits.Go(func() { m.followCluster(ctx) })
+	visits.Go(func() { m.scout(ctx) })
 	defer visits.Wait()
 	for k.step(ctx) {
 	}

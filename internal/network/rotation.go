@@ -54,21 +54,21 @@ type seals struct {
 // shake is a handshake of a link here with a key of another host.
 type shake struct{ link, key string }
 
-// way is the one to a host by the newest keys of both that have shaken hands. Until there
+// passage is the one to a host by the newest keys of both that have shaken hands. Until there
 // are any, it is by the oldest: they were in use before there were others.
-func (m *Manager) way(h fabric.Host) Way {
+func (m *Manager) passage(h fabric.Host) Passage {
 	mine, theirs := m.sealKeys(), m.keysOf(h)
 	if len(mine) == 0 || len(theirs) == 0 {
-		return Way{}
+		return Passage{}
 	}
 	for _, k := range mine {
 		for _, t := range theirs {
 			if m.cluster.seals.shaken[shake{m.linkOf(k), t.public}] {
-				return Way{m.linkOf(k), SealedAddr(h.ID, t.public)}
+				return Passage{m.linkOf(k), SealedAddr(h.ID, t.public)}
 			}
 		}
 	}
-	return Way{m.linkOf(mine[len(mine)-1]), SealedAddr(h.ID, theirs[len(theirs)-1].public)}
+	return Passage{m.linkOf(mine[len(mine)-1]), SealedAddr(h.ID, theirs[len(theirs)-1].public)}
 }
 
 // rotateKeys goes on with what is to be done, step by step.
@@ -125,13 +125,13 @@ func (m *Manager) comeOver(ctx context.Context) error {
 	if !m.comingOver() {
 		return nil
 	}
-	before, n := map[string]Way{}, newNews()
+	before, n := map[string]Passage{}, newNews()
 	for id, h := range m.cluster.far.hosts {
-		before[id] = m.way(h)
+		before[id] = m.passage(h)
 	}
 	err := m.lookAtShakes(ctx)
 	for id, h := range m.cluster.far.hosts {
-		if m.way(h) != before[id] {
+		if m.passage(h) != before[id] {
 			m.cluster.far.touch(id, n)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"isle/internal/fabric"
 	"isle/internal/netspec"
+	"isle/internal/network/pulse"
 )
 
 // Span is where in the cluster a network is.
@@ -26,6 +27,8 @@ type SpanHost struct {
 	Addr       netip.Addr
 	Containers int
 	Self       bool
+	Contact    pulse.Contact // not with this host itself
+	Way        string        // WayDirect or WayTunnel; "": this host, or the network is not here
 }
 
 // SpanEndpoint is a container on a network.
@@ -51,7 +54,12 @@ func (m *Manager) Span(ctx context.Context, ref string) (Span, error) {
 		}
 	}
 	for id, count := range containers {
-		s.Hosts = append(s.Hosts, SpanHost{id, hostName(v, id), v.Hosts[id].Addr, count, id == v.Self})
+		h := SpanHost{ID: id, Name: hostName(v, id), Addr: v.Hosts[id].Addr, Containers: count, Self: id == v.Self}
+		if !h.Self && s.Here {
+			h.Way = m.wayTo(n, id)
+		}
+		h.Contact = m.contact(n, id)
+		s.Hosts = append(s.Hosts, h)
 	}
 	slices.SortFunc(s.Hosts, func(a, b SpanHost) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Endpoints, func(a, b SpanEndpoint) int {

@@ -83,7 +83,10 @@ func (m *Manager) look(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at this host's network: %w", err)
 	}
-	h.LinkPrefix, h.Tunnel = m.Config.LinkPrefix, m.begin(h)
+	h.LinkPrefix = m.Config.LinkPrefix
+	if h.Tunnel, err = m.begin(ctx, h); err != nil {
+		return err
+	}
 	before := m.host
 	m.host = h
 	m.rewired(before)

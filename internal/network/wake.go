@@ -50,6 +50,9 @@ func (m *Manager) wakeable(n Network) error {
 	if err := d.Ready(n, len(m.x.users[n.ID]), m.host); err != nil {
 		return err
 	}
+	if err := m.otherWay(n); err != nil {
+		return err
+	}
 	for _, p := range n.Pools {
 		if !m.cluster.opened[p.Subnet] {
 			return fmt.Errorf("subnet %s of the cluster is that of another network on this host: %w: %w (hint: remove one of them)", p.Subnet, m.x.overlapBesides(p.Subnet, n.ID), errdefs.ErrConflict)
@@ -97,6 +100,7 @@ func (m *Manager) wake(ctx context.Context, woken map[string]*Network, units map
 	for id := range woken {
 		m.impose(ctx, m.farUnits(id))
 	}
+	m.impose(ctx, m.trialUnits())
 	return nil
 }
 
@@ -131,7 +135,7 @@ func (m *Manager) sleep(ctx context.Context, n Network) {
 	delete(m.x.leaves, n.ID)
 	m.x.networks[n.ID] = &n
 	m.mu.Unlock()
-	m.impose(ctx, merged(merged(units, m.tunnelUnits()), m.sealUnits()))
+	m.impose(ctx, merged(merged(units, m.tunnelUnits()), merged(m.sealUnits(), m.trialUnits())))
 	if err := m.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { footholds.Delete(tx, n.ID); return nil }); err != nil {
 		m.Log.Error("forget how a network was here", "network", n.Name, "err", err)
 	}

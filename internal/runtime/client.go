@@ -262,7 +262,7 @@ func (c *Client) Ack(ctx context.Context, p Proc) error {
 }
 
 func exitOf(e wire.Exit) Exit {
-	return Exit{Proc: Proc(e.Proc), Code: e.Code, At: e.At.UTC(), OOMKilled: e.OOM}
+	return Exit{Proc: Proc(e.Proc), Code: e.Code, At: e.At.UTC(), OOMKilled: e.OOM, Pid: e.Pid}
 }
 
 func (c *Client) path(name string) string { return filepath.Join(c.conf.RunDir, name) }

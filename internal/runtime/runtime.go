@@ -93,6 +93,7 @@ type Exit struct {
 	Code      int
 	At        time.Time
 	OOMKilled bool
+	Pid       int // which run it was; 0: the shim did not tell
 }
 
 // Status is what the shim knows of a process.

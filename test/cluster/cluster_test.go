@@ -23,10 +23,22 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	flag.Set("test.parallel", "6") // they mostly wait, in namespaces of their own
 	lab.Main(m, func() error {
 		return shell("ip link add sw0 type bridge; ip addr add 10.88.0.254/24 dev sw0; ip link set sw0 up")
 	})
 }
+
+// kind is how hosts are made.
+type kind struct {
+	lease  int    // seconds
+	daemon string // the program; "": the one that was built
+}
+
+// shortLease is so that nobody waits for long for what is gone.
+const shortLease = 3
+
+var usual = kind{lease: shortLease}
 
 func shell(line string) error {
 	if out, err := exec.Command("sh", "-ec", line).CombinedOutput(); err != nil {
@@ -56,22 +68,28 @@ func newHost(t *testing.T, n int) *host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { shell("ip netns del " + name) })
-	return begin(t, name)
+	return begin(t, name, usual)
 }
 
 // begin starts isled in a namespace: its own directories, control group and nft table.
-func begin(t *testing.T, name string) *host {
+func begin(t *testing.T, name string, k kind) *host {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "isle-cluster-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := lab.NewIsled(dir, fmt.Sprintf("[network]\nnft-table = %q\n[cluster]\nlease-seconds = 3\n", "isle-"+name))
+	d, err := lab.NewHost(dir, lab.CgroupParent()+"/"+name, fmt.Sprintf("[network]\nnft-table = %q\n[cluster]\nlease-seconds = %d\n", "isle-"+name, k.lease))
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.NetNS = name
+	d.NetNS, d.Daemon = name, k.daemon
+	if k.daemon != "" {
+		d.Env = []string{clockEnv + "=" + filepath.Join(dir, "clock")}
+	}
 	h := &host{d, t, name}
+	if k.daemon != "" {
+		h.clock(0)
+	}
 	t.Cleanup(func() {
 		if err := d.Remove(); err != nil {
 			t.Error(err)
@@ -146,6 +164,7 @@ func (h *host) listening() string {
 }
 
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	h1, h2, h3 := newHost(t, 1), newHost(t, 2), newHost(t, 3)
 	testAlone(h1)
 	h1.Isle(t, "cluster", "init", "--name", "h1")

@@ -8,6 +8,7 @@ import (
 // TestEncrypted: an encrypted network between two hosts, also after isled was killed and
 // started again on either; and inspect tells the hosts.
 func TestEncrypted(t *testing.T) {
+	t.Parallel()
 	h1, h2 := newHost(t, 6), newHost(t, 7)
 	h1.Isle(t, "cluster", "init", "--name", "h6")
 	h2.join(h1)

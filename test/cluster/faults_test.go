@@ -3,8 +3,6 @@ package cluster
 import (
 	"strings"
 	"time"
-
-	"isle/internal/kernel/probe"
 )
 
 // hostDies: what was on a host that is gone is gone within its lease, and back with it.
@@ -39,7 +37,7 @@ func partition(s *site) {
 	taken := c2.on("app")
 	s.vacate(h5)
 	h5.Isle(s.t, "cluster", "leave")
-	s.cut("r-west")
+	s.cut(s.between())
 	goesOn(s.t, west, "partition", func() {
 		goesOn(s.t, east, "partition", func() {
 			s.gathered(h3, h4)
@@ -52,7 +50,7 @@ func partition(s *site) {
 			h1.Try("rm", "-f", "late")
 		})
 	})
-	s.heal("r-west")
+	s.heal(s.between())
 	s.gathered(s.all...)
 	if err := across.pass(); err != nil {
 		s.t.Errorf("the flow between the sides is not there again: %v; c1 has %s now: %s", err, c1.on("app"), h1.Tail())
@@ -61,20 +59,6 @@ func partition(s *site) {
 	if got := c2.on("app"); got == taken {
 		s.t.Errorf("c2 goes on with %s, which c5 has", got)
 	}
-}
-
-// delay: the segments are far from each other.
-func delay(s *site) {
-	err := shell("tc -n switch qdisc add dev r-west root netem delay 60ms")
-	if err != nil && strings.Contains(err.Error(), "qdisc kind is unknown") {
-		s.t.Skip(&probe.NotSupportedError{Feature: "delay by netem", Err: err})
-	}
-	s.must(err)
-	s.all[1].run("far")
-	s.model(s.all[2], s.all...)
-	s.all[1].Isle(s.t, "rm", "-f", "far")
-	s.model(s.all[2], s.all...)
-	s.must(shell("tc -n switch qdisc del dev r-west root"))
 }
 
 // vacate removes the containers of a host.

@@ -14,8 +14,11 @@ import (
 )
 
 // inside runs f in the network namespace of a process. What it opens stays there.
-func inside(pid string, f func() error) error {
-	ns, err := os.Open("/proc/" + pid + "/ns/net")
+func inside(pid string, f func() error) error { return within("/proc/"+pid+"/ns/net", f) }
+
+// within is inside of the namespace of a file.
+func within(path string, f func() error) error {
+	ns, err := os.Open(path)
 	if err != nil {
 		return err
 	}

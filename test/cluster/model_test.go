@@ -5,19 +5,18 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os/exec"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"isle/internal/cluster/pki"
 	"isle/internal/fabric"
-	"isle/internal/store/etcd"
 )
 
 // names are those that anybody had: what is gone must not be answered for.
@@ -28,26 +27,23 @@ type view struct {
 	hosts     map[string]fabric.Host
 	networks  map[string]fabric.Network
 	endpoints []fabric.Endpoint
+	claims    map[string]string // KIND/… of what only one can have → whose it is
 }
 
 // read asks the etcd of a member that lives.
 func (s *site) read(at *host) (v view, err error) {
-	id, err := pki.Load(filepath.Join(at.Dir, "data", "cluster"))
-	if err != nil {
-		return v, err
-	}
-	c, err := etcd.Dial{Endpoints: []string{"https://" + at.addr() + ":2379"}, TLS: id.ClientTLS()}.Open()
+	c, err := s.etcd(at)
 	if err != nil {
 		return v, err
 	}
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	res, err := c.Get(ctx, "/isle/fabric/", clientv3.WithPrefix())
+	res, err := c.Get(ctx, "/isle/", clientv3.WithPrefix())
 	if err != nil {
 		return v, err
 	}
-	v = view{hosts: map[string]fabric.Host{}, networks: map[string]fabric.Network{}}
+	v = view{hosts: map[string]fabric.Host{}, networks: map[string]fabric.Network{}, claims: map[string]string{}}
 	for _, kv := range res.Kvs {
 		if err := v.take(strings.Split(string(kv.Key), "/"), kv.Value); err != nil {
 			return v, fmt.Errorf("%s: %w", kv.Key, err)
@@ -56,8 +52,22 @@ func (s *site) read(at *host) (v view, err error) {
 	return v, nil
 }
 
-// take notes a record: /isle/fabric/KIND/ID.
+// take notes a record: /isle/fabric/KIND/ID, or a claim.
 func (v *view) take(key []string, value []byte) (err error) {
+	claim := strings.Join(key[2:], "/")
+	switch key[2] {
+	case "addr", "vni":
+		v.claims[claim] = string(value)
+	case "name":
+		if key[3] == "network" {
+			v.claims[claim] = string(value)
+		}
+	case "subnet":
+		v.claims[claim] = key[3]
+	}
+	if key[2] != "fabric" {
+		return nil
+	}
 	switch id := key[len(key)-1]; key[3] {
 	case "host":
 		var h fabric.Host
@@ -73,6 +83,22 @@ func (v *view) take(key []string, value []byte) (err error) {
 		v.endpoints = append(v.endpoints, e)
 	}
 	return err
+}
+
+// claimed are the claims that there should be: of what there is, and no others.
+func (v view) claimed() map[string]string {
+	all := map[string]string{}
+	for id, n := range v.networks {
+		all["subnet/"+id] = id
+		all["name/network/"+n.Name] = id
+		all[fmt.Sprintf("vni/%08d", n.VNI)] = id
+	}
+	for _, e := range v.endpoints {
+		for _, a := range e.Addrs {
+			all["addr/"+e.Network+"/"+a.Addr().String()] = e.ID
+		}
+	}
+	return all
 }
 
 // addr is where the host is on its segment.
@@ -235,19 +261,32 @@ func (s *site) model(at *host, hosts ...*host) {
 
 // compare says where hosts are not as etcd says.
 func (s *site) compare(v view, hosts []*host) (said []string) {
+	if want := v.claimed(); !maps.Equal(want, v.claims) {
+		return []string{fmt.Sprintf("etcd itself: claims are %v, not %v", v.claims, want)}
+	}
 	for _, h := range hosts {
 		want, got := v.wanted(v.id(h.name)), h.kernel()
 		said = append(said, unlike(h.name, want, got)...)
 	}
+	all := map[*host][]container{}
+	for _, h := range hosts {
+		those, err := h.containers()
+		if err != nil {
+			return []string{fmt.Sprintf("%s: %v", h.name, err)}
+		}
+		all[h] = those
+	}
+	said = append(said, s.complete(v, all)...)
 	if len(said) > 0 {
 		return said
 	}
-	want := v.answers()
-	for name := range want {
-		s.seen[name] = true
+	for _, e := range v.endpoints {
+		for _, name := range e.Names {
+			s.seen[name] = true
+		}
 	}
 	for _, h := range hosts {
-		said = append(said, s.containers(v, h, want)...)
+		said = append(said, s.look(v, h, all[h])...)
 	}
 	return said
 }
@@ -266,10 +305,13 @@ func unlike(who string, want, got []string) (said []string) {
 	return said
 }
 
-// answers are the addresses of each name.
-func (v view) answers() map[string][]netip.Addr {
+// answers are the addresses of each name, as who is on some networks is told.
+func (v view) answers(on map[string]bool) map[string][]netip.Addr {
 	all := map[string][]netip.Addr{}
 	for _, e := range v.endpoints {
+		if !on[e.Network] {
+			continue
+		}
 		for _, name := range e.Names {
 			for _, a := range e.Addrs {
 				all[name] = append(all[name], a.Addr())
@@ -279,29 +321,36 @@ func (v view) answers() map[string][]netip.Addr {
 	return all
 }
 
-// containers looks into those of a host: they have the addresses that etcd says, and one
-// of them asks for every name that ever was.
-func (s *site) containers(v view, h *host, want map[string][]netip.Addr) (said []string) {
-	have := map[string][]netip.Addr{}
+// look looks into the containers of a host: they have the addresses that etcd says, and the
+// one on most networks asks for every name that ever was.
+func (s *site) look(v view, h *host, those []container) (said []string) {
+	have, on := map[string][]netip.Addr{}, map[string]map[string]bool{}
 	for _, e := range v.endpoints {
+		if e.Host != v.id(h.name) {
+			continue
+		}
+		if on[e.Container] == nil {
+			on[e.Container] = map[string]bool{}
+		}
+		on[e.Container][e.Network] = true
 		for _, a := range e.Addrs {
-			if e.Host == v.id(h.name) {
-				have[e.Container] = append(have[e.Container], a.Addr())
-			}
+			have[e.Container] = append(have[e.Container], a.Addr())
 		}
 	}
-	var pid string
-	for name, addrs := range have {
-		out, err := h.Try("inspect", "-f", "{{.State.Pid}}", name)
-		if err != nil {
-			return []string{out}
+	var asks, asksPid string
+	for _, c := range those {
+		name, pid := c.Name[1:], strconv.Itoa(c.State.Pid)
+		if have[name] == nil {
+			continue
 		}
-		pid = strings.TrimSpace(out)
 		got, err := addresses(pid)
-		said = append(said, differ(h.name, name+" itself", addrs, got, err)...)
+		said = append(said, differ(h.name, name+" itself", have[name], got, err)...)
+		if len(on[name]) > len(on[asks]) {
+			asks, asksPid = name, pid
+		}
 	}
-	if pid != "" {
-		said = append(said, s.ask(h.name, pid, want)...)
+	if asks != "" {
+		said = append(said, s.ask(h.name+"'s "+asks, asksPid, v.answers(on[asks]))...)
 	}
 	return said
 }

@@ -8,6 +8,7 @@ import (
 // TestOverlay: a network that one host makes is on the others too; containers on it find
 // each other by name, and what is gone is gone everywhere.
 func TestOverlay(t *testing.T) {
+	t.Parallel()
 	h1, h2 := newHost(t, 4), newHost(t, 5)
 	h1.refused("isle cluster init", "network", "create", "-d", "overlay", "early")
 	h1.Isle(t, "cluster", "init", "--name", "h4")

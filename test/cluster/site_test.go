@@ -3,7 +3,6 @@ package cluster
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -15,20 +14,24 @@ import (
 // TestSite is one life of five hosts. After each of its chapters every host has what etcd
 // says, and nothing else.
 func TestSite(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.joinFive()
 	s.populate()
 	t.Run("Kill", s.child(killIsled))
+	t.Run("Direct", s.child(direct))
 	t.Run("Reuse", s.child(reuse))
 	t.Run("HostDies", s.child(hostDies))
 	t.Run("Partition", s.child(partition))
-	t.Run("Delay", s.child(delay))
+	t.Run("Strangers", s.child(strangers))
+	t.Run("Forged", s.child(forged))
+	t.Run("Malformed", s.child(malformed))
+	t.Run("Subnets", s.child(subnetsOfHosts))
+	t.Run("Far", s.child((*site).lossy))
 	t.Run("Rolling", s.child(rolling))
 	t.Run("MemberLoss", s.child(memberLoss))
 	t.Run("QuorumLoss", s.child(quorumLoss))
-	if os.Getenv("LAB") == "full" {
-		t.Run("Many", s.child(many))
-	}
+	t.Run("Many", s.child(many))
 	s.only()
 }
 
@@ -54,9 +57,9 @@ func (s *site) use(t *testing.T) {
 	}
 }
 
-// joinFive: the members are h1, h3 and h4, so that neither segment has all of them.
+// joinFive: the members are the first, third and fourth, so that neither segment has all of them.
 func (s *site) joinFive() {
-	s.all[0].Isle(s.t, "cluster", "init", "--name", "h1")
+	s.all[0].Isle(s.t, "cluster", "init", "--name", s.all[0].name)
 	for _, i := range []int{2, 3, 1, 4} {
 		s.all[i].join(s.all[0])
 	}
@@ -81,15 +84,15 @@ func (s *site) populate() {
 
 // many has 200 endpoints: 20 containers on each host, on two networks.
 func many(s *site) {
-	for n := range 20 {
-		for i, h := range s.all {
-			h.run(fmt.Sprintf("m%d-%d", i+1, n))
+	s.each(func(h *host) {
+		for n := range 20 {
+			if out, err := h.Try("run", "-d", "--name", fmt.Sprintf("%s-%d", h.name, n), "--network", "app", "--network", "wide", "isle/toolbox", "sleep", "100000"); err != nil {
+				s.t.Errorf("%s: %v: %s", h.name, err, out)
+			}
 		}
-	}
+	})
 	s.model(s.all[2], s.all...)
-	for _, h := range s.all {
-		s.vacate(h)
-	}
+	s.each(func(h *host) { h.clearOut() })
 	s.model(s.all[2], s.all...)
 }
 
@@ -112,13 +115,13 @@ func killIsled(s *site) {
 	goesOn(s.t, f, "kill -9 of isled", func() {
 		s.all[3].Kill()
 		if got := s.all[3].kernel(); !slices.Equal(got, before) {
-			s.t.Errorf("with isled something has gone: %s", unlike("h4", before, got))
+			s.t.Errorf("with isled something has gone: %s", unlike(s.all[3].name, before, got))
 		}
 		s.must(s.all[3].Start())
 		s.gathered(s.all...)
 	})
 	if got := s.all[3].kernel(); !slices.Equal(got, before) {
-		s.t.Errorf("the restart has changed something: %s", unlike("h4", before, got))
+		s.t.Errorf("the restart has changed something: %s", unlike(s.all[3].name, before, got))
 	}
 	if said := gone(); said != "" {
 		s.t.Errorf("gone in between: %s", said)

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -22,6 +23,7 @@ type Isled struct {
 	Socket string
 	Env    []string // more environment for the daemon
 	NetNS  string   // network namespace that the daemon is in, by its name; "": this one
+	Daemon string   // the program; "": the one that was built
 	cmd    *exec.Cmd
 	log    *os.File
 }
@@ -43,13 +45,17 @@ func Bin() string {
 
 // NewIsled prepares an isled below dir with more configuration, without
 // starting it.
-func NewIsled(dir, extra string) (*Isled, error) {
+func NewIsled(dir, extra string) (*Isled, error) { return NewHost(dir, CgroupParent(), extra) }
+
+// NewHost is NewIsled for one of several on this machine: cgroup is the parent of its
+// containers' groups. What is in there and is not its own it takes for left over.
+func NewHost(dir, cgroup, extra string) (*Isled, error) {
 	d := &Isled{Dir: dir, Socket: filepath.Join(dir, "run", "isle.sock")}
 	if err := os.MkdirAll(filepath.Join(dir, "run"), 0o755); err != nil {
 		return nil, err
 	}
 	conf := fmt.Sprintf("data-dir = %q\nrun-dir = %q\ngroup = \"root\"\nlog-level = \"debug\"\ncgroup-parent = %q\n%s\n",
-		filepath.Join(dir, "data"), filepath.Join(dir, "run"), CgroupParent(), extra)
+		filepath.Join(dir, "data"), filepath.Join(dir, "run"), cgroup, extra)
 	return d, os.WriteFile(filepath.Join(dir, "isled.toml"), []byte(conf), 0o644)
 }
 
@@ -60,7 +66,7 @@ func (d *Isled) Start() error {
 		return err
 	}
 	d.log = log
-	args := []string{filepath.Join(Bin(), "isled"), "--config", filepath.Join(d.Dir, "isled.toml")}
+	args := []string{cmp.Or(d.Daemon, filepath.Join(Bin(), "isled")), "--config", filepath.Join(d.Dir, "isled.toml")}
 	if d.NetNS != "" {
 		args = append([]string{"nsenter", "--net=/run/netns/" + d.NetNS}, args...)
 	}

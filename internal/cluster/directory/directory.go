@@ -21,6 +21,7 @@ package directory
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -107,7 +108,7 @@ func (d *Directory) follow(ctx context.Context) error {
 			return ctx.Err()
 		}
 		d.Log.Debug("the cluster's memory is not followed", "error", err)
-		if !sleep(ctx, pause) {
+		if !sleep(ctx, pause/2+rand.N(pause/2+1)) { // all hosts lost it at the same time
 			return ctx.Err()
 		}
 	}

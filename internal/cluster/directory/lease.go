@@ -84,9 +84,7 @@ func (l *lease) await(ctx context.Context) (clientv3.LeaseID, error) {
 func (d *Directory) keepLease(ctx context.Context) error {
 	every := d.TTL / 3
 	for {
-		step, cancel := context.WithTimeout(ctx, every)
-		err := d.renew(step)
-		cancel()
+		err := d.renew(ctx, every)
 		if err != nil && ctx.Err() == nil {
 			d.Log.Debug("the lease of this host is not renewed", "error", err)
 		}
@@ -103,7 +101,8 @@ func (d *Directory) keepLease(ctx context.Context) error {
 	}
 }
 
-func (d *Directory) renew(ctx context.Context) error {
+// renew does what is to be done for the lease now; within is for each request.
+func (d *Directory) renew(ctx context.Context, within time.Duration) error {
 	d.lease.mu.Lock()
 	id, had, left := d.lease.id, d.lease.had, d.lease.left
 	d.lease.mu.Unlock()
@@ -111,14 +110,16 @@ func (d *Directory) renew(ctx context.Context) error {
 		return nil
 	}
 	if had == 0 {
-		return d.grant(ctx)
+		return d.grant(ctx, within)
 	}
-	_, err := d.Store.Client.KeepAliveOnce(ctx, had)
+	timed, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	_, err := d.Store.Client.KeepAliveOnce(timed, had)
 	switch {
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		d.Log.Warn("the lease of this host has ended; all that it had is written down again")
 		d.lease.lost(id)
-		return d.grant(ctx)
+		return d.grant(ctx, within)
 	case err != nil:
 		return err
 	case id == 0: // from before isled was started
@@ -129,8 +130,10 @@ func (d *Directory) renew(ctx context.Context) error {
 }
 
 // grant gets a lease, and has the readers write down again what they have.
-func (d *Directory) grant(ctx context.Context) error {
-	resp, err := d.Store.Client.Grant(ctx, int64(max(d.TTL/time.Second, 1)))
+func (d *Directory) grant(ctx context.Context, within time.Duration) error {
+	timed, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	resp, err := d.Store.Client.Grant(timed, int64(max(d.TTL/time.Second, 1)))
 	if err != nil {
 		return err
 	}
@@ -148,6 +151,8 @@ func (d *Directory) grant(ctx context.Context) error {
 
 // begin shows this host to the others.
 func (d *Directory) begin(ctx context.Context, id clientv3.LeaseID) error {
+	ctx, cancel := context.WithTimeout(ctx, d.TTL) // it is of no use after that
+	defer cancel()
 	if err := d.putHost(ctx, id, func(tx store.Tx) fabric.Host { return keyed(tx, d.host()) }); err != nil {
 		return err
 	}

@@ -74,6 +74,22 @@ func overlap(tx store.Tx, own []netip.Prefix) error {
 	return nil
 }
 
+// Within finds the network of the cluster that has an address in one of its subnets.
+func Within(tx store.Tx, a netip.Addr) (subnet netip.Prefix, network string, found bool) {
+	for n, err := range networks.All(tx) {
+		if err != nil {
+			continue // what cannot be read has no address
+		}
+		all, _ := subnetsOf(n)
+		for _, p := range all {
+			if p.Contains(a.Unmap()) {
+				return p, n.Name, true
+			}
+		}
+	}
+	return subnet, "", false
+}
+
 func freeVNI(tx store.Tx, n fabric.Network, vnis []fabric.Range) (uint32, error) {
 	used := map[string]bool{}
 	for k := range tx.Scan(vniPrefix + "/") {

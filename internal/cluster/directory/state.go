@@ -116,7 +116,9 @@ func (s *state) eventLocked(e etcd.Event, c fabric.Change) {
 		err = take(&s.endpoints, e, id, c.Endpoints, checkEndpoint, func(x fabric.Endpoint) string { return x.ID })
 		s.stampLocked(id, e, c)
 	default:
-		err = errUnknown
+		if !e.Gone {
+			err = errUnknown
+		}
 	}
 	s.reportLocked(e, err)
 }

@@ -74,6 +74,9 @@ func (d *doubts) add(key string, undo func(context.Context) error) {
 	d.open[key] = &doubt{undo: undo}
 }
 
+// undoWithin is how long taking back may take.
+const undoWithin = 4 * time.Second
+
 // drop is called when the same is wanted again.
 func (d *doubts) drop(key string) {
 	d.mu.Lock()
@@ -104,7 +107,7 @@ func (d *doubts) settle(ctx context.Context, key string) {
 	if x == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, undoWithin)
 	defer cancel()
 	switch err := x.undo(ctx); {
 	case err != nil:

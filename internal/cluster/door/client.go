@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -24,17 +26,47 @@ const MaxSkew = time.Hour
 func Join(ctx context.Context, addr string, token pki.Token, r JoinRequest) (ans JoinAnswer, err error) {
 	c, done := client(pki.PinnedTLS(token.CA))
 	defer done()
-	var there timeAnswer
-	if err := call(ctx, c, http.MethodGet, "https://"+addr+"/v1/time", nil, &there); err != nil {
+	off, err := ahead(ctx, c, addr)
+	if err != nil {
 		return ans, err
 	}
-	if off := time.Until(there.Time); off.Abs() > MaxSkew {
-		return ans, fmt.Errorf("this host's clock is %s %s that of %s (hint: set the clock, then join again): %w",
-			off.Abs().Round(time.Minute), map[bool]string{true: "behind", false: "ahead of"}[off > 0], addr, errdefs.ErrFailedPrecondition)
+	if off.Abs() > MaxSkew {
+		return ans, fmt.Errorf("this host's clock is %s that of %s (hint: set the one that is wrong, then join again): %w", Skew(off), addr, errdefs.ErrFailedPrecondition)
 	}
 	r.Secret = token.Shown()
 	err = call(ctx, c, http.MethodPost, "https://"+addr+"/v1/join", r, &ans)
 	return ans, err
+}
+
+// Ahead asks the door at addr, of a cluster with that authority, how far the clock there
+// is ahead of this host's.
+func Ahead(ctx context.Context, addr string, ca [32]byte) (time.Duration, error) {
+	c, done := client(pki.PinnedTLS(ca))
+	defer done()
+	return ahead(ctx, c, addr)
+}
+
+func ahead(ctx context.Context, c *http.Client, addr string) (time.Duration, error) {
+	var there timeAnswer
+	err := call(ctx, c, http.MethodGet, "https://"+addr+"/v1/time", nil, &there)
+	return time.Until(there.Time), err
+}
+
+// Skew says how a clock is off that another is ahead of.
+func Skew(ahead time.Duration) string {
+	if ahead > 0 {
+		return span(ahead) + " behind"
+	}
+	return span(-ahead) + " ahead of"
+}
+
+// span is in days where they are what counts.
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d < 3*day {
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	return fmt.Sprintf("%d days", d.Round(day)/day)
 }
 
 // Renew asks the door at addr for a new certificate, in PEM.
@@ -86,6 +118,9 @@ func call(ctx context.Context, c *http.Client, method, url string, in, out any) 
 // unreachable keeps a class that TLS has given: a host that is not whom it should be will
 // not be so with the next try.
 func unreachable(ctx context.Context, err error) error {
+	if u := (*url.Error)(nil); ctx.Err() == nil && errors.As(err, &u) {
+		err = u.Err // the caller says whom it has called
+	}
 	if ctx.Err() != nil || errdefs.IsPermissionDenied(err) {
 		return err
 	}
@@ -93,5 +128,5 @@ func unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &cert) {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrPermissionDenied)
 	}
-	return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
+	return fmt.Errorf("%w (hint: members let others in, isle cluster token names them; no firewall may be between hosts at the ports of the cluster): %w", err, errdefs.ErrUnavailable)
 }

@@ -3,6 +3,7 @@ package member
 import (
 	"context"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -12,6 +13,7 @@ import (
 
 // calls stands before every call of the etcd.
 type calls struct {
+	pages  chan struct{} // holds one for each large answer that is made
 	refuse func(host string) error
 	ended  context.Context
 	end    context.CancelFunc
@@ -21,7 +23,7 @@ func newCalls(refuse func(host string) error) *calls {
 	if refuse == nil {
 		refuse = func(string) error { return nil }
 	}
-	c := &calls{refuse: refuse}
+	c := &calls{refuse: refuse, pages: make(chan struct{}, pagesAtOnce)}
 	c.ended, c.end = context.WithCancel(context.Background())
 	return c
 }
@@ -51,7 +53,34 @@ func (c *calls) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, nex
 	if err := c.admit(ctx); err != nil {
 		return nil, err
 	}
+	if large(req) {
+		if err := c.take(ctx); err != nil {
+			return nil, err
+		}
+		defer func() { <-c.pages }()
+	}
 	return next(ctx, req)
+}
+
+// pagesAtOnce bounds what is held, and done, for hosts that read everything: after a
+// power cut all of them do, and those that have read it already must be able to keep their leases.
+const pagesAtOnce = 4
+
+// large reports whether the answer may have thousands of records.
+func large(req any) bool {
+	r, ok := req.(*pb.RangeRequest)
+	return ok && len(r.RangeEnd) > 0 && !r.CountOnly && (r.Limit == 0 || r.Limit > 100)
+}
+
+func (c *calls) take(ctx context.Context) error {
+	select {
+	case c.pages <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	case <-c.ended.Done():
+		return status.Error(codes.Unavailable, "the member ends")
+	}
 }
 
 func (c *calls) stream(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
@@ -61,7 +90,9 @@ func (c *calls) stream(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, n
 	ctx, cancel := context.WithCancel(s.Context())
 	defer cancel()
 	defer context.AfterFunc(c.ended, cancel)()
-	return next(srv, &stream{s, ctx, cancel, c})
+	g := &gatherer{ServerStream: &stream{s, ctx, cancel, c}}
+	defer g.end()
+	return next(srv, g)
 }
 
 // stream asks again with each message in either direction: watches and leases last long.

@@ -6,6 +6,7 @@
 package member
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -41,12 +42,15 @@ type Config struct {
 	Log    *slog.Logger
 	// Fast has it notice in tenths of the time that another one is gone; for tests.
 	Fast bool
+	// Quota is how large the file may become; for tests. 0: as etcd takes it, 2 GiB.
+	Quota int64
 }
 
 // Member is a running etcd.
 type Member struct {
 	etcd  *embed.Etcd
 	calls *calls
+	quota int64
 }
 
 // Ready is how long an etcd may take to start that needs nobody else.
@@ -60,7 +64,7 @@ func Start(c Config) (*Member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start etcd in %s: %w: %w", c.Dir, err, errdefs.ErrUnavailable)
 	}
-	return &Member{e, calls}, nil
+	return &Member{e, calls, cmp.Or(c.Quota, quota)}, nil
 }
 
 // start takes that etcd panics when its files are damaged.
@@ -89,6 +93,7 @@ func (c Config) settings(calls *calls) *embed.Config {
 	s.AutoCompactionMode, s.AutoCompactionRetention = "periodic", "10m"
 	s.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainUnaryInterceptor(calls.unary), grpc.ChainStreamInterceptor(calls.stream)}
 	s.GRPCKeepAliveMinTime = time.Second
+	s.QuotaBackendBytes = c.Quota
 	s.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger(c.Log))
 	if c.Fast {
 		s.TickMs, s.ElectionMs, s.UnsafeNoFsync = 20, 200, true

@@ -3,6 +3,7 @@
 package kerneltest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -133,22 +134,18 @@ func needs(o netspec.Object) []netspec.Key {
 	case netspec.LAN:
 		keys = append(keys, ns(o.NS), parent(o.Parent))
 	case netspec.VXLAN:
-		keys = append(keys, link("", o.Master))
+		if o.Master != "" {
+			keys = append(keys, link("", o.Master))
+		}
 		if o.Via != "" {
 			keys = append(keys, link("", o.Via))
 		}
 	case netspec.Peer:
 		keys = append(keys, link("", o.Link))
 	case netspec.FDB:
-		keys = append(keys, link("", o.Link))
-		if o.Via != "" {
-			keys = append(keys, link("", o.Via))
-		}
+		keys = append(keys, link("", o.Link), link("", cmp.Or(o.Via, o.Link)))
 	case netspec.Flood:
-		keys = append(keys, link("", o.Link))
-		if o.Via != "" {
-			keys = append(keys, link("", o.Via))
-		}
+		keys = append(keys, link("", o.Link), link("", cmp.Or(o.Via, o.Link)))
 	case netspec.Neigh:
 		keys = append(keys, link(o.NS, o.Link))
 	case netspec.Link:
@@ -165,6 +162,8 @@ func needs(o netspec.Object) []netspec.Key {
 		keys = append(keys, ns(o.NS))
 	case netspec.Route:
 		keys = append(keys, link(o.NS, o.Dev))
+	case netspec.Hop:
+		keys = append(keys, link("", o.Dev))
 	case netspec.Announce:
 		keys = append(keys, link(o.NS, o.Link))
 	case netspec.Sysctl:
@@ -178,6 +177,10 @@ func needs(o netspec.Object) []netspec.Key {
 	case netspec.Entrance:
 		keys = append(keys, link("", o.Link))
 	case netspec.Open:
+		keys = append(keys, link("", o.Link))
+	case netspec.Across:
+		keys = append(keys, link("", o.Link), parent(o.Way))
+	case netspec.Shortcut:
 		keys = append(keys, link("", o.Link))
 	case netspec.Source:
 		keys = append(keys, link("", o.Link))
@@ -198,8 +201,8 @@ func (f *Fake) has(k netspec.Key) bool {
 	if _, ok := f.State[k]; ok {
 		return true
 	}
-	if k.Rank == netspec.RankParent {
-		return slices.Contains(f.Parents, k.ID)
+	if k.NS == "" && slices.Contains(f.Parents, k.ID) && (k.Rank == netspec.RankParent || k.Rank == netspec.RankLink) {
+		return true
 	}
 	return k.Rank == netspec.RankLink && f.peer(k) != nil
 }

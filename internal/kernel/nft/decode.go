@@ -42,6 +42,8 @@ var decoders = map[string]func(es elements, e element, f string) (netspec.Object
 	"tunnel":     tunnelOf,
 	"seal":       tunnelOf,
 	"peers":      peerOf,
+	"across":     acrossOf,
+	"shortcuts":  shortcutOf,
 }
 
 // objects turns elements into what they were made from. An object of which an

@@ -95,6 +95,10 @@ func elementsOf(o netspec.Object) []element {
 		return tunnelElements(o)
 	case netspec.TunnelPeer:
 		return []element{peerElement(o)}
+	case netspec.Across:
+		return acrossElements(o)
+	case netspec.Shortcut:
+		return []element{shortcutElement(o)}
 	}
 	return nil
 }

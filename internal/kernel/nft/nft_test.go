@@ -318,6 +318,9 @@ func everyKind() []netspec.Object {
 		netspec.Source{Link: "v2", MAC: netspec.MAC{2, 2}, Addr: px("0.0.0.0/0")},
 		netspec.Source{Link: "v2", MAC: netspec.MAC{2, 2}, Addr: px("::/0")},
 		netspec.Tunnel{Port: 4789}, netspec.Tunnel{Port: 8472}, netspec.Tunnel{Port: 4790, Via: "wg0"},
+		netspec.Across{Link: "isle0", Addr: ip("10.1.0.9"), Way: "eth0"}, netspec.Across{Link: "isle1", Addr: ip("fd01::9"), Way: "eth0"},
+		netspec.Shortcut{Link: "isle0", Addr: ip("10.1.0.9"), MAC: netspec.MAC{2, 9}, Gateway: netspec.MAC{2, 1}},
+		netspec.Shortcut{Link: "isle1", Addr: ip("fd01::9"), MAC: netspec.MAC{2, 9}, Gateway: netspec.MAC{2, 2}},
 		netspec.TunnelPeer{Addr: ip("192.0.2.7")}, netspec.TunnelPeer{Addr: ip("2001:db8::7")},
 	}
 }

@@ -52,7 +52,7 @@ func (t *Table) makeReference() (r reference, err error) {
 		if r.bare, err = trial.list(); err != nil {
 			return err
 		}
-		if err := trial.all(trial.chainMessages(tunnelChains(trial.marks()))); err != nil {
+		if err := trial.all(trial.chainMessages(trial.tunnelChains())); err != nil {
 			return err
 		}
 		r.guarded, err = trial.list()

@@ -55,6 +55,7 @@ func sets() []set {
 		out = append(out, routedSets([]string{"4", "6"}[i], ip)...)
 	}
 	out = append(out, tunnelSets()...)
+	out = append(out, acrossSets()...)
 	out = append(out,
 		set{table: bridge, name: "guarded", key: types(dev)},
 		set{table: bridge, name: "macs", key: types(dev, ether)})
@@ -106,20 +107,20 @@ var tableOf = func() map[string]uint8 {
 	return m
 }()
 
-// keyBytes is how long the key of an element is: of one field as long as that, of
-// several in registers.
-func (s set) keyBytes() int {
-	if len(s.key) == 1 {
-		return int(s.key[0].Bytes)
+// width is how long a key is, or what a map has for it: of one field as long as that,
+// of several in registers.
+func width(fields []nftables.SetDatatype) uint32 {
+	if len(fields) == 1 {
+		return fields[0].Bytes
 	}
-	return int(nftables.MustConcatSetType(s.key...).Bytes)
+	return nftables.MustConcatSetType(fields...).Bytes
 }
 
-// keyLen is keyBytes by the set's name.
+// keyLen is the width of keys by the set's name.
 var keyLen = func() map[string]int {
 	m := map[string]int{}
 	for _, s := range sets() {
-		m[s.name] = s.keyBytes()
+		m[s.name] = int(width(s.key))
 	}
 	return m
 }()
@@ -175,11 +176,13 @@ type ipFamily struct {
 	n            uint32
 	s            string
 	saddr, daddr field
+	ttl          field
+	frame        []expr.Any // on a bridge
 }
 
 var families = []ipFamily{
-	{unix.NFPROTO_IPV4, "4", saddr4, daddr4},
-	{unix.NFPROTO_IPV6, "6", saddr6, daddr6},
+	{unix.NFPROTO_IPV4, "4", saddr4, daddr4, ttl4, ipv4},
+	{unix.NFPROTO_IPV6, "6", saddr6, daddr6, ttl6, ipv6},
 }
 
 func ingress(m marks) []rule {
@@ -202,6 +205,7 @@ func ingress(m marks) []rule {
 				notIn("allowed"+f.s, f.daddr, l4proto, dport, f.saddr), notLo, drop())},
 			rule{"a port of an interface with an allow-list", join(family(f.n), in("iflimited"+f.s, iif, l4proto, dport), localHere(),
 				notIn("ifallowed"+f.s, iif, l4proto, dport, f.saddr), drop())},
+			arrivedAcross(m, f),
 			rule{"in by its own bridge, or by an interface that is trusted", join(family(f.n), in("nets"+f.s, f.daddr), notLo,
 				notIn("segments"+f.s, f.daddr, iif), notIn("entrances"+f.s, f.daddr, iif), drop())},
 		)
@@ -294,6 +298,7 @@ func forwarded(m marks) []rule {
 	for _, f := range families {
 		ping := map[string]byte{"4": unix.IPPROTO_ICMP, "6": unix.IPPROTO_ICMPV6}[f.s]
 		rules = append(rules,
+			enteringAcross(f),
 			rule{"a network that is open to everybody", join(family(f.n), m.to(), in("direct"+f.s, f.daddr), goTo("passed"))},
 			rule{"a port that is open", join(family(f.n), in("openports"+f.s, f.daddr, l4proto, dport), goTo("passed"))},
 			rule{"a row of ports that is open", join(family(f.n), in("openranges"+f.s, f.daddr, l4proto, dport), goTo("passed"))},
@@ -328,8 +333,8 @@ func masquerade(m marks) []rule {
 // look into a set, and goes first.
 func source(m marks) []rule {
 	return []rule{
-		{"out of a tunnel: held to its address where it was sent", join(beginning(expr.MetaKeyIIFNAME, m.tunnel), accept())},
 		{"its own address", join(ipv4, in("sources4", iif, etherSaddr, saddr4), accept())},
+		{"out of a tunnel: held to its address where it was sent", join(beginning(expr.MetaKeyIIFNAME, m.tunnel), accept())},
 		ownAddress6(unix.IPPROTO_TCP), ownAddress6(unix.IPPROTO_UDP),
 		{"not a container's, or one that may send anything", join(notIn("guarded", iif), accept())},
 		{"another's MAC address", join(notIn("macs", iif, etherSaddr), drop())},

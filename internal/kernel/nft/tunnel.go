@@ -2,6 +2,7 @@ package nft
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -26,13 +27,16 @@ func tunnelSets() []set {
 
 // tunnelChains are there while there is a tunnel: all that comes in or goes out passes
 // them. They come and go in the batch that brings the first one, or takes the last one.
-func tunnelChains(m marks) []chain {
-	return []chain{
-		{inet, "untracked", "filter", prerouting, raw, untracked(m)},
+func (t *Table) tunnelChains() []chain {
+	all := []chain{
+		{inet, "untracked", "filter", prerouting, raw, untracked(t.marks())},
 		{inet, "untracked_out", "filter", output, raw, untrackedOut()},
 		{inet, "arrived", "filter", input, filter, arrived()},
-		{inet, "spoken", "filter", output, filter, spoken()},
+		{inet, "spoken", "filter", output, filter, spoken(t.marks())},
+		{inet, "across", "filter", prerouting, raw, across(t.marks())},
+		{bridge, "shortcut", "filter", prerouting, bridgeDstnat + 1, shortcut()},
 	}
+	return slices.DeleteFunc(all, func(c chain) bool { return !t.has(c.table) })
 }
 
 // isTunnel reports whether an element stands for a tunnel.
@@ -60,9 +64,9 @@ func (t *Table) tunnelsAfter(ops []op) elements {
 func (t *Table) guarding(ops []op, due bool) []op {
 	switch {
 	case due && !t.guarded:
-		return append(chainOps(t.chainMessages(tunnelChains(t.marks()))), ops...)
+		return append(chainOps(t.chainMessages(t.tunnelChains())), ops...)
 	case !due && t.guarded:
-		return append(ops, chainOps(t.chainRemovals(tunnelChains(t.marks())))...)
+		return append(ops, chainOps(t.chainRemovals(t.tunnelChains()))...)
 	}
 	return ops
 }
@@ -114,9 +118,11 @@ func arrived() []rule {
 }
 
 // spoken looks at what leaves this host. What the kernel puts into a tunnel is of no
-// program here, even where a container's socket is behind it.
-func spoken() []rule {
-	rules := []rule{onlyUDP(), {"a program speaks for a tunnel", join(in("seals", oif, dport), ofProgram(), drop())}}
+// program here, even where a container's socket is behind it. isled's own socket, by which
+// it finds out whether tunnels carry, is known by the mark: who may set one may also send
+// past all chains.
+func spoken(m marks) []rule {
+	rules := []rule{onlyUDP(), {"isled tries a tunnel", join(meta(expr.MetaKeyMARK, 4).masked(native(m.bit), native(m.bit)), accept())}, {"a program speaks for a tunnel", join(in("seals", oif, dport), ofProgram(), drop())}}
 	for _, f := range families {
 		rules = append(rules, rule{"a program speaks for a tunnel", join(family(f.n), in("tunnels", dport), in("peers"+f.s, f.daddr), ofProgram(), drop())})
 	}

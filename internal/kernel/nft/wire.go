@@ -117,11 +117,11 @@ func (t *Table) fixed(guarded bool) (msgs []nlmsg.Message) {
 			msgs = append(msgs, t.setMessage(uint32(i+1), s))
 		}
 	}
-	all := chains(t.marks())
+	all := slices.DeleteFunc(chains(t.marks()), func(c chain) bool { return !t.has(c.table) })
 	if guarded {
-		all = append(all, tunnelChains(t.marks())...)
+		all = append(all, t.tunnelChains()...)
 	}
-	return append(msgs, t.chainMessages(slices.DeleteFunc(all, func(c chain) bool { return !t.has(c.table) }))...)
+	return append(msgs, t.chainMessages(all)...)
 }
 
 func (t *Table) chainMessages(all []chain) (msgs []nlmsg.Message) {
@@ -157,10 +157,10 @@ func (t *Table) setMessage(id uint32, s set) nlmsg.Message {
 		flags |= unix.NFT_SET_MAP
 	}
 	a := t.attrs(s.table, unix.NFTA_SET_TABLE).Str(unix.NFTA_SET_NAME, s.name).B32(unix.NFTA_SET_FLAGS, flags).
-		B32(unix.NFTA_SET_KEY_TYPE, key.GetNFTMagic()).B32(unix.NFTA_SET_KEY_LEN, uint32(s.keyBytes())).B32(unix.NFTA_SET_ID, id)
+		B32(unix.NFTA_SET_KEY_TYPE, key.GetNFTMagic()).B32(unix.NFTA_SET_KEY_LEN, width(s.key)).B32(unix.NFTA_SET_ID, id)
 	if s.data != nil {
 		data := nftables.MustConcatSetType(s.data...)
-		a.B32(unix.NFTA_SET_DATA_TYPE, data.GetNFTMagic()).B32(unix.NFTA_SET_DATA_LEN, data.Bytes)
+		a.B32(unix.NFTA_SET_DATA_TYPE, data.GetNFTMagic()).B32(unix.NFTA_SET_DATA_LEN, width(s.data))
 	}
 	if flags&setConcat != 0 {
 		a.Nest(unix.NFTA_SET_DESC, func(a *nlmsg.Attrs) { a.Nest(setDescConcat, func(a *nlmsg.Attrs) { fields(a, s.key) }) })

@@ -40,6 +40,8 @@ var (
 	nextHeader6    = payload(expr.PayloadBaseNetworkHeader, 6, 1)
 	arpSHA, arpSPA = payload(expr.PayloadBaseNetworkHeader, 8, 6), payload(expr.PayloadBaseNetworkHeader, 14, 4)
 	etherSaddr     = payload(expr.PayloadBaseLLHeader, 6, 6)
+	etherDaddr     = payload(expr.PayloadBaseLLHeader, 0, 6)
+	ttl4, ttl6     = payload(expr.PayloadBaseNetworkHeader, 8, 1), payload(expr.PayloadBaseNetworkHeader, 7, 1)
 	l4proto        = meta(expr.MetaKeyL4PROTO, 1)
 	protocol       = meta(expr.MetaKeyPROTOCOL, 2)
 	iifGroup       = meta(expr.MetaKeyIIFGROUP, 4)
@@ -58,6 +60,10 @@ func (f field) is(v []byte) []expr.Any {
 
 func (f field) not(v []byte) []expr.Any {
 	return []expr.Any{f.load(reg), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: v}}
+}
+
+func (f field) between(least, most byte) []expr.Any {
+	return []expr.Any{f.load(reg), &expr.Range{Op: expr.CmpOpEq, Register: reg, FromData: []byte{least}, ToData: []byte{most}}}
 }
 
 func (f field) masked(mask, v []byte) []expr.Any {

@@ -50,16 +50,21 @@ func fdbHeader(index int32) []byte {
 // AddFDB says behind which end of the tunnel a station is, or is now; via is the number
 // of the link that f names.
 func AddFDB(index, via int32, f netspec.FDB) nlmsg.Message {
-	return fdbMessage(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, ntfSelf|ntfMaster, f.MAC, f.Dst, via)
+	tables := uint8(ntfSelf | ntfMaster)
+	if f.Alone {
+		tables = ntfSelf
+	}
+	return fdbMessage(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, tables, f.MAC, f.Dst, via)
 }
 
 // DelFDB forgets a station, wherever it is said to be. It may be in one of the tables
 // only, and one message for both would stop at the first.
 func DelFDB(index int32, f netspec.FDB) []nlmsg.Message {
-	return []nlmsg.Message{
-		fdbMessage(unix.RTM_DELNEIGH, 0, index, ntfSelf, f.MAC, netip.Addr{}, 0),
-		fdbMessage(unix.RTM_DELNEIGH, 0, index, ntfMaster, f.MAC, netip.Addr{}, 0),
+	own := fdbMessage(unix.RTM_DELNEIGH, 0, index, ntfSelf, f.MAC, netip.Addr{}, 0)
+	if f.Alone {
+		return []nlmsg.Message{own}
 	}
+	return []nlmsg.Message{own, fdbMessage(unix.RTM_DELNEIGH, 0, index, ntfMaster, f.MAC, netip.Addr{}, 0)}
 }
 
 // AddFlood adds an end that gets copies. It may be there.
@@ -72,10 +77,11 @@ func DelFlood(index, via int32, f netspec.Flood) nlmsg.Message {
 	return fdbMessage(unix.RTM_DELNEIGH, 0, index, ntfSelf, netspec.MAC{}, f.Dst, via)
 }
 
-// Stations reads all entries of a tunnel. An FDB that is in one of the tables only has no
-// Dst: it is not as anybody wants it. A copy by a link that is gone goes nowhere, and the
-// kernel does not delete it without the link: it is none. names are those of the links.
-func (c *Conn) Stations(index int32, link string, names map[int32]string) (out []netspec.Object, err error) {
+// Stations reads all entries of a tunnel; alone: it is in no bridge. An FDB that is in one
+// of the tables only has no Dst then: it is not as anybody wants it. A copy by a link that
+// is gone goes nowhere, and the kernel does not delete it without the link: it is none.
+// names are those of the links.
+func (c *Conn) Stations(index int32, link string, alone bool, names map[int32]string) (out []netspec.Object, err error) {
 	bs, err := c.Dump(nlmsg.Message{Type: unix.RTM_GETNEIGH, Data: fdbHeader(index)})
 	if err != nil {
 		return nil, err
@@ -92,7 +98,7 @@ func (c *Conn) Stations(index int32, link string, names map[int32]string) (out [
 		}
 	}
 	for mac, h := range at {
-		out = append(out, h.fdb(link, mac))
+		out = append(out, h.fdb(link, mac, alone))
 	}
 	return out, nil
 }
@@ -118,9 +124,9 @@ func (h halves) with(to end, master bool) halves {
 	return h
 }
 
-func (h halves) fdb(link string, mac netspec.MAC) netspec.FDB {
-	f := netspec.FDB{Link: link, MAC: mac}
-	if h.master {
+func (h halves) fdb(link string, mac netspec.MAC, alone bool) netspec.FDB {
+	f := netspec.FDB{Link: link, MAC: mac, Alone: alone}
+	if h.master != alone {
 		f.Dst, f.Via = h.dst, h.via
 	}
 	return f

@@ -102,6 +102,18 @@ func SetPort(index int32, l netspec.Link) nlmsg.Message {
 	return nlmsg.Message{Type: unix.RTM_SETLINK, Data: a.Data()}
 }
 
+// disabled is BR_STATE_DISABLED.
+const disabled = 0
+
+// ClosePort has a port of a bridge take nothing and give nothing any more, and the bridge
+// forget who was behind it.
+func ClosePort(index int32) nlmsg.Message {
+	h := ifinfo(index, 0)
+	h[0] = unix.AF_BRIDGE
+	a := nlmsg.Header(h...).Nest(unix.IFLA_PROTINFO, func(a *nlmsg.Attrs) { a.U8(unix.IFLA_BRPORT_STATE, disabled).Put(unix.IFLA_BRPORT_FLUSH, nil) })
+	return nlmsg.Message{Type: unix.RTM_SETLINK, Data: a.Data()}
+}
+
 func portFlags(a *nlmsg.Attrs, l netspec.Link) {
 	a.U8(brportMode, b2u(l.Hairpin)).U8(brportIsolated, b2u(l.Isolated))
 }

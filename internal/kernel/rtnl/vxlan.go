@@ -18,6 +18,7 @@ const (
 	vxlanLearning = 7
 	vxlanPort     = 15
 	vxlanLocal6   = 17
+	vxlanDF       = 29
 )
 
 // Attributes of a bridge's port that matter where a tunnel is one.
@@ -33,6 +34,7 @@ type VXLANInfo struct {
 	Local netip.Addr
 	Port  uint16
 	Link  int32 // that its packets leave by
+	Whole bool  // they are not cut into fragments
 	// Learns is that it does what a tunnel of ours never does: it, or the bridge on it,
 	// learns stations, or unknown ones are looked for everywhere.
 	Learns bool
@@ -64,7 +66,7 @@ func NewVXLAN(v netspec.VXLAN, m Mark, via int32) nlmsg.Message {
 
 // tunnel is what of a VXLAN can be changed, and its number, which a change must name.
 func tunnel(a *nlmsg.Attrs, v netspec.VXLAN, via int32) {
-	a.U32(vxlanID, v.VNI).U8(vxlanLearning, 0)
+	a.U32(vxlanID, v.VNI).U8(vxlanLearning, 0).U8(vxlanDF, one(v.Whole))
 	switch {
 	case v.Local.Is4():
 		a.Put(vxlanLocal, v.Local.AsSlice())
@@ -78,8 +80,16 @@ func tunnel(a *nlmsg.Attrs, v netspec.VXLAN, via int32) {
 	}
 }
 
+func one(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // SetVXLAN changes a tunnel of ours that is there, and brings it up: first what it is
-// as a port of its bridge, so that nothing passes before that is settled.
+// as a port of its bridge, so that nothing passes before that is settled. Without master
+// it is in none.
 func SetVXLAN(index, master, via int32, v netspec.VXLAN) []nlmsg.Message {
 	link := linkHeader(index, 0).U32(unix.IFLA_MASTER, uint32(master))
 	common(link, v.MTU, netspec.MAC{})
@@ -87,15 +97,22 @@ func SetVXLAN(index, master, via int32, v netspec.VXLAN) []nlmsg.Message {
 	own.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) {
 		a.Str(unix.IFLA_INFO_KIND, netspec.KindVXLAN).Nest(unix.IFLA_INFO_DATA, func(a *nlmsg.Attrs) { tunnel(a, v, via) })
 	})
+	msgs := []nlmsg.Message{{Type: unix.RTM_NEWLINK, Data: link.Data()}, {Type: unix.RTM_NEWLINK, Data: own.Data()}}
+	if master != 0 {
+		msgs = append(msgs, tunnelPort(index))
+	}
+	return append(msgs, Up(index))
+}
+
+// tunnelPort settles what a tunnel does as a port of its bridge.
+func tunnelPort(index int32) nlmsg.Message {
 	h := ifinfo(index, 0)
 	h[0] = unix.AF_BRIDGE
 	port := nlmsg.Header(h...).Nest(unix.IFLA_PROTINFO, func(a *nlmsg.Attrs) {
 		a.U8(brportLearning, 0).U8(brportUnicastFlood, 0).U8(brportNeighSuppress, 1)
 		portFlags(a, netspec.Link{})
 	})
-	return []nlmsg.Message{
-		{Type: unix.RTM_NEWLINK, Data: link.Data()}, {Type: unix.RTM_NEWLINK, Data: own.Data()}, {Type: unix.RTM_SETLINK, Data: port.Data()}, Up(index),
-	}
+	return nlmsg.Message{Type: unix.RTM_SETLINK, Data: port.Data()}
 }
 
 // vxlan reads what a link of that kind has of its own, and the flags of its port.
@@ -113,6 +130,8 @@ func (l *Info) vxlan(data, port []byte) {
 			if len(d) == 2 {
 				t.Port = binary.BigEndian.Uint16(d)
 			}
+		case vxlanDF:
+			t.Whole = flag(d)
 		case vxlanLearning:
 			t.Learns = t.Learns || flag(d)
 		}
@@ -126,6 +145,6 @@ func (l *Info) vxlan(data, port []byte) {
 func (l Info) Tunnel(names map[int32]string) netspec.VXLAN {
 	return netspec.VXLAN{
 		Name: l.Name, VNI: l.VXLAN.VNI, Local: l.VXLAN.Local, Port: l.VXLAN.Port, Via: names[l.VXLAN.Link],
-		MTU: int(l.MTU), Master: names[l.Master],
+		MTU: int(l.MTU), Master: names[l.Master], Whole: l.VXLAN.Whole,
 	}
 }

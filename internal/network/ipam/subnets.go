@@ -37,6 +37,7 @@ type Foreign struct {
 	Prefix netip.Prefix
 	What   string // "route", "address", NameServer
 	Dev    string // the interface, if there is one
+	Host   string // of the cluster, whose it is; "": this host's
 }
 
 // NameServer is the What of those that the host asks for names.
@@ -47,6 +48,13 @@ func (f Foreign) String() string {
 		return fmt.Sprintf("%s %s", f.What, f.Prefix)
 	}
 	return fmt.Sprintf("%s %s on %s", f.What, f.Prefix, f.Dev)
+}
+
+func (f Foreign) owner() string {
+	if f.Host != "" {
+		return "host " + f.Host + " of the cluster"
+	}
+	return "this host"
 }
 
 // matters is false for default routes, also those that are cut in two halves:
@@ -62,7 +70,7 @@ func (l *Allocator) Check(subnet netip.Prefix, foreign []Foreign) error {
 	}
 	for _, f := range foreign {
 		if f.matters() && f.Prefix.Overlaps(subnet) {
-			return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("subnet %s overlaps with %s of this host (hint: choose another --subnet, or none)", subnet, f))
+			return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("subnet %s overlaps with %s of %s (hint: choose another --subnet, or none)", subnet, f, f.owner()))
 		}
 	}
 	return nil

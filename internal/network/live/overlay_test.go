@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/publish"
+	"isle/internal/network/pulse"
 	"isle/internal/network/seal"
 	"isle/internal/reconcile"
 	"isle/internal/store/storetest"
@@ -36,6 +38,7 @@ type member struct {
 	wire  kerneltest.NS // the switch
 	keys  *seal.Keys
 	later atomic.Int64 // how much its clock is ahead, in nanoseconds
+	pulse *pulse.Prober
 	dir   *fabrictest.Directory
 	m     *network.Manager
 	end   func()
@@ -43,6 +46,13 @@ type member struct {
 
 // gather is a cluster of hosts on one switch: a has 10.8.0.1, b 10.8.0.2, ….
 func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
+	t.Helper()
+	_, c, all := gatherOn(t, n)
+	return c, all
+}
+
+// gatherOn is gather, and where the switch is.
+func gatherOn(t testing.TB, n int) (kerneltest.NS, *fabrictest.Cluster, []*member) {
 	t.Helper()
 	wire, c := kerneltest.NewNS(t), &fabrictest.Cluster{}
 	wire.IP("link add lan type bridge\nlink set lan up")
@@ -54,7 +64,7 @@ func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 		h.begin()
 		all = append(all, h)
 	}
-	return c, all
+	return wire, c, all
 }
 
 func newMember(t testing.TB, wire kerneltest.NS, i int) *member {
@@ -85,7 +95,15 @@ func newMember(t testing.TB, wire kerneltest.NS, i int) *member {
 func (h *member) begin() {
 	h.t.Helper()
 	h.m = h.manager()
-	h.m.Fabric, h.m.Ports, h.m.Seal = h.dir, &publish.Table{}, h.keys
+	h.pulse = &pulse.Prober{Log: h.m.Log, Open: func(link string) (pulse.Wire, error) {
+		w, err := h.kernel.Wire(link)
+		if err != nil {
+			return nil, err
+		}
+		return w, nil
+	}}
+	h.m.Fabric, h.m.Ports, h.m.Seal, h.m.Pulse = h.dir, &publish.Table{}, h.keys, h.pulse
+	h.m.Scout = h.scout()
 	h.m.Now, h.keys.Now = h.now, h.now
 	ctx, cancel := context.WithCancel(context.Background())
 	var err error
@@ -96,12 +114,10 @@ func (h *member) begin() {
 		cancel()
 		h.t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = h.m.Run(ctx)
-	}()
-	h.end = func() { cancel(); <-done }
+	var running sync.WaitGroup
+	running.Go(func() { _ = h.m.Run(ctx) })
+	running.Go(func() { _ = h.pulse.Run(ctx) })
+	h.end = func() { cancel(); running.Wait() }
 	h.t.Cleanup(func() { h.end() })
 }
 
@@ -136,7 +152,7 @@ func (h *member) knows(name string) bool {
 // behind are the stations that the kernel has behind the tunnel.
 func (h *member) behind() (out []netspec.FDB) {
 	for _, o := range observe(h.t, h.kernel) {
-		if f, ok := o.(netspec.FDB); ok {
+		if f, ok := o.(netspec.FDB); ok && !f.Alone {
 			out = append(out, f)
 		}
 	}
@@ -285,13 +301,14 @@ func TestOverlayRepair(t *testing.T) {
 	want := observe(t, a.kernel)
 	var link netspec.VXLAN
 	for _, o := range want {
-		if v, ok := o.(netspec.VXLAN); ok {
+		if v, ok := o.(netspec.VXLAN); ok && v.Master != "" {
 			link = v
 		}
 	}
-	mac := net.HardwareAddr(two.MAC[:]).String()
+	mac, trial := net.HardwareAddr(two.MAC[:]).String(), pulse.MAC("b")
 	for _, harm := range []string{
 		"bridge fdb del " + mac + " dev " + link.Name + " master", "bridge fdb del " + mac + " dev " + link.Name + " self",
+		"bridge fdb del " + net.HardwareAddr(trial[:]).String() + " dev islep4789 self",
 		"bridge fdb del 00:00:00:00:00:00 dev " + link.Name + " dst 10.8.0.2 self",
 		"ip neigh del " + two.Addr(true).String() + " dev " + link.Master, "ip neigh del " + two.Addr(false).String() + " dev " + link.Master,
 	} {
@@ -390,9 +407,13 @@ func TestOverlayEncrypted(t *testing.T) {
 			}
 		}
 		for _, o := range observe(t, h.kernel) {
-			switch o.(type) {
-			case netspec.WireGuard, netspec.Peer, netspec.VXLAN:
+			switch o := o.(type) {
+			case netspec.WireGuard, netspec.Peer:
 				t.Errorf("%v is left", o)
+			case netspec.VXLAN:
+				if o.Master != "" || o.Via != "" {
+					t.Errorf("%v is left", o)
+				}
 			}
 		}
 	}

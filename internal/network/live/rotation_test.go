@@ -120,8 +120,8 @@ func (d *datagrams) lost() (lost, sent uint64) {
 	return d.sent.Load() - d.came.Load(), d.sent.Load()
 }
 
-// stream sends bytes by TCP until ctx ends, has them come back, and compares.
-func stream(ctx context.Context, t *testing.T, from *member, ns netspec.NS, to *member, at netip.AddrPort, there netspec.NS) (end func() (int64, error)) {
+// echoes sends bytes by TCP until ctx ends, has them come back, and compares.
+func echoes(ctx context.Context, t *testing.T, from *member, ns netspec.NS, to *member, at netip.AddrPort, there netspec.NS) (end func() (int64, error)) {
 	t.Helper()
 	l, err := to.kernel.ListenTCP(t.Context(), there, at)
 	must(t, err)
@@ -217,7 +217,7 @@ func TestRotation(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	end := stream(ctx, t, a, "c0", b, netip.AddrPortFrom(at[b], 7002), "c1")
+	end := echoes(ctx, t, a, "c0", b, netip.AddrPortFrom(at[b], 7002), "c1")
 	for _, who := range [][]*member{{a}, {a}, {b}, {a, b}, {a, b, all[2]}} {
 		before := map[*member]string{}
 		for _, h := range who {

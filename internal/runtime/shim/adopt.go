@@ -63,7 +63,7 @@ func (s *Server) adoptProcess(c *container, p *process) {
 		s.log.Warn("a process ended while there was no shim", "container", p.id.ID, "exec", p.id.Exec)
 		p.session.end()
 		p.gone()
-		s.publish(p, wire.Exit{Proc: p.id, Code: codeUnknown, At: time.Now(), OOM: oomKills(c.spec.CgroupPath) > 0})
+		s.publish(p, wire.Exit{Proc: p.id, Code: codeUnknown, At: time.Now(), OOM: oomKills(c.spec.CgroupPath) > 0, Pid: state.Pid})
 		return
 	}
 	s.log.Info("adopted a process", "container", p.id.ID, "exec", p.id.Exec, "pid", state.Pid)

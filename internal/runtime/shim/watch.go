@@ -20,7 +20,7 @@ func (s *Server) watch(c *container, p *process, wait func() int) {
 		oom := p.id.Exec == "" && c.spec.CgroupPath != "" && oomKills(c.spec.CgroupPath) > 0
 		oom = scope.stop(code) || oom
 		p.session.drain(grace)
-		s.publish(p, wire.Exit{Proc: p.id, Code: code, At: at, OOM: oom})
+		s.publish(p, wire.Exit{Proc: p.id, Code: code, At: at, OOM: oom, Pid: p.snapshot().Pid})
 	})
 }
 

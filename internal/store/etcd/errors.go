@@ -18,7 +18,7 @@ var ErrLeaseGone = fmt.Errorf("the lease is gone: %w", errdefs.ErrFailedPrecondi
 // theirs; what took too long is Unavailable.
 func classify(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(err, rpctypes.ErrCompacted):
+	case errors.Is(err, rpctypes.ErrCompacted), errors.Is(err, rpctypes.ErrFutureRev):
 		return errCompacted
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()

@@ -24,11 +24,17 @@ import (
 	"isle/internal/store"
 )
 
-// Timeout is how long an Update or View may take when Store does not say.
-const Timeout = 2 * time.Second
+const (
+	// Timeout is how long an Update or View may take when Store does not say.
+	Timeout = 10 * time.Second
+	// perRequest is how long one member may take for one of its requests: members that are
+	// far from each other and from here need more than a second, one that says nothing is
+	// not waited for.
+	perRequest = 2 * time.Second
+)
 
 // errConflict: what was read is no longer so. errCompacted: the revision that is being
-// read is gone. Both end in another try.
+// read is gone, or has not come to the member that was asked. Both end in another try.
 var (
 	errConflict  = errors.New("somebody else was faster")
 	errCompacted = errors.New("the revision is gone")

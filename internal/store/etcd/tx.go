@@ -52,7 +52,9 @@ func (t *tx) fetch(keys []string) {
 	for _, k := range keys {
 		ops = append(ops, clientv3.OpGet(t.s.Prefix+k, t.at()...))
 	}
-	resp, err := t.s.Client.Txn(t.ctx).Then(ops...).Commit()
+	ctx, cancel := context.WithTimeout(t.ctx, perRequest)
+	defer cancel()
+	resp, err := t.s.Client.Txn(ctx).Then(ops...).Commit()
 	if err != nil {
 		t.err = classify(t.ctx, err)
 		return
@@ -67,11 +69,13 @@ func (t *tx) fetch(keys []string) {
 }
 
 // at says which revision is to be read.
+// at is what is read: at first what is there now, of which the members assure each other;
+// then that revision, which any of them knows by itself.
 func (t *tx) at() []clientv3.OpOption {
 	if t.rev == 0 {
 		return nil
 	}
-	return []clientv3.OpOption{clientv3.WithRev(t.rev)}
+	return []clientv3.OpOption{clientv3.WithRev(t.rev), clientv3.WithSerializable()}
 }
 
 func (t *tx) keepRevision(rev int64) {
@@ -116,7 +120,9 @@ func (t *tx) scan(prefix string) map[string][]byte {
 	if t.err != nil {
 		return found
 	}
-	kvs, rev, err := t.s.all(t.ctx, prefix, t.rev)
+	ctx, cancel := context.WithTimeout(t.ctx, perRequest)
+	defer cancel()
+	kvs, rev, err := t.s.all(ctx, prefix, t.rev)
 	if err != nil {
 		t.err = err
 		return found
@@ -143,7 +149,9 @@ func (t *tx) commit() (rev int64, err error) {
 	if len(t.writes) == 0 {
 		return t.rev, nil
 	}
-	resp, err := t.s.Client.Txn(t.ctx).If(t.conditions()...).Then(t.operations()...).Commit()
+	ctx, cancel := context.WithTimeout(t.ctx, perRequest)
+	defer cancel()
+	resp, err := t.s.Client.Txn(ctx).If(t.conditions()...).Then(t.operations()...).Commit()
 	if err != nil {
 		return 0, classify(t.ctx, err)
 	}

@@ -70,8 +70,7 @@ func (s Store) everything(ctx context.Context, prefix string) (Batch, error) {
 func (s Store) all(ctx context.Context, prefix string, rev int64) (kvs []*mvccpb.KeyValue, _ int64, _ error) {
 	from, end := s.Prefix+prefix, clientv3.GetPrefixRangeEnd(s.Prefix+prefix)
 	for {
-		resp, err := s.Client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithRev(rev), clientv3.WithLimit(page),
-			clientv3.WithSort(clientv3.SortByKey, clientv3.SortAscend))
+		resp, err := s.page(ctx, from, end, rev)
 		if err != nil {
 			return nil, 0, classify(ctx, err)
 		}
@@ -84,6 +83,14 @@ func (s Store) all(ctx context.Context, prefix string, rev int64) (kvs []*mvccpb
 		}
 		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
+}
+
+func (s Store) page(ctx context.Context, from, end string, rev int64) (*clientv3.GetResponse, error) {
+	opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithSort(clientv3.SortByKey, clientv3.SortAscend)}
+	if rev != 0 {
+		opts = append(opts, clientv3.WithRev(rev), clientv3.WithSerializable())
+	}
+	return s.Client.Get(ctx, from, opts...)
 }
 
 // follow is Watch from a revision that is still kept.

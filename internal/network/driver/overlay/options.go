@@ -18,6 +18,7 @@ const (
 	optMTU       = network.OptMTU
 	optEncrypted = "encrypted"
 	optPort      = "isle.overlay.port"
+	optDirect    = "isle.direct"
 )
 
 // What is not chosen. An encrypted network has a port of its own, because that is for
@@ -35,6 +36,7 @@ type options struct {
 	MTU       int      // 0: what fits
 	Encrypted bool
 	Port      uint16
+	Direct    bool
 }
 
 // vni is the number that the network has; 0: it has none yet.
@@ -53,6 +55,8 @@ func parse(opts map[string]string) (o options, err error) {
 		}
 	}
 	switch {
+	case o.Direct && o.Encrypted:
+		return o, fmt.Errorf("option %s: what must be encrypted needs a tunnel (hint: leave out one of %s and %s): %w", optDirect, optDirect, optEncrypted, errdefs.ErrInvalidArgument)
 	case o.Port == 0 && o.Encrypted:
 		o.Port = sealedPort
 	case o.Port == 0:
@@ -71,6 +75,8 @@ func (o *options) set(k, v string) (err error) {
 		}
 	case optEncrypted:
 		o.Encrypted, err = bridged.Bool(v)
+	case optDirect:
+		o.Direct, err = bridged.Bool(v)
 	case optPort:
 		var n int
 		n, err = bridged.Number(v, 1, 65535)

@@ -35,7 +35,7 @@ func TestPlan(t *testing.T) { drivertest.Plans(t, overlay.Driver{}, *update) }
 
 func TestOptionsRefused(t *testing.T) {
 	for k, v := range map[string]string{
-		vni: "0", "com.docker.network.driver.mtu": "12", "encrypted": "maybe", "isle.overlay.port": "65536",
+		vni: "0", "com.docker.network.driver.mtu": "12", "encrypted": "maybe", "isle.overlay.port": "65536", "isle.direct": "perhaps",
 		"com.docker.network.bridge.host_binding_ipv4": "localhost", "com.docker.network.container_iface_prefix": "a/b", "isle.overlay.prot": "1",
 	} {
 		err := overlay.Driver{}.Validate(drivertest.Network(overlay.Driver{}, map[string]string{k: v}, false, false))
@@ -155,7 +155,7 @@ func TestSameEverywhere(t *testing.T) {
 func remote() network.Remote {
 	return network.Remote{
 		Host:   fabric.Host{ID: "h2", Addr: netip.MustParseAddr("192.0.2.2"), Key: "k"},
-		Sealed: network.Way{Link: "islew1", Addr: network.SealedAddr("h2", "k")},
+		Sealed: network.Passage{Link: "islew1", Addr: network.SealedAddr("h2", "k")},
 		Endpoint: fabric.Endpoint{MAC: [6]byte{2, 7}, Addrs: []netip.Prefix{
 			netip.MustParsePrefix("10.9.0.7/24"), netip.MustParsePrefix("fd00:9::7/64"),
 		}},
@@ -180,6 +180,64 @@ func TestRemote(t *testing.T) {
 	}
 }
 
+// TestDirect: what comes past the tunnel is let in whatever is known; the way there is
+// known when the host is near, and taken when it is proven. The tunnel is always there.
+func TestDirect(t *testing.T) {
+	n, r := numbered(map[string]string{"isle.direct": "true"}, true), remote()
+	h := drivertest.Host
+	h.Tunnel.Link = "eth0"
+	planned := func(n network.Network, r network.Remote, h network.Host) netspec.State {
+		s := netspec.State{}
+		if err := (overlay.Driver{}).PlanRemote(s, n, r, h); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	without := planned(numbered(nil, true), r, h)
+	a, br := netip.MustParseAddr("10.9.0.7"), "isle-abcdef0123"
+	across := netspec.Across{Link: br, Addr: a, Way: "eth0"}
+	hop := netspec.Hop{To: a, Via: r.Host.Addr, Dev: "eth0"}
+	short := netspec.Shortcut{Link: br, Addr: a, MAC: netspec.MAC{2, 7}, Gateway: network.GatewayMAC(n.ID)}
+	near := network.Near([]netip.Addr{netip.MustParseAddr("192.0.2.9"), r.Host.Addr})
+	proven := r
+	proven.Proven = true
+	for what, c := range map[string]struct {
+		change func(h *network.Host)
+		r      network.Remote
+		want   []netspec.Object
+	}{
+		"far":                 {func(h *network.Host) { h.Tunnel.Near = network.Near([]netip.Addr{netip.MustParseAddr("192.0.2.22")}) }, proven, []netspec.Object{across}},
+		"near":                {func(h *network.Host) { h.Tunnel.Near = near }, r, []netspec.Object{across, hop}},
+		"proven":              {func(h *network.Host) { h.Tunnel.Near = near }, proven, []netspec.Object{across, hop, short}},
+		"no interface":        {func(h *network.Host) { h.Tunnel.Near, h.Tunnel.Link = near, "" }, proven, nil},
+		"no rules on bridges": {func(h *network.Host) { h.Tunnel.Near, h.Sources = near, false }, proven, nil},
+	} {
+		h := h
+		c.change(&h)
+		s := planned(n, c.r, h)
+		want := maps.Clone(without)
+		want.Add(c.want...)
+		if !s.Equal(want) {
+			t.Errorf("%s: missing %v, too much %v", what, want.Without(s), s.Without(want))
+		}
+	}
+	h.Tunnel.Near = near
+	if s := planned(numbered(map[string]string{"isle.direct": "false"}, true), proven, h); !s.Equal(without) {
+		t.Errorf("not asked for: %v", s.Without(without))
+	}
+}
+
+func TestDirectRefused(t *testing.T) {
+	for what, n := range map[string]network.Network{
+		"encrypted": drivertest.Network(overlay.Driver{}, map[string]string{"isle.direct": "true", "encrypted": ""}, false, false),
+		"internal":  drivertest.Network(overlay.Driver{}, map[string]string{"isle.direct": "true"}, false, true),
+	} {
+		if err := (overlay.Driver{}).Validate(n); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "hint: ") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 // TestNotReached: where there is no tunnel to a host nothing is planned for it; above
 // all nothing in the clear where it must be encrypted.
 func TestNotReached(t *testing.T) {
@@ -193,7 +251,7 @@ func TestNotReached(t *testing.T) {
 		},
 		"the other has no key": func(n *network.Network, r *network.Remote, _ *network.Host) {
 			n.Options = numbered(sealed, true).Options
-			r.Sealed = network.Way{}
+			r.Sealed = network.Passage{}
 		},
 		"this one cannot encrypt": func(n *network.Network, _ *network.Remote, h *network.Host) {
 			n.Options = numbered(sealed, true).Options

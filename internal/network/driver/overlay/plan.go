@@ -27,10 +27,13 @@ func (Driver) Caps() network.Caps {
 func (Driver) Validate(n network.Network) error {
 	o, err := parse(n.Options)
 	if err == nil {
-		err = bridged.Known(n.Options, optPort)
+		err = bridged.Known(n.Options, optPort, optDirect)
 	}
 	if err != nil {
 		return err
+	}
+	if o.Direct && n.Internal {
+		return fmt.Errorf("option %s: nothing is routed out of an internal network, so it needs its tunnels (hint: leave out --internal, or %s): %w", optDirect, optDirect, errdefs.ErrInvalidArgument)
 	}
 	if n.IPv6 && o.MTU != 0 && o.MTU < network.LeastIPv6MTU {
 		return fmt.Errorf("option %s=%d: IPv6 needs at least %d (hint: --ipv6=false): %w", optMTU, o.MTU, network.LeastIPv6MTU, errdefs.ErrInvalidArgument)
@@ -69,6 +72,12 @@ func (Driver) Sealed(n network.Network) bool {
 	return err == nil && o.Encrypted
 }
 
+// Direct implements network.Shared.
+func (Driver) Direct(n network.Network) bool {
+	o, err := parse(n.Options)
+	return err == nil && o.Direct
+}
+
 // Beside implements network.Driver. Tunnels of one number must have different ports:
 // that the numbers differ the cluster sees to.
 func (Driver) Beside(_, _ network.Network) error { return nil }
@@ -98,11 +107,16 @@ func (Driver) Plan(s netspec.State, n network.Network, eps []network.Endpoint, h
 	}
 	if p.begins() {
 		s.Add(p.tunnel())
-		for _, link := range p.links() {
-			s.Add(netspec.Tunnel{Port: p.o.Port, Via: link})
-		}
+		p.guard(s)
 	}
 	return bridged.Plan(s, n, eps, host, p.bridge())
+}
+
+// guard adds who may speak for the tunnel.
+func (p plan) guard(s netspec.State) {
+	for _, link := range p.links() {
+		s.Add(netspec.Tunnel{Port: p.o.Port, Via: link})
+	}
 }
 
 // plan is one network on one host.
@@ -120,7 +134,12 @@ func newPlan(n network.Network, host network.Host) (plan, error) {
 // begins reports whether there is a tunnel: it has a number and a place to begin. One
 // that is to be encrypted and cannot be is not there at all.
 func (p plan) begins() bool {
-	return p.o.vni() != 0 && p.host.Tunnel.Addr.IsValid() && (!p.o.Encrypted || p.host.Tunnel.Seal.Link != "")
+	return p.o.vni() != 0 && p.opens()
+}
+
+// opens reports whether there is a place where it could begin.
+func (p plan) opens() bool {
+	return p.host.Tunnel.Addr.IsValid() && (!p.o.Encrypted || p.host.Tunnel.Seal.Link != "")
 }
 
 // local is where the tunnel begins. One that is encrypted begins on each of its links.

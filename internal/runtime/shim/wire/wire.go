@@ -203,6 +203,7 @@ type Exit struct {
 	Code int       `json:"code"`
 	At   time.Time `json:"at"`
 	OOM  bool      `json:"oom,omitempty"`
+	Pid  int       `json:"pid,omitempty"` // which run it was; 0: a shim of before told it
 }
 
 // Status is one element of the answer to OpList.
