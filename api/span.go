@@ -10,6 +10,7 @@ import (
 type NetworkSpan struct {
 	VNI      uint32 // RFC 7348 section 5
 	Here     bool   // containers of this host are on it
+	Removed  bool   `json:",omitempty"` // gone in the cluster; it stays here until the last of them is gone
 	Known    bool   // the cluster was heard of; otherwise the rest is not complete
 	Revision int64  // of the cluster's memory, that this is from
 	Hosts    []SpanHost

@@ -52,7 +52,8 @@ type house struct {
 	zones    *firewalld.Zones
 	engine   *engine.Engine
 	cluster  *cluster.Cluster
-	closers  []func() error // in the order in which they were opened
+	follow   func(context.Context) error // has plugins told of the cluster's hosts
+	closers  []func() error              // in the order in which they were opened
 }
 
 // build makes the parts and joins them. It changes nothing on the machine yet.
@@ -151,6 +152,9 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	}
 	h.closers = append(h.closers, seats.Close)
 	plugins := builtin.Plugins(seats)
+	h.follow = func(ctx context.Context) error {
+		return plugins.Follow(ctx, h.cluster.Fabric(), h.log.With("part", "plugins"))
+	}
 	log, resolver := h.log.With("part", "network"), &dns.HostConfig{}
 	h.zones = firewalld.New(h.log.With("part", "firewalld"))
 	host := machine.Machine{Kernel: k, Servers: resolver.Servers}
@@ -290,6 +294,7 @@ func (h *house) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.networks.Run(ctx) })
 	g.Go(func() error { return h.prober.Run(ctx) })
+	g.Go(func() error { return h.follow(ctx) })
 	g.Go(func() error { return h.zones.Run(ctx) })
 	g.Go(func() error { return h.engine.Run(ctx) })
 	g.Go(func() error { return srv.Serve(ctx, listeners) })

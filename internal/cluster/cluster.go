@@ -57,6 +57,7 @@ type Cluster struct {
 	verb    sync.Mutex      // Init, Join and Leave: one at a time
 	session atomic.Pointer[session]
 	broken  atomic.Pointer[error] // why the session of the record cannot be; nil: it can
+	growing sync.WaitGroup
 	movedMu sync.Mutex
 	moved   chan struct{} // see moves
 }
@@ -94,8 +95,14 @@ func (c *Cluster) Start(ctx context.Context) error {
 
 // Close ends what Start, Init and Join have begun, and waits for it.
 func (c *Cluster) Close() error {
-	if s := c.session.Load(); s != nil {
+	for s := c.session.Load(); s != nil; {
 		s.close()
+		c.growing.Wait()
+		now := c.session.Load()
+		if now == s {
+			break
+		}
+		s = now // it became a member in this very moment
 	}
 	return nil
 }
@@ -110,8 +117,9 @@ func (c *Cluster) Directory() fabric.Directory {
 
 // enter makes s the session.
 func (c *Cluster) enter(s *session) {
-	s.start(c.life)
+	ctx := s.start(c.life)
 	c.move(s)
+	c.growing.Go(func() { c.grow(ctx, s) })
 }
 
 // current is the session; the error is of class FailedPrecondition when there is none.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -58,7 +59,7 @@ func (c *Cluster) forget(ctx context.Context) error {
 }
 
 func (s *session) sayGoodbye(ctx context.Context, force bool) error {
-	if err := s.mayLeave(); err != nil && !force {
+	if err := s.awaitLeave(ctx); err != nil && !force {
 		return err
 	}
 	last := len(s.known.Load().hosts) == 1
@@ -92,12 +93,23 @@ func (s *session) dissolve(ctx context.Context) error {
 	return nil
 }
 
+// awaitLeave is mayLeave, which may know only in a moment of a container that has gone.
+func (s *session) awaitLeave(ctx context.Context) error {
+	err := s.mayLeave()
+	for try := 0; errdefs.IsConflict(err) && try < 3; try++ {
+		s.directory.CatchUp(ctx)
+		err = s.mayLeave()
+	}
+	return err
+}
+
 // mayLeave is of class Conflict while others need this host, or containers on it the
 // cluster.
 func (s *session) mayLeave() error {
-	for _, e := range s.directory.View().Endpoints {
+	v := s.directory.View()
+	for _, e := range v.Endpoints {
 		if e.Host == s.self.ID {
-			return fmt.Errorf("container %s is on network %s of the cluster: %w", e.Container, e.Network, errdefs.ErrConflict)
+			return fmt.Errorf("container %s is on network %s of the cluster: %w", e.Container, cmp.Or(v.Networks[e.Network].Name, e.Network), errdefs.ErrConflict)
 		}
 	}
 	all := s.known.Load().hosts

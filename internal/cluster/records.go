@@ -37,6 +37,7 @@ type record struct {
 	ID, Name string
 	Addr     netip.Addr
 	Ports    door.Ports
+	Joined   int      // in this order they came; 0: nobody knows
 	Member   bool     // it keeps the memory (when that is inside of isled) and a door
 	Certs    []issued // that it was given and that hold
 }
@@ -96,6 +97,7 @@ func add(tx store.Tx, r record) error {
 		return fmt.Errorf("a host with name %s is already in the cluster: %s (hint: --name NAME; isle cluster rm %s if it is gone for good): %w", r.Name, owner, r.Name, errdefs.ErrAlreadyExists)
 	}
 	for other, err := range hosts.All(tx) {
+		r.Joined = max(r.Joined, other.Joined+1)
 		if err == nil && other.Addr == r.Addr {
 			return fmt.Errorf("address %s is already in use by host %s (hint: isle cluster rm %s if it is gone for good): %w", r.Addr, other.Name, other.Name, errdefs.ErrConflict)
 		}

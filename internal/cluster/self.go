@@ -26,6 +26,7 @@ type self struct {
 	Peers             string   `json:",omitempty"` // for the first start of its etcd
 	Endpoints         []string // of the etcd, as far as known
 	Lease             int64    // directory.Config.Lease
+	Learning          bool     `json:",omitempty"` // a member without a say, yet
 }
 
 var selves = store.NewTable[self]("cluster")

@@ -45,6 +45,8 @@ type session struct {
 	store     etcd.Store
 	directory *directory.Directory
 	known     atomic.Pointer[known]
+	wanted    atomic.Int64           // members; 0: not read yet
+	unseated  atomic.Pointer[string] // why this host could not become a member
 	clocks    clocks
 	refused   atomic.Bool // the members have nothing to do with this host
 
@@ -98,8 +100,9 @@ func (c *Cluster) dial(v self, id *pki.Identity) (*clientv3.Client, error) {
 	return c.External.Open()
 }
 
-// start starts all parts, each of which starts again when it fails.
-func (s *session) start(life context.Context) {
+// start starts all parts, each of which starts again when it fails. What it returns ends
+// with them.
+func (s *session) start(life context.Context) context.Context {
 	ctx, cancel := context.WithCancel(life)
 	s.stop = cancel
 	s.keep(ctx, "directory", s.directory.Run)
@@ -112,6 +115,7 @@ func (s *session) start(life context.Context) {
 	if s.self.Member && !s.self.External {
 		s.keep(ctx, "etcd", s.keepMember)
 	}
+	return ctx
 }
 
 // keep has a part run until ctx ends. What goes wrong in the same way again and again is
@@ -166,7 +170,7 @@ func (s *session) startMember() (*member.Member, error) {
 	if s.member != nil {
 		return s.member, nil
 	}
-	if _, err := os.Stat(filepath.Join(member.DataDir(s.c.Dir), "member")); s.settled && err != nil { // an etcd that begins anew would be another cluster
+	if _, err := os.Stat(filepath.Join(member.DataDir(s.c.Dir), "member")); s.settled && !s.self.Learning && err != nil { // an etcd that begins anew would be another cluster
 		return nil, fmt.Errorf("the files of the cluster's memory are gone: %w: %w (hint: isle cluster leave --force, isle cluster rm %s on another host, and join again)", err, errdefs.ErrDataLoss, s.self.Name)
 	}
 	if err := s.ensureRevoked(); err != nil {

@@ -58,7 +58,9 @@ func (c *Cluster) Status(ctx context.Context) (st api.ClusterStatus, err error) 
 	wg.Go(func() { skew = s.skew(ctx) })
 	s.askMembers(ctx, &st)
 	wg.Wait()
-	st.Problem = s.problem(st, view, skew)
+	if st.Problem = s.problem(st, view, skew); st.Problem == "" {
+		st.Problem = s.vacancy(ctx)
+	}
 	return st, nil
 }
 

@@ -87,7 +87,7 @@ func picksNetwork(f filters.Args, n network.Network) bool {
 	if network.Predefined(n.Name) {
 		kind = "builtin"
 	}
-	return f.Exact("driver", n.Driver) && f.Prefix("id", n.ID) && f.Substring("name", n.Name) && f.Exact("scope", n.Scope) &&
+	return f.Exact("driver", n.Driver) && f.Prefix("id", n.ID) && f.Substring("name", n.Name) && f.Exact("scope", scope(n)) &&
 		f.Exact("type", kind) && f.Labels("label", n.Labels)
 }
 
@@ -105,9 +105,17 @@ func (e *Engine) usedNetworks() map[string]bool {
 	return used
 }
 
+// scope is where a network is. One that its cluster has removed is on this host only.
+func scope(n network.Network) string {
+	if n.Removed {
+		return "local"
+	}
+	return or(n.Scope, "local")
+}
+
 func apiNetwork(n network.Network) networktypes.Network {
 	a := networktypes.Network{
-		Name: n.Name, ID: n.ID, Created: n.Created, Scope: or(n.Scope, "local"), Driver: n.Driver, EnableIPv4: n.IPv4, EnableIPv6: n.IPv6,
+		Name: n.Name, ID: n.ID, Created: n.Created, Scope: scope(n), Driver: n.Driver, EnableIPv4: n.IPv4, EnableIPv6: n.IPv6,
 		IPAM: networktypes.IPAM{Driver: or(n.IPAMDriver, "default"), Options: n.IPAMOptions, Config: []networktypes.IPAMConfig{}}, Internal: n.Internal,
 		Attachable: n.Attachable, ConfigOnly: n.ConfigOnly, ConfigFrom: networktypes.ConfigReference{Network: n.ConfigFrom}, Options: n.Options, Labels: n.Labels,
 	}
@@ -164,10 +172,10 @@ func (e *Engine) peers(ctx context.Context, n network.Network) (out []networktyp
 // NetworkSpan says where in its cluster a network is; nil for one of this host.
 func (e *Engine) NetworkSpan(ctx context.Context, id string) (*api.NetworkSpan, error) {
 	s, err := e.Networks.Span(ctx, id)
-	if err != nil || s.VNI == 0 {
+	if err != nil || s.VNI == 0 && !s.Removed {
 		return nil, err
 	}
-	out := &api.NetworkSpan{VNI: s.VNI, Here: s.Here, Known: s.Known, Revision: s.Revision, Hosts: []api.SpanHost{}, Endpoints: []api.SpanEndpoint{}}
+	out := &api.NetworkSpan{VNI: s.VNI, Here: s.Here, Removed: s.Removed, Known: s.Known, Revision: s.Revision, Hosts: []api.SpanHost{}, Endpoints: []api.SpanEndpoint{}}
 	for _, h := range s.Hosts {
 		out.Hosts = append(out.Hosts, spanHost(h))
 	}
@@ -277,7 +285,7 @@ func (e *Engine) NetworksPrune(ctx context.Context, f filters.Args) (networktype
 	used := e.usedNetworks()
 	for _, n := range all {
 		// Of a network of the cluster it is not known here whether a container elsewhere
-		// that does not run is to be on it.
+		// that does not run is to be on it, or one of a host that is away.
 		if network.Predefined(n.Name) || n.Global() || used[n.ID] || !f.Labels("label", n.Labels) || !until.IsZero() && n.Created.After(until) {
 			continue
 		}

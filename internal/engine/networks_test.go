@@ -43,6 +43,31 @@ func (w *world) shown(ref string) networktypes.PortMap {
 	return in.NetworkSettings.Ports
 }
 
+// TestPruneCluster: a network of the cluster is never taken for unused: its containers on
+// other hosts may be stopped, or their host may be away just now.
+func TestPruneCluster(t *testing.T) {
+	w := newWorld(t)
+	w.networks.nets = append(w.networks.nets,
+		network.Network{ID: "here", Name: "here", Driver: "bridge", Scope: "local"}, network.Network{ID: "all", Name: "all", Driver: "overlay", Scope: network.ScopeGlobal})
+	report, err := w.NetworksPrune(t.Context(), nil)
+	if err != nil || !slices.Contains(report.NetworksDeleted, "here") || slices.Contains(report.NetworksDeleted, "all") {
+		t.Errorf("%v, %v", report.NetworksDeleted, err)
+	}
+}
+
+// TestRemovedShown: what is left here of a network that its cluster has removed is this
+// host's.
+func TestRemovedShown(t *testing.T) {
+	w := newWorld(t)
+	w.networks.nets = append(w.networks.nets, network.Network{ID: "all", Name: "all", Driver: "overlay", Scope: network.ScopeGlobal, Removed: true})
+	w.networks.span = network.Span{Removed: true, Here: true}
+	in, err := w.NetworkInspect(t.Context(), "all", false)
+	span, serr := w.NetworkSpan(t.Context(), "all")
+	if err != nil || serr != nil || in.Scope != "local" || span == nil || !span.Removed {
+		t.Errorf("%+v, %v; %+v, %v", in, err, span, serr)
+	}
+}
+
 // TestPortsFollowNetworks: off its last network a container that runs shows no
 // port, published or exposed; back on one, it shows them again.
 func TestPortsFollowNetworks(t *testing.T) {

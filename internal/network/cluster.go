@@ -33,9 +33,9 @@ type cluster struct {
 	units   map[string]map[string]bool // network → units of what is elsewhere
 	named   map[string]dns.Host        // unit → what the resolver was told
 	seals   seals                      // keys and ways of encrypted tunnels
-	lost    map[string]bool            // networks that are gone in the cluster, with containers of ours on them
 	waiting map[string][]Endpoint      // sandbox → endpoints whose networks nobody has told of yet
-	opened  map[netip.Prefix]bool      // pools that nobody else has
+	opened  map[netip.Prefix]string    // pools that nobody else has → network
+	bars    bars                       // what of others stands in the way past tunnels
 	proven  map[string]bool            // hosts that what containers send gets to as it is
 	odd     map[string]bool            // records that were told of because they cannot be
 
@@ -54,7 +54,8 @@ func (m *Manager) newCluster() {
 	c := &m.cluster
 	c.far, c.known = newFar(), false
 	c.units, c.named = map[string]map[string]bool{}, map[string]dns.Host{}
-	c.lost, c.waiting, c.opened = map[string]bool{}, map[string][]Endpoint{}, map[netip.Prefix]bool{}
+	c.waiting, c.opened = map[string][]Endpoint{}, map[netip.Prefix]string{}
+	c.bars = bars{}
 	c.footholds, c.proven = map[string]Network{}, m.provenBefore()
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
 	c.seals = seals{shaken: map[shake]bool{}}
@@ -173,6 +174,7 @@ func (m *Manager) meetCluster(ctx context.Context, v fabric.View) {
 	m.loadView(ctx, v)
 	m.units[machineUnit] = m.planner().machine(m.x.ipv6 > 0)
 	m.reunite(ctx)
+	m.loseUnused(ctx)
 	for _, s := range m.units {
 		m.announce(nil, s)
 	}
@@ -321,7 +323,7 @@ func (m *Manager) countAddrs(e fabric.Endpoint, do func(netip.Prefix, netip.Addr
 	}
 	for _, a := range e.Addrs {
 		for _, p := range n.Pools {
-			if p.Subnet.Contains(a.Addr()) && m.cluster.opened[p.Subnet] {
+			if p.Subnet.Contains(a.Addr()) && m.cluster.opened[p.Subnet] == n.ID {
 				do(p.Subnet, a.Addr())
 			}
 		}

@@ -1,11 +1,13 @@
 package network_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -22,6 +24,7 @@ import (
 	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/dns"
+	"isle/internal/network/doctor"
 	"isle/internal/network/seal"
 	"isle/internal/reconcile"
 )
@@ -736,12 +739,12 @@ func TestOverlayEncrypted(t *testing.T) {
 func TestTwins(t *testing.T) {
 	cl, all := gather(t, 2)
 	a, b := all[0], all[1]
-	overlay(t, all, "app")
+	n := overlay(t, all, "app")
 	open(t, a.m, "c1", "app")
 	open(t, b.m, "c2", "app")
 	rightAll(t, all)
 	twin := cl.Join(fabric.Host{ID: "z", Name: "host-b", Addr: addr("192.0.2.2")})
-	if _, err := twin.Connect(t.Context(), fabric.Endpoint{ID: "e", Network: of[netspec.Neigh](a)[0].Link, Host: "z"}, nil, nil); err != nil {
+	if _, err := twin.Connect(t.Context(), fabric.Endpoint{ID: "e", Network: n.ID, Host: "z"}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	rightAll(t, all[:1])
@@ -777,6 +780,107 @@ func TestOverlayRemoved(t *testing.T) {
 		}
 		create(t, h.m, api.CreateRequest{Name: "again", IPAM: &api.IPAM{Config: []api.IPAMConfig{{Subnet: prefix("10.20.0.0/24")}}}}) // its subnet is free
 	}
+}
+
+// TestRemovedElsewhere: a network that was removed while a host could not be reached stays
+// there with its containers, as it is, also over a restart, and says so; it goes with the
+// last of them, and what has its name and its subnet by then is free for use.
+func TestRemovedElsewhere(t *testing.T) {
+	cl, all := gather(t, 2)
+	a, b := all[0], all[1]
+	old := overlay(t, all, "app")
+	one := open(t, a.m, "c1", "app").Endpoints[0]
+	open(t, b.m, "b1", "app")
+	rightAll(t, all)
+	a.dir.Cut(false)
+	cl.Expire("a")
+	hear(t, all)
+	must(t, b.m.Close(t.Context(), "b1"))
+	if _, err := b.m.Remove(t.Context(), "app"); err != nil {
+		t.Fatal(err)
+	}
+	before := maps.Clone(a.kernel.State)
+	maps.DeleteFunc(before, func(_ netspec.Key, o netspec.Object) bool { // the network's number may be another's by now
+		switch o.(type) {
+		case netspec.VXLAN, netspec.Tunnel, netspec.FDB, netspec.Flood, netspec.Neigh:
+			return true
+		}
+		return false
+	})
+	check := func(when string) {
+		t.Helper()
+		n, err := a.m.Find(t.Context(), old.ID)
+		eps, eerr := a.m.Endpoints(t.Context())
+		if err != nil || eerr != nil || !n.Removed || len(eps) != 1 || !slices.Equal(eps[0].Addrs, one.Addrs) {
+			t.Errorf("%s: %+v, %v; %v, %v", when, n, err, eps, eerr)
+		}
+		if missing := before.Without(a.kernel.State); len(missing) > 0 {
+			t.Errorf("%s: the container lost %v", when, missing)
+		}
+		if len(of[netspec.VXLAN](a)) > 0 {
+			t.Errorf("%s: there is still a tunnel", when)
+		}
+		span, err := a.m.Span(t.Context(), old.ID)
+		if err != nil || !span.Removed || !span.Here {
+			t.Errorf("%s: %+v, %v", when, span, err)
+		}
+		found, err := a.m.Doctor(t.Context())
+		if err != nil || !slices.ContainsFunc(found, func(f doctor.Finding) bool {
+			return f.Subject == "network app" && strings.Contains(f.Problem, "removed") && strings.Contains(f.Hint, "c1")
+		}) {
+			t.Errorf("%s: the doctor finds %+v, %v", when, found, err)
+		}
+		if _, err := a.m.Open(t.Context(), request("c2", nil, old.ID)); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "removed") {
+			t.Errorf("%s: one more container: %v", when, err)
+		}
+	}
+	var log bytes.Buffer
+	healthy := func(context.Context) (doctor.Host, error) { return doctor.Host{}, nil }
+	a.m.Surroundings = healthy
+	a.m.Log = slog.New(slog.NewTextHandler(&log, nil))
+	a.dir.Heal()
+	hear(t, all)
+	if strings.Contains(log.String(), "level=ERROR") {
+		t.Errorf("%s", &log)
+	}
+	check("when it is heard of")
+	for _, away := range []bool{false, true} {
+		if away {
+			a.dir.Cut(true)
+		}
+		a.kernel.N = 0
+		a.begin(t)
+		a.m.Surroundings = healthy
+		a.dir.Heal()
+		hear(t, all)
+		must(t, a.m.Sync(t.Context()))
+		if a.kernel.N != 0 {
+			t.Errorf("%d changes of the kernel at a restart", a.kernel.N)
+		}
+		check("after a restart")
+	}
+	now := create(t, b.m, api.CreateRequest{Name: "app", Driver: "overlay", IPAM: &api.IPAM{Config: []api.IPAMConfig{{Subnet: prefix("10.20.0.0/24")}}}})
+	hear(t, all)
+	open(t, b.m, "c2", "app")
+	hear(t, all)
+	if n, err := a.m.Find(t.Context(), "app"); err != nil || n.ID != now.ID {
+		t.Errorf("the name is that of %v, %v", n, err)
+	}
+	if _, err := a.m.Open(t.Context(), request("c3", nil, "app")); !errdefs.IsConflict(err) {
+		t.Errorf("a container on two networks of one subnet: %v", err)
+	}
+	must(t, a.m.Close(t.Context(), "c1"))
+	if _, err := a.m.Find(t.Context(), old.ID); !errdefs.IsNotFound(err) || len(a.keys("foothold/")) > 0 || len(a.keys("number/")) != 1 {
+		t.Errorf("it stays without containers: %v, %v, %v", err, a.keys("foothold/"), a.keys("number/"))
+	}
+	if got := open(t, a.m, "c3", "app").Endpoints[0]; got.Network != now.ID || got.Addrs[0] != prefix("10.20.0.3/24") {
+		t.Errorf("%+v", got)
+	}
+	use, err := a.m.Usage(t.Context(), now.ID)
+	if err != nil || use[prefix("10.20.0.0/24")].InUse != 5 { // network, broadcast, gateway, c2, c3
+		t.Errorf("%v, %v", use, err)
+	}
+	rightAll(t, all)
 }
 
 // TestOverlaySubnets: a subnet is one network's, of this host or of the cluster.

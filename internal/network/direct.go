@@ -86,7 +86,8 @@ func (m *Manager) meet(ctx context.Context, id string) {
 
 // Errand is what is worth finding out now: for each host that is near one network that
 // it shares with this one, whichever there are.
-func (m *Manager) Errand() Errand {
+func (m *Manager) Errand(ctx context.Context) Errand {
+	m.lookForBars(ctx)
 	m.op.Lock()
 	defer m.op.Unlock()
 	f, t := &m.cluster.far, m.host.Tunnel
@@ -96,6 +97,9 @@ func (m *Manager) Errand() Errand {
 	}
 	found := map[string]bool{}
 	for _, n := range m.directs() {
+		if !m.unbarred(n.ID) {
+			continue
+		}
 		from, to := m.someone(n.ID, t.Addr.Is4()), n.gateway(t.Addr.Is4())
 		for id, h := range f.hosts {
 			if id == f.self || found[id] || !from.IsValid() || !to.IsValid() || f.counts[seat{n.ID, id}] == 0 || !t.NextTo(h.Addr) {
@@ -172,7 +176,7 @@ func (m *Manager) Gets(ctx context.Context, host string, gets bool) {
 // scout runs the Scout, where there is one.
 func (m *Manager) scout(ctx context.Context) {
 	if m.Scout != nil && m.Fabric != nil {
-		m.Scout.Run(ctx, m.Errand, func(host string, gets bool) { m.Gets(ctx, host, gets) })
+		m.Scout.Run(ctx, func() Errand { return m.Errand(ctx) }, func(host string, gets bool) { m.Gets(ctx, host, gets) })
 	}
 }
 

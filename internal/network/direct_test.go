@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"testing"
@@ -9,6 +10,8 @@ import (
 
 	"isle/internal/netspec"
 	"isle/internal/network"
+	"isle/internal/network/doctor"
+	"isle/internal/network/exposure"
 	"isle/internal/reconcile"
 )
 
@@ -51,6 +54,31 @@ func TestDirect(t *testing.T) {
 	rightAll(t, all)
 }
 
+// TestDirectBarred: where what is forwarded would be dropped no other host is tried, and
+// so none gets an answer.
+func TestDirectBarred(t *testing.T) {
+	_, all := gather(t, 2)
+	a := all[0]
+	create(t, a.m, api.CreateRequest{Name: "app", Driver: "overlay", Options: map[string]string{"isle.direct": "true"}})
+	hear(t, all)
+	for _, h := range all {
+		_, err := h.m.Open(t.Context(), request(h.id+"app", nil, "app"))
+		must(t, err)
+	}
+	hear(t, all)
+	a.look(t, "192.0.2.2")
+	for _, forwards := range []bool{false, true} {
+		a.begin(t)
+		hear(t, all)
+		a.m.Surroundings = func(context.Context) (doctor.Host, error) {
+			return doctor.Host{Host: exposure.Host{Forward4: forwards}}, nil
+		}
+		if n := len(a.m.Errand(t.Context()).Targets); n > 0 != forwards {
+			t.Errorf("it forwards: %t; %d hosts are tried", forwards, n)
+		}
+	}
+}
+
 // look has the host see which others are near.
 func (h *member) look(t *testing.T, near ...string) {
 	t.Helper()
@@ -66,7 +94,7 @@ func (h *member) look(t *testing.T, near ...string) {
 func (h *member) is(t *testing.T, tried string, past []string, way string) {
 	t.Helper()
 	var targets, ways []string
-	for _, o := range h.m.Errand().Targets {
+	for _, o := range h.m.Errand(t.Context()).Targets {
 		targets = append(targets, o.Host)
 	}
 	for _, o := range of[netspec.Shortcut](h) {

@@ -231,7 +231,7 @@ func (m *Manager) mine() (mine []fabric.Endpoint, differs bool) {
 	here := map[string]bool{}
 	for _, users := range m.x.users {
 		for _, pl := range users {
-			if !pl.net.Global() || len(pl.Granted) == 0 {
+			if !pl.net.Global() || len(pl.Granted) == 0 || m.x.networks[pl.net.ID].Removed {
 				continue
 			}
 			e := m.farOfLocked(pl.Endpoint)
@@ -259,6 +259,9 @@ func (m *Manager) readdress(ctx context.Context, e fabric.Endpoint) error {
 	m.op.Unlock()
 	applicant, pools := m.applicant(pl)
 	got, err := m.Fabric.Connect(ctx, applicant, pools, pl.net.reserved())
+	if errdefs.IsNotFound(err) {
+		return nil // the network was removed, as will be told: what is here stays as it is
+	}
 	if err != nil {
 		m.Log.Error("another container of the cluster has this one's address, and there is no other", "container", pl.ContainerName, "network", pl.net.Name, "addresses", pl.Addrs, "err", err)
 		got = fabric.Endpoint{Network: pl.net.ID}
@@ -371,6 +374,11 @@ func (m *Manager) loadView(ctx context.Context, v fabric.View) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(v.Networks)) {
 		m.take(ctx, v.Networks[id])
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.cluster.footholds)) {
+		if m.x.networks[id] == nil {
+			m.takeRemoved(m.cluster.footholds[id])
+		}
 	}
 	for id, e := range v.Endpoints {
 		m.cluster.far.put(id, &e)

@@ -194,7 +194,7 @@ func (m *Manager) adopt(ctx context.Context, f fabric.Network) {
 // take is adopt in memory. It returns nil when there is nothing new.
 func (m *Manager) take(ctx context.Context, f fabric.Network) *Network {
 	if _, ok := m.x.networks[f.ID]; ok {
-		delete(m.cluster.lost, f.ID)
+		m.setRemoved(ctx, f.ID, false)
 		return nil
 	}
 	n, err := m.readGlobal(f)
@@ -205,12 +205,61 @@ func (m *Manager) take(ctx context.Context, f fabric.Network) *Network {
 		m.tellOdd("a network of the cluster is ignored", "network "+f.ID, "name", f.Name, "err", err)
 		return nil
 	}
+	m.keepGlobal(n)
+	return &n
+}
+
+func (m *Manager) keepGlobal(n Network) {
 	m.openPools(n)
 	m.mu.Lock()
 	m.x.addNetwork(&n, nil)
 	m.mu.Unlock()
 	m.zone(n)
-	return &n
+}
+
+// takeRemoved is take for a network that the cluster has no more: it was removed while
+// this host could not be reached, and there are containers on it here.
+func (m *Manager) takeRemoved(n Network) {
+	n.Idle, n.Leaves, n.Removed = true, 0, true
+	m.keepGlobal(n)
+	m.tellRemoved(n)
+}
+
+func (m *Manager) tellRemoved(n Network) {
+	m.Log.Warn("a network was removed in the cluster while this host could not be reached, and containers here are on it: it stays until they are gone", "network", n.Name)
+}
+
+// setRemoved notes whether a network is gone in the cluster.
+func (m *Manager) setRemoved(ctx context.Context, id string, removed bool) {
+	n := *m.x.networks[id]
+	if n.Removed == removed {
+		return
+	}
+	n.Removed = removed
+	m.mu.Lock()
+	m.x.networks[id] = &n
+	m.x.nameAnew(n.Name)
+	m.mu.Unlock()
+	s, err := m.planner().network(n)
+	if err != nil {
+		m.Log.Error("plan a network that was removed in the cluster", "network", n.Name, "err", err)
+		return
+	}
+	units := map[string]netspec.State{networkUnit(id): s}
+	if !n.Idle {
+		units = merged(units, m.farUnits(id))
+	}
+	m.impose(ctx, units)
+}
+
+// loseUnused drops networks that are gone in the cluster and that, as it turns out at a
+// start, no container here is on.
+func (m *Manager) loseUnused(ctx context.Context) {
+	for _, n := range m.x.networks {
+		if n.Removed && len(m.x.users[n.ID]) == 0 {
+			m.loseNetwork(ctx, n.ID)
+		}
+	}
 }
 
 // readGlobal reads a record of the cluster's.
@@ -288,8 +337,7 @@ func (m *Manager) openPools(n Network) {
 			m.Log.Warn("a network of the cluster has a subnet of this host's networks: no container here can be on it", "network", n.Name, "subnet", p.Subnet, "err", err)
 			continue
 		}
-		m.IPAM.Open(m.pool(n, p))
-		m.cluster.opened[p.Subnet] = true
+		m.openPool(n, p)
 	}
 }
 
@@ -301,11 +349,12 @@ func (m *Manager) loseNetwork(ctx context.Context, id string) {
 		return
 	}
 	if len(m.x.users[id]) > 0 {
-		m.cluster.lost[id] = true
-		m.Log.Warn("a network was removed in the cluster, and containers here are on it: it stays until they are gone", "network", n.Name, "containers", m.x.active(id))
+		if !n.Removed {
+			m.tellRemoved(*n)
+		}
+		m.setRemoved(ctx, id, true)
 		return
 	}
-	delete(m.cluster.lost, id)
 	if !n.Idle {
 		m.sleep(ctx, *n)
 	}
@@ -318,15 +367,48 @@ func (m *Manager) loseNetwork(ctx context.Context, id string) {
 	if m.DNS != nil {
 		m.DNS.DropZone(id)
 	}
-	if err := m.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { numbers.Delete(tx, id); return nil }); err != nil {
+	m.openClosed()
+	if err := m.Store.Update(context.WithoutCancel(ctx), func(tx store.Tx) error { numbers.Delete(tx, id); footholds.Delete(tx, id); return nil }); err != nil {
 		m.Log.Error("forget the number of a network", "network", n.Name, "err", err)
 	}
 	m.tell(events.ActionDestroy, *n, "")
 }
 
+// openClosed opens the subnets of networks of the cluster that another network had.
+func (m *Manager) openClosed() {
+	for _, n := range m.x.networks {
+		if !n.Global() || n.Removed {
+			continue
+		}
+		for _, p := range n.Pools {
+			if m.cluster.opened[p.Subnet] != n.ID && m.IPAM.Check(p.Subnet, nil) == nil {
+				m.openPool(*n, p)
+				m.countPool(*n, p)
+			}
+		}
+	}
+}
+
+// countPool counts the addresses that other hosts have of a pool.
+func (m *Manager) countPool(n Network, p Pool) {
+	for id := range m.cluster.far.of[n.ID] {
+		e := m.cluster.far.endpoints[id]
+		for _, a := range e.Addrs {
+			if e.Host != m.cluster.far.self && p.Subnet.Contains(a.Addr()) {
+				m.IPAM.Taken(p.Subnet, a.Addr())
+			}
+		}
+	}
+}
+
+func (m *Manager) openPool(n Network, p Pool) {
+	m.IPAM.Open(m.pool(n, p))
+	m.cluster.opened[p.Subnet] = n.ID
+}
+
 func (m *Manager) closePools(n Network) {
 	for _, p := range n.Pools {
-		if m.cluster.opened[p.Subnet] {
+		if m.cluster.opened[p.Subnet] == n.ID {
 			m.IPAM.Drop(p.Subnet)
 			delete(m.cluster.opened, p.Subnet)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"isle/internal/ids"
 	"isle/internal/netspec"
+	"isle/internal/network/doctor"
 	"isle/internal/store"
 )
 
@@ -63,7 +64,7 @@ func newIndex() index {
 
 func (x *index) addNetwork(n *Network, s netspec.State) {
 	x.networks[n.ID] = n
-	if _, taken := x.names[n.Name]; !taken { // a network of the cluster may have the name of one of ours
+	if other, taken := x.names[n.Name]; !taken || x.networks[other].Removed { // a network of the cluster may have the name of one of ours
 		x.names[n.Name] = n.ID
 	}
 	i, _ := slices.BinarySearch(x.sorted, n.ID)
@@ -87,13 +88,24 @@ func (x *index) occupy(id string, s netspec.State) {
 	}
 }
 
+// nameAnew gives a name to one of the networks that have it: of one that was removed
+// nobody speaks when there is another.
+func (x *index) nameAnew(name string) {
+	delete(x.names, name)
+	for _, id := range x.sorted {
+		if n := x.networks[id]; n.Name == name && (x.names[name] == "" || !n.Removed) {
+			x.names[name] = id
+		}
+	}
+}
+
 func (x *index) dropNetwork(n *Network, s netspec.State) {
 	delete(x.networks, n.ID)
-	if x.names[n.Name] == n.ID {
-		delete(x.names, n.Name)
-	}
 	if i, ok := slices.BinarySearch(x.sorted, n.ID); ok {
 		x.sorted = slices.Delete(x.sorted, i, i+1)
+	}
+	if x.names[n.Name] == n.ID {
+		x.nameAnew(n.Name)
 	}
 	delete(x.numbers, n.Index)
 	x.free = min(x.free, n.Index)
@@ -183,6 +195,23 @@ func (x *index) active(id string) string {
 		names = append(names, fmt.Sprintf("name:%q id:%q", pl.ContainerName, ids.Short(pl.ID)))
 	}
 	return strings.Join(names, ", ")
+}
+
+// removed are the networks that are gone in the cluster, by name.
+func (x *index) removed() map[string]doctor.Removed {
+	out := map[string]doctor.Removed{}
+	for id, n := range x.networks {
+		if !n.Removed {
+			continue
+		}
+		r := doctor.Removed{ID: ids.Short(id)}
+		for _, pl := range x.users[id] {
+			r.Containers = append(r.Containers, pl.ContainerName)
+		}
+		slices.Sort(r.Containers)
+		out[n.Name] = r
+	}
+	return out
 }
 
 func (x *index) containerName(id string) string {

@@ -35,6 +35,7 @@ type Network struct {
 	Index            int      // small number, unique on this host, never reused while the network lives: for device names
 	Unready          bool     `json:",omitempty"` // others are making it, or taking it away: nobody can be connected
 	Idle             bool     `json:"-"`          // of a cluster, and no container of this host is on it: nothing of it is here
+	Removed          bool     `json:"-"`          // gone in the cluster; what is here stays until no container is on it
 	Leaves           int      // how far it has grown beyond its first bridge (Caps.Room); it does not shrink
 }
 

@@ -112,6 +112,7 @@ func (m *Manager) forget(n *Network) {
 		for _, p := range n.Pools {
 			m.IPAM.Drop(p.Subnet)
 		}
+		m.openClosed()
 	}
 	if m.DNS != nil {
 		m.DNS.DropZone(n.ID)

@@ -15,6 +15,7 @@ import (
 type Span struct {
 	VNI       uint32
 	Here      bool // containers of this host are on it
+	Removed   bool // gone in the cluster; it stays here until the last of them is gone
 	Known     bool // the cluster was heard of; otherwise the rest is not complete
 	Revision  int64
 	Hosts     []SpanHost     // with containers on it, by name
@@ -45,7 +46,7 @@ func (m *Manager) Span(ctx context.Context, ref string) (Span, error) {
 		return Span{}, err
 	}
 	v := m.Fabric.View()
-	s := Span{VNI: v.Networks[n.ID].VNI, Here: !n.Idle, Known: v.Known, Revision: v.Revision}
+	s := Span{VNI: v.Networks[n.ID].VNI, Here: !n.Idle, Removed: n.Removed, Known: v.Known, Revision: v.Revision}
 	containers := map[string]int{}
 	for _, e := range v.Endpoints {
 		if e.Network == n.ID {

@@ -48,6 +48,7 @@ func (m *Manager) Doctor(ctx context.Context) ([]doctor.Finding, error) {
 			h.Overlaps[m.networkName(id)] = append(h.Overlaps[m.networkName(id)], f.String())
 		}
 	}
+	h.Removed = m.x.removed()
 	for _, u := range m.Ports.Unheld() {
 		h.Unheld = append(h.Unheld, doctor.Unheld{Container: m.x.containerName(u.Owner), Proto: u.Proto, Port: u.HostPort, Count: u.Count, Err: u.Err})
 	}

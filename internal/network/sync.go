@@ -29,6 +29,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	if err := m.load(ctx); err != nil {
 		return fmt.Errorf("networks: %w", err)
 	}
+	m.loseUnused(ctx)
 	m.forsake(ctx, m.erase)
 	for _, s := range m.units {
 		m.announce(nil, s)

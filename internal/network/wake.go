@@ -44,8 +44,8 @@ func (m *Manager) wakeable(n Network) error {
 	if err != nil {
 		return err
 	}
-	if m.cluster.lost[n.ID] {
-		return fmt.Errorf("it was removed: %w", errdefs.ErrNotFound)
+	if n.Removed {
+		return fmt.Errorf("it was removed in the cluster, and stays here only until its last container is gone: %w", errdefs.ErrNotFound)
 	}
 	if err := d.Ready(n, len(m.x.users[n.ID]), m.host); err != nil {
 		return err
@@ -54,7 +54,7 @@ func (m *Manager) wakeable(n Network) error {
 		return err
 	}
 	for _, p := range n.Pools {
-		if !m.cluster.opened[p.Subnet] {
+		if m.cluster.opened[p.Subnet] != n.ID {
 			return fmt.Errorf("subnet %s of the cluster is that of another network on this host: %w: %w (hint: remove one of them)", p.Subnet, m.x.overlapBesides(p.Subnet, n.ID), errdefs.ErrConflict)
 		}
 	}
@@ -113,7 +113,7 @@ func (m *Manager) doze(ctx context.Context, ids []string) {
 			continue
 		}
 		m.sleep(ctx, *n)
-		if m.cluster.lost[id] {
+		if n.Removed {
 			m.loseNetwork(ctx, id)
 		}
 	}

@@ -12,8 +12,8 @@ import (
 
 // container is what inspect says.
 type container struct {
-	Name            string
-	State           struct {
+	Name  string
+	State struct {
 		Running bool
 		Pid     int
 	}

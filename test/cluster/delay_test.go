@@ -41,10 +41,10 @@ func (s *site) apart(d distance) {
 	s.must(within("/run/netns/"+s.name+"-router", func() error { return whole("west") }))
 	s.must(within("/run/netns/"+s.name+"-switch", func() (err error) {
 		if err = whole("d-west"); err == nil {
-			far.router, err = tap("r-west")
+			far.router, err = tap("r-west", false)
 		}
 		if err == nil {
-			far.segment, err = tap("way")
+			far.segment, err = tap("way", false)
 		}
 		return err
 	}))
@@ -99,8 +99,8 @@ func (d distance) carry(from, to *os.File) {
 	}
 }
 
-// tap is all that comes in by a link, and the way out of it.
-func tap(link string) (*os.File, error) {
+// tap is all that comes in by a link, with both also what leaves by it, and the way out.
+func tap(link string, both bool) (*os.File, error) {
 	i, err := net.InterfaceByName(link)
 	if err != nil {
 		return nil, err
@@ -110,7 +110,9 @@ func tap(link string) (*os.File, error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	f := os.NewFile(uintptr(fd), link)
-	err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+	if !both {
+		err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+	}
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: i.Index})
 	}

@@ -5,14 +5,10 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"isle/api"
 )
@@ -30,10 +26,10 @@ func direct(s *site) {
 		h.Isle(s.t, "run", "-d", "--name", name, "--network", "fast", "isle/toolbox", "sleep", "100000")
 		boxes = append(boxes, s.box(i+1, name))
 	}
-	h1.eventually("h2 is reached directly, h3 is not", func() bool { return h1.way("h2") == "direct" && h1.way("h3") == "tunnel" })
-	h2.eventually("h1 is reached directly, h3 is not", func() bool { return h2.way("h1") == "direct" && h2.way("h3") == "tunnel" })
-	near := s.witness("h1", boxes[0], boxes[1])
-	far := s.witness("h3", boxes[0], boxes[2])
+	h1.eventually("its neighbour is reached directly, who is elsewhere is not", func() bool { return h1.way(h2.name) == "direct" && h1.way(h3.name) == "tunnel" })
+	h2.eventually("its neighbour is reached directly, who is elsewhere is not", func() bool { return h2.way(h1.name) == "direct" && h2.way(h3.name) == "tunnel" })
+	near := s.witness(h1.name, boxes[0], boxes[1])
+	far := s.witness(h3.name, boxes[0], boxes[2])
 	f12, f13 := connect(s.t, boxes[0], boxes[1], boxes[1].on("fast")), connect(s.t, boxes[0], boxes[2], boxes[2].on("fast"))
 	s.must(f12.pass())
 	s.must(f13.pass())
@@ -44,18 +40,18 @@ func direct(s *site) {
 		s.t.Errorf("across the router %d packets were as they are, %d in a tunnel", plain, wrapped)
 	}
 	goesOn(s.t, f12, "the switch drops what it does not know", func() {
-		s.must(shell(`ip netns exec switch nft add table bridge owner
-			ip netns exec switch nft 'add chain bridge owner in { type filter hook prerouting priority 0; }'
-			ip netns exec switch nft 'add rule bridge owner in ip saddr 10.71.0.0/24 drop'`))
-		h1.eventually("it goes by the tunnel", func() bool { return h1.way("h2") == "tunnel" })
-		h2.eventually("it goes by the tunnel", func() bool { return h2.way("h1") == "tunnel" })
+		s.do(`ip netns exec $S-switch nft add table bridge owner
+			ip netns exec $S-switch nft 'add chain bridge owner in { type filter hook prerouting priority 0; }'
+			ip netns exec $S-switch nft 'add rule bridge owner in ip saddr 10.71.0.0/24 drop'`)
+		h1.eventually("it goes by the tunnel", func() bool { return h1.way(h2.name) == "tunnel" })
+		h2.eventually("it goes by the tunnel", func() bool { return h2.way(h1.name) == "tunnel" })
 		near.seen()
 		s.must(connect(s.t, boxes[1], boxes[0], boxes[0].on("fast")).pass())
 		if plain, wrapped := near.seen(); plain > 0 || wrapped < 4 {
 			s.t.Errorf("while they are dropped %d packets were as they are, %d in a tunnel", plain, wrapped)
 		}
-		s.must(shell("ip netns exec switch nft delete table bridge owner"))
-		h1.eventually("it goes directly again", func() bool { return h1.way("h2") == "direct" })
+		s.do("ip netns exec $S-switch nft delete table bridge owner")
+		h1.eventually("it goes directly again", func() bool { return h1.way(h2.name) == "direct" })
 	})
 	for _, b := range boxes {
 		b.Isle(s.t, "rm", "-f", b.name)
@@ -89,8 +85,8 @@ func (s *site) witness(port string, a, b box) *witness {
 	s.t.Helper()
 	x, y := netip.MustParseAddr(a.on("fast")).AsSlice(), netip.MustParseAddr(b.on("fast")).AsSlice()
 	w := &witness{between: [2][]byte{append(bytes.Clone(x), y...), append(bytes.Clone(y), x...)}}
-	fd, err := listenAt("switch", port)
-	s.must(err)
+	var fd *os.File
+	s.must(within("/run/netns/"+s.name+"-switch", func() (err error) { fd, err = tap(port, true); return err }))
 	s.t.Cleanup(func() { fd.Close() })
 	go func() {
 		for b := make([]byte, 1<<16); ; {
@@ -122,41 +118,4 @@ func (w *witness) hear(frame []byte) {
 func (w *witness) seen() (plain, wrapped int64) {
 	time.Sleep(50 * time.Millisecond) // what is underway to the witness
 	return w.plain.Swap(0), w.wrapped.Swap(0)
-}
-
-// listenAt opens a packet socket on a link of a named namespace.
-func listenAt(ns, link string) (f *os.File, err error) {
-	at, err := os.Open("/run/netns/" + ns)
-	if err != nil {
-		return nil, err
-	}
-	defer at.Close()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		err := unix.Setns(int(at.Fd()), unix.CLONE_NEWNET)
-		if err == nil {
-			f, err = packets(link)
-		}
-		done <- err
-	}()
-	return f, <-done
-}
-
-func packets(link string) (*os.File, error) {
-	i, err := net.InterfaceByName(link)
-	if err != nil {
-		return nil, err
-	}
-	all := uint16(unix.ETH_P_ALL)
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), "packets of "+link)
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all<<8 | all>>8, Ifindex: i.Index}); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }

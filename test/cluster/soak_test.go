@@ -38,6 +38,9 @@ func TestSoak(t *testing.T) {
 			w.step()
 		}
 		w.heal()
+		if w.rand.IntN(5) == 0 {
+			w.rejoin()
+		}
 		rounds++
 	}
 	t.Logf("%d rounds", rounds)
@@ -46,10 +49,6 @@ func TestSoak(t *testing.T) {
 // tell prints what was done since all was right, when it is not any more.
 func (w *walk) tell() {
 	if w.t.Failed() {
-		if os.Getenv("SOAK_STAY") != "" {
-			fmt.Println("since all was right:\n" + strings.Join(w.log, "\n"))
-			time.Sleep(time.Hour)
-		}
 		w.t.Log("since all was right:\n" + strings.Join(w.log, "\n"))
 	}
 }

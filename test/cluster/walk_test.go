@@ -203,6 +203,23 @@ func (w *walk) noNetwork() {
 	}
 }
 
+// rejoin has a host leave, a member perhaps, and come back.
+func (w *walk) rejoin() {
+	w.t.Helper()
+	i := w.rand.IntN(len(w.all))
+	h, other := w.all[i], w.all[(i+1)%len(w.all)]
+	w.note("%s leaves and joins again by %s", h.name, other.name)
+	h.clearOut()
+	h.Isle(w.t, "cluster", "leave")
+	h.eventually("it is let in again", func() bool {
+		args := strings.Fields(other.Isle(w.t, "cluster", "token"))
+		out, err := h.Try(append(args[1:], "--name", h.name)...)
+		w.note("%s: isle %s: %v: %s", h.name, strings.Join(args[1:], " "), err, out)
+		return err == nil
+	})
+	w.heal()
+}
+
 // heal puts everything right, and looks.
 func (w *walk) heal() {
 	w.t.Helper()

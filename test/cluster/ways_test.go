@@ -17,6 +17,7 @@ import (
 //
 //	w1 10.87.1.1 ─── 10.87.1.254 between 10.87.2.254 ─── w2 10.87.2.2
 func TestWays(t *testing.T) {
+	t.Parallel()
 	w1, w2 := between(t)
 	router := func(line string) { w1.must(shell("ip netns exec between " + line)) }
 	router("ip link set to2 mtu 1400")

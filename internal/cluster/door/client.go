@@ -78,6 +78,14 @@ func Renew(ctx context.Context, addr string, id *pki.Identity, request []byte) (
 	return r.Cert, err
 }
 
+// Promote asks the door at addr to make this host, which is one of the cluster, a member.
+func Promote(ctx context.Context, addr string, id *pki.Identity) (ans JoinAnswer, err error) {
+	c, done := client(id.ClientTLS())
+	defer done()
+	err = call(ctx, c, http.MethodPost, "https://"+addr+"/v1/member", nil, &ans)
+	return ans, err
+}
+
 func client(conf *tls.Config) (*http.Client, func()) {
 	t := &http.Transport{TLSClientConfig: conf, TLSHandshakeTimeout: 5 * time.Second, Proxy: nil}
 	c := &http.Client{Transport: t, Timeout: perRequest, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

@@ -4,6 +4,7 @@
 //	GET  /v1/time   anybody; what time it is there
 //	POST /v1/join   who has a token
 //	POST /v1/renew  a host of the cluster, with its certificate
+//	POST /v1/member a host of the cluster that wants to be a member, with its certificate
 //
 // Whoever calls is hostile until shown otherwise: bodies are small, waits are short, and
 // nobody gets more than some tries and connections at a time. What is decided is decided
@@ -57,6 +58,8 @@ type Clerk interface {
 	Join(ctx context.Context, r JoinRequest) (JoinAnswer, error)
 	// Renew gives a host of the cluster a new certificate, in PEM.
 	Renew(ctx context.Context, host string, request []byte) ([]byte, error)
+	// Promote makes a host of the cluster a member, when one is missing.
+	Promote(ctx context.Context, host string) (JoinAnswer, error)
 	// Admitted is of class PermissionDenied for hosts that were removed.
 	Admitted(host string) error
 }
@@ -104,6 +107,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /v1/time", func(w http.ResponseWriter, _ *http.Request) { answer(w, timeAnswer{time.Now()}) })
 	mux.HandleFunc("POST /v1/join", s.join)
 	mux.HandleFunc("POST /v1/renew", s.renew)
+	mux.HandleFunc("POST /v1/member", s.promote)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.visitors.mayTry(r.RemoteAddr, time.Now()) {
 			refuse(w, errBusy)
@@ -153,6 +157,23 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, req)
+}
+
+func (s *Server) promote(w http.ResponseWriter, r *http.Request) {
+	host, err := s.caller(r)
+	var ans JoinAnswer
+	if err == nil {
+		ctx, cancel := context.WithTimeout(r.Context(), perDecision)
+		defer cancel()
+		ans, err = s.Clerk.Promote(ctx, host)
+	}
+	if err != nil {
+		s.Log.Warn("a host did not become a member", "from", r.RemoteAddr, "host", host, "error", err)
+		refuse(w, err)
+		return
+	}
+	s.Log.Info("a host becomes a member", "from", r.RemoteAddr, "host", host)
+	answer(w, ans)
 }
 
 var errNoCertificate = classed("a certificate of this cluster is needed", errdefs.ErrUnauthenticated)

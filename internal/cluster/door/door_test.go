@@ -48,6 +48,10 @@ func (c *clerk) Renew(_ context.Context, host string, request []byte) ([]byte, e
 	return pki.EncodeCert(cert), nil
 }
 
+func (c *clerk) Promote(_ context.Context, host string) (JoinAnswer, error) {
+	return JoinAnswer{ID: host, Member: true, Unlock: []byte("key")}, nil
+}
+
 func (c *clerk) Admitted(host string) error {
 	if host == c.removed {
 		return classed("host "+host+" was removed", errdefs.ErrPermissionDenied)
@@ -159,6 +163,25 @@ func TestWrongClock(t *testing.T) {
 		_, err = Join(t.Context(), l.Addr().String(), pki.NewToken(pki.Hash(ca.Cert)), request(t, "web"))
 		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", off, err)
+		}
+	}
+}
+
+// TestPromote: only a host of the cluster that was not removed gets the key of members.
+func TestPromote(t *testing.T) {
+	t.Parallel()
+	addr, _, c := open(t)
+	ans, err := Promote(t.Context(), addr, identity(t, c.ca, "a"))
+	if err != nil || ans.ID != "a" || string(ans.Unlock) != "key" {
+		t.Errorf("%+v, %v", ans, err)
+	}
+	forger, err := pki.NewCA("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, id := range map[string]*pki.Identity{"a removed host": identity(t, c.ca, "gone"), "a forger": identity(t, forger, "a")} {
+		if ans, err := Promote(t.Context(), addr, id); !errdefs.IsPermissionDenied(err) || ans.Unlock != nil {
+			t.Errorf("%s: %+v, %v", what, ans, err)
 		}
 	}
 }

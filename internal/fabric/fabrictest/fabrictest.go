@@ -272,6 +272,9 @@ func (d *Directory) RemoveNetwork(_ context.Context, id string) error {
 func (d *Directory) Connect(_ context.Context, e fabric.Endpoint, pools []netip.Prefix, reserved []netip.Addr) (fabric.Endpoint, error) {
 	e.Addrs = slices.Clone(e.Addrs)
 	err := d.write(func(c *Cluster) error {
+		if _, ok := c.networks[e.Network]; !ok {
+			return fmt.Errorf("there is no network %s in the cluster: %w", e.Network, errdefs.ErrNotFound)
+		}
 		taken := c.taken(e.Network, e.ID)
 		for _, a := range reserved {
 			taken[a] = "nobody"
@@ -332,7 +335,7 @@ func (d *Directory) Restore(_ context.Context, mine []fabric.Endpoint) (lost []f
 		keep := map[string]bool{}
 		for _, e := range mine {
 			taken := c.taken(e.Network, e.ID)
-			if slices.ContainsFunc(e.Addrs, func(a netip.Prefix) bool { return taken[a.Addr()] != "" }) {
+			if _, ok := c.networks[e.Network]; !ok || slices.ContainsFunc(e.Addrs, func(a netip.Prefix) bool { return taken[a.Addr()] != "" }) {
 				lost = append(lost, e)
 				continue
 			}

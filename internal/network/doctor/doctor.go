@@ -45,6 +45,7 @@ type Host struct {
 	Flows, MostOf  int      // connections in conntrack, and how many there may be; 0: not known
 	Resolvers      []netip.AddrPort
 	Overlaps       map[string][]string // by network: what else uses its subnets
+	Removed        map[string]Removed  // by network
 	NeedForwarding bool                // there are networks
 	Unheld         []Unheld
 }
@@ -56,6 +57,12 @@ type Unheld struct {
 	Proto       string
 	Port, Count uint16
 	Err         error // why not
+}
+
+// Removed is a network that is gone in its cluster and that containers here are on.
+type Removed struct {
+	ID         string
+	Containers []string
 }
 
 // Way is how packets leave.
@@ -164,6 +171,9 @@ func (e *examination) network(n exposure.Network) {
 		e.add(Warning, subject, "its containers do not reach some others who have the same addresses, or the host does not reach its containers",
 			"its subnet overlaps with "+by, elsewhere(n.Name))
 	}
+	if r, ok := e.h.Removed[n.Name]; ok {
+		e.removed(subject, r)
+	}
 	for _, o := range n.State {
 		if l, ok := o.(netspec.Link); ok && l.Kind == netspec.Bridge {
 			e.mtu(subject, l)
@@ -196,6 +206,16 @@ func (e *examination) ownPorts(subject string, n exposure.Network) {
 	e.add(Warning, subject, "its containers do not reach ports that are published by containers of the same network",
 		"enable_icc=false isolates them from each other, and because net.bridge.bridge-nf-call-iptables is 1 packets to a published port do not leave the bridge",
 		"sysctl -w net.bridge.bridge-nf-call-iptables=0 && sysctl -w net.bridge.bridge-nf-call-ip6tables=0")
+}
+
+// removed is about what is left of a network, which goes with its last container.
+func (e *examination) removed(subject string, r Removed) {
+	var commands []string
+	for _, c := range r.Containers {
+		commands = append(commands, fmt.Sprintf("isle network disconnect %s %s", r.ID, c))
+	}
+	e.add(Warning, subject, "it was removed in the cluster: its containers here ("+strings.Join(r.Containers, ", ")+") reach no other host by it, and no more can be on it",
+		"this host could not be reached when it was removed", strings.Join(commands, "; "))
 }
 
 // damage is what somebody did inside of a container's namespace.

@@ -245,6 +245,9 @@ func TestSettings(t *testing.T) {
 		{"overlap", func(h *doctor.Host, _ []exposure.Network) {
 			h.Overlaps = map[string][]string{"app": {"route 10.0.0.0/8 on tun0"}}
 		}, doctor.Warning, "network app: its subnet overlaps with route 10.0.0.0/8 on tun0", "isle network rm app"},
+		{"removed in the cluster", func(h *doctor.Host, _ []exposure.Network) {
+			h.Removed = map[string]doctor.Removed{"app": {ID: "3f2a", Containers: []string{"db", "web"}}}
+		}, doctor.Warning, "network app: this host could not be reached when it was removed", "isle network disconnect 3f2a db; isle network disconnect 3f2a web"},
 		{"overlap of the default network", func(h *doctor.Host, ns []exposure.Network) {
 			ns[0].Name = "bridge"
 			h.Overlaps = map[string][]string{"bridge": {"route 10.0.0.0/8 on tun0"}}

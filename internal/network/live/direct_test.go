@@ -282,6 +282,31 @@ func TestOverlayDirectForbidden(t *testing.T) {
 	across(t, "forbidden again", a, "one", two.Addr(true), 80, one.Addr(true))
 }
 
+// TestOverlayDirectBarred: where a packet filter of somebody else would drop what is
+// routed, on either host, both keep to the tunnel until it is gone.
+func TestOverlayDirectBarred(t *testing.T) {
+	_, all := gather(t, 2)
+	a, b := all[0], all[1]
+	_, _ = b.ns.Try("sysctl", "-w", "net/bridge/bridge-nf-call-iptables=0") // it would see what tunnels carry, too
+	b.ns.Run("nft", "add table ip other; add chain ip other forward { type filter hook forward priority 0; policy drop; }")
+	if _, err := a.m.Create(t.Context(), api.CreateRequest{Name: "app", Driver: "overlay", Options: map[string]string{"isle.direct": "true"}}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the network is on the other host", func() bool { return b.knows("app") })
+	one := a.open(a.m, "one", nil, "app").Endpoints[0]
+	two := b.open(b.m, "two", nil, "app").Endpoints[0]
+	b.serve("two", "[::]:80")
+	soon(t, "each knows the other's container", func() bool { return len(of[netspec.Hop](a)) == 1 && len(of[netspec.Hop](b)) == 1 })
+	time.Sleep(300 * time.Millisecond)
+	if a.way("app") != network.WayTunnel || b.way("app") != network.WayTunnel {
+		t.Errorf("the ways are %s and %s", a.way("app"), b.way("app"))
+	}
+	across(t, "barred", a, "one", two.Addr(true), 80, one.Addr(true))
+	b.ns.Run("nft", "delete", "table", "ip", "other")
+	soon(t, "both go directly", func() bool { return a.way("app") == network.WayDirect && b.way("app") == network.WayDirect })
+	across(t, "not barred", a, "one", two.Addr(true), 80, one.Addr(true))
+}
+
 // forbid has a host's wire be one that knows who may have which address.
 func forbid(ns kerneltest.NS) {
 	for _, s := range []string{

@@ -103,7 +103,7 @@ func (h *member) begin() {
 		return w, nil
 	}}
 	h.m.Fabric, h.m.Ports, h.m.Seal, h.m.Pulse = h.dir, &publish.Table{}, h.keys, h.pulse
-	h.m.Scout = h.scout()
+	h.m.Scout, h.m.Surroundings = h.scout(), onlyOurs(h.kernel).Surroundings
 	h.m.Now, h.keys.Now = h.now, h.now
 	ctx, cancel := context.WithCancel(context.Background())
 	var err error

@@ -56,6 +56,7 @@ type peer struct {
 	stage     stage
 	tries     int
 	low, high int // on the ladder: what arrives, and what does not
+	guess     int // what arrived at the last host that was found narrow: it is often the same for all
 	round     *round
 	before    *round // its answers may be late
 	due       time.Time
@@ -92,11 +93,22 @@ func (p *peer) wanted(now time.Time) []int {
 
 // steps are the rungs between what arrives and what does not, each twice: one may be lost.
 func (p *peer) steps() (sizes []int) {
+	if p.low < p.guess && p.guess < p.high {
+		return []int{p.guess, p.guess, min(p.guess+1, p.high-1), min(p.guess+1, p.high-1)}
+	}
 	width := max((p.high-p.low+rungs)/(rungs+1), 1)
 	for s := p.low + width; s < p.high; s += width {
 		sizes = append(sizes, s, s)
 	}
 	return sizes
+}
+
+// halfway is less for who has begun to find out how large frames may be.
+func (p *peer) halfway() int {
+	if p.stage == ladder && p.low > small {
+		return -1
+	}
+	return 0
 }
 
 // begin notes what was sent.

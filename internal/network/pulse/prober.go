@@ -63,6 +63,7 @@ type way struct {
 	wire  Wire // nil: it is not open
 	peers map[string]*peer
 	byMAC map[netspec.MAC]*peer
+	fit   int                // of the last peer that was found narrow
 	stop  context.CancelFunc // ends who reads; nil: nobody does
 }
 
@@ -205,7 +206,8 @@ func (p *Prober) step(ctx context.Context, readers *sync.WaitGroup) time.Duratio
 	return max(next.Sub(now), stepLeast)
 }
 
-// ready are the peers of a way for which something is to be done, those first that have
+// ready are the peers of a way for which something is to be done, those first that are
+// halfway up the ladder, since what they find the others may guess; then those that have
 // waited longest.
 func (w *way) ready(now time.Time) (all []*peer) {
 	for _, q := range w.peers {
@@ -213,22 +215,33 @@ func (w *way) ready(now time.Time) (all []*peer) {
 			all = append(all, q)
 		}
 	}
-	slices.SortFunc(all, func(a, b *peer) int { return cmp.Or(a.due.Compare(b.due), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(all, func(a, b *peer) int {
+		return cmp.Or(a.halfway()-b.halfway(), a.due.Compare(b.due), cmp.Compare(a.ID, b.ID))
+	})
 	return all
 }
 
 // tend does what is due for a peer. Who cannot have all that it wants keeps those behind
 // it waiting, or they would take it away again and again.
 func (p *Prober) tend(now time.Time, w *way, q *peer) {
-	if q.over(now) {
-		q.finish(now)
-	}
+	w.conclude(now, q)
 	if p.dry || w.wire == nil {
 		return
 	}
+	q.guess = w.fit
 	sizes := q.wanted(now)
 	if p.dry = !p.asks.take(now, float64(len(sizes)), Burst, Rate); !p.dry && len(sizes) > 0 {
 		q.begin(now, p.ask(w, q, sizes))
+	}
+}
+
+// conclude ends a round that is over.
+func (w *way) conclude(now time.Time, q *peer) {
+	if !q.over(now) {
+		return
+	}
+	if q.finish(now); q.fit != 0 {
+		w.fit = q.fit
 	}
 }
 
@@ -314,9 +327,7 @@ func (p *Prober) take(w *way, b []byte, summed bool) {
 		q.recall(now)
 		p.respond(now, w, q, m)
 	}
-	if q.over(now) {
-		q.finish(now)
-	}
+	w.conclude(now, q)
 	if !now.Before(q.due) || q.contact(now).State != q.said {
 		p.wake()
 	}

@@ -429,11 +429,11 @@ func TestThousand(t *testing.T) {
 					return b
 				}
 				x.sees(mtu, c.near, others...)
-				const minutes = 10
+				const minutes = 6
 				time.Sleep(minutes * time.Minute)
 				for _, id := range others {
-					if s := x.contact(id).State; s != Up && s != Narrow {
-						t.Fatalf("%s is %s", id, s)
+					if got := x.contact(id); got.State != Up && got.Fit != c.fits || got.State == Up && c.fits < mtu {
+						t.Fatalf("%s is %+v", id, got)
 					}
 				}
 				a.mu.Lock()

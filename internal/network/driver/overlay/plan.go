@@ -132,10 +132,9 @@ func newPlan(n network.Network, host network.Host) (plan, error) {
 }
 
 // begins reports whether there is a tunnel: it has a number and a place to begin. One
-// that is to be encrypted and cannot be is not there at all.
-func (p plan) begins() bool {
-	return p.o.vni() != 0 && p.opens()
-}
+// that is to be encrypted and cannot be is not there at all; nor is that of a network
+// which the cluster has removed: its number may be another's by now.
+func (p plan) begins() bool { return p.o.vni() != 0 && p.opens() && !p.Removed }
 
 // opens reports whether there is a place where it could begin.
 func (p plan) opens() bool {

@@ -53,11 +53,11 @@ func TestFind(t *testing.T) {
 	r := s.registry()
 	names := []string{"inside", "object", "plain", "sub", "text", "web"}
 	for _, name := range names {
-		if _, err := r.LookUp(t.Context(), name); err != nil {
+		if err := r.LookUp(t.Context(), name); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := r.LookUp(t.Context(), "other"); !errdefs.IsNotFound(err) {
+	if err := r.LookUp(t.Context(), "other"); !errdefs.IsNotFound(err) {
 		t.Errorf("a plugin in the directory of another: %v", err)
 	}
 }
@@ -116,15 +116,15 @@ func TestNotFound(t *testing.T) {
 		"scope":        {nil, "invalid capability: expecting 'local' or 'global', got galactic"},
 		"manifest":     {nil, "plugin manifest: Plugin.Activate: the answer is not understood"},
 	} {
-		_, err := r.LookUp(t.Context(), name)
+		err := r.LookUp(t.Context(), name)
 		if err == nil || c.is != nil && !c.is(err) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%q: %v, want %q", name, err, c.text)
 		}
 	}
-	if _, err := r.LookUpIPAM(t.Context(), "address"); err != nil {
+	if err := r.LookUpIPAM(t.Context(), "address"); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.LookUpIPAM(t.Context(), "scope"); !errdefs.IsNotFound(err) {
+	if err := r.LookUpIPAM(t.Context(), "scope"); !errdefs.IsNotFound(err) {
 		t.Error(err)
 	}
 }
@@ -159,7 +159,7 @@ func TestTLS(t *testing.T) {
 	for name, text := range map[string]string{
 		"verified": "", "blind": "", "wrongname": "certificate is valid for", "nocert": "read CertFile and KeyFile", "empty": "no certificate in CAFile",
 	} {
-		_, err := r.LookUp(t.Context(), name)
+		err := r.LookUp(t.Context(), name)
 		if (err == nil) != (text == "") || err != nil && !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v, want %q", name, err, text)
 		}

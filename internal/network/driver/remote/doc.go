@@ -3,14 +3,13 @@
 // that a file in /etc/docker/plugins names. The same programs can give out addresses.
 //
 //	reg := remote.New(remote.Config{Seats: seats})
-//	d, err := reg.LookUp(ctx, "weave")    // a network is to be made: is there such a plugin?
-//	d := reg.Driver("weave")              // a network is there: nobody is asked
-//	ipam, err := reg.LookUpIPAM(ctx, "infoblox")
+//	d, ipam := reg.Driver("weave"), reg.IPAM("infoblox") // nobody is asked yet
+//	err := reg.Follow(ctx, cluster, log)                 // tells them of other hosts
 //
 // What is in which file: discover.go finds plugins, client.go speaks HTTP, plugin.go
 // activates them and waits for those that restart, wire.go and wireipam.go are the
 // protocol's own types, options.go what Docker puts into the maps of options,
-// answer.go checks what plugins say. attach.go is the way of an endpoint, plan.go what
+// answer.go checks what plugins say. nodes.go tells them which hosts there are. attach.go is the way of an endpoint, plan.go what
 // Isle itself adds to its link.
 //
 // It is not for Docker's managed plugins (images with a rootfs). It calls no kernel: a

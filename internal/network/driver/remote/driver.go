@@ -3,7 +3,6 @@ package remote
 import (
 	"context"
 	"fmt"
-	"net/netip"
 
 	"isle/internal/network"
 )
@@ -126,23 +125,3 @@ func (d Driver) Unmake(ctx context.Context, n network.Network) error {
 
 // Keep implements network.External: the protocol has no word for it.
 func (Driver) Keep(context.Context, network.Network, []network.Attachment) error { return nil }
-
-// NodeJoined and NodeLeft tell a plugin whose networks reach other hosts of one, or of
-// this one.
-func (d Driver) NodeJoined(ctx context.Context, addr netip.Addr, self bool) error {
-	return d.node(ctx, "DiscoverNew", addr, self)
-}
-
-// NodeLeft is the end of NodeJoined.
-func (d Driver) NodeLeft(ctx context.Context, addr netip.Addr, self bool) error {
-	return d.node(ctx, "DiscoverDelete", addr, self)
-}
-
-func (d Driver) node(ctx context.Context, method string, addr netip.Addr, self bool) error {
-	w := d.plugin.begin(true)
-	l, err := d.plugin.reach(ctx, w, kindNetwork)
-	if err != nil || l.caps.ConnectivityScope != scopeGlobal {
-		return err
-	}
-	return d.remove(ctx, w, method, discovery{discoverNode, node{addr.String(), self}})
-}

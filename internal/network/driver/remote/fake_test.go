@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -131,11 +132,10 @@ func (s *site) run(name string, h http.Handler) (stop func()) {
 // lookUp is the driver of a plugin that is there.
 func (s *site) lookUp(r *remote.Registry, name string) network.External {
 	s.t.Helper()
-	d, err := r.LookUp(s.t.Context(), name)
-	if err != nil {
+	if err := r.LookUp(s.t.Context(), name); err != nil {
 		s.t.Fatal(err)
 	}
-	return d
+	return r.Driver(name)
 }
 
 // seats is a kernel in which each link that is asked for is there.
@@ -218,3 +218,17 @@ func web(n network.Network) network.Attachment {
 }
 
 const goodJoin = `{"InterfaceName":{"SrcName":"p0","DstPrefix":"eth"},"Gateway":"10.9.0.1","GatewayIPv6":"fe80::1"}`
+
+// nodes are what it was told of hosts, sorted.
+func (f *fake) nodes() (out []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, h := range f.heard {
+		what, data, ok := strings.Cut(strings.TrimPrefix(h, "NetworkDriver.Discover"), ` {"DiscoveryType":1,"DiscoveryData":`)
+		if ok {
+			out = append(out, what+" "+strings.TrimSuffix(data, "}"))
+		}
+	}
+	slices.Sort(out)
+	return out
+}

@@ -22,7 +22,9 @@ func TestAddresses(t *testing.T) {
 		"IpamDriver.RequestAddress":          `{"Address":"10.5.0.9/16"}`,
 	})
 	s.run("x", f)
-	p, err := s.registry().LookUpIPAM(t.Context(), "x")
+	r := s.registry()
+	err := r.LookUpIPAM(t.Context(), "x")
+	p := r.IPAM("x")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,21 +15,24 @@ import (
 
 // plugin is one by its name, whatever becomes of the program behind it.
 type plugin struct {
-	name string
-	cfg  Config
-	turn chan struct{} // held while it is activated
-	now  atomic.Pointer[life]
+	name  string
+	cfg   Config
+	hosts *nodes
+	turn  chan struct{} // held while it is activated
+	now   atomic.Pointer[life]
 }
 
 // life is a plugin from one start of it to the next.
 type life struct {
 	where
 	*client
-	kinds []string
-	caps  capabilities
-	bad   error // why it is no driver of networks although it says so
-	needs ipamNeeds
-	lost  atomic.Bool // it could not be reached: it may have been restarted
+	kinds   []string
+	caps    capabilities
+	bad     error // why it is no driver of networks although it says so
+	needs   ipamNeeds
+	meeting sync.Mutex
+	met     map[netip.Addr]bool // hosts that it was told of, under meeting
+	lost    atomic.Bool         // it could not be reached: it may have been restarted
 }
 
 // alive finds the plugin and activates it, unless it is the one that was activated.
@@ -50,6 +55,9 @@ func (p *plugin) alive(ctx context.Context) (*life, error) {
 	}
 	l, err := p.activate(ctx, at)
 	if err == nil {
+		if l.meet(ctx, p.cfg.Answer, p.hosts.get()) != nil { // no reason not to use it: Follow tells it again
+			p.hosts.tell()
+		}
 		p.now.Store(l)
 	}
 	return l, err
@@ -64,7 +72,7 @@ func (p *plugin) activate(ctx context.Context, at where) (*life, error) {
 	if err := c.post(ctx, p.cfg.Answer, "Plugin.Activate", nil, &m); err != nil {
 		return nil, err
 	}
-	l := &life{where: at, client: c, kinds: m.Implements}
+	l := &life{where: at, client: c, kinds: m.Implements, met: map[netip.Addr]bool{}}
 	if slices.Contains(l.kinds, kindNetwork) {
 		if err := c.post(ctx, p.cfg.Answer, kindNetwork+".GetCapabilities", nil, &l.caps); err != nil {
 			return nil, err

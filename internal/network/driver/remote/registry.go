@@ -38,6 +38,7 @@ type Config struct {
 type Registry struct {
 	cfg   Config
 	began time.Time
+	nodes *nodes
 
 	mu      sync.Mutex
 	plugins map[string]*plugin
@@ -56,24 +57,7 @@ func New(cfg Config) *Registry {
 	cfg.Wait = cmp.Or(cfg.Wait, 30*time.Second)
 	cfg.Pause = cmp.Or(cfg.Pause, time.Second)
 	cfg.Size = cmp.Or(cfg.Size, 1<<20)
-	return &Registry{cfg: cfg, began: time.Now(), plugins: map[string]*plugin{}, made: map[string]*life{}}
-}
-
-// LookUp finds a plugin for networks and activates it. Class NotFound when there is
-// none of that name, or it is for something else.
-func (r *Registry) LookUp(ctx context.Context, name string) (Driver, error) {
-	return r.Driver(name), r.lookUp(ctx, name, kindNetwork)
-}
-
-// LookUpIPAM is LookUp for plugins that give out addresses.
-func (r *Registry) LookUpIPAM(ctx context.Context, name string) (IPAM, error) {
-	return r.IPAM(name), r.lookUp(ctx, name, kindIPAM)
-}
-
-func (r *Registry) lookUp(ctx context.Context, name, kind string) error {
-	p := r.plugin(name)
-	_, err := p.reach(ctx, p.begin(false), kind)
-	return err
+	return &Registry{cfg: cfg, began: time.Now(), nodes: newNodes(), plugins: map[string]*plugin{}, made: map[string]*life{}}
 }
 
 // Driver is that of a plugin, which may be away: nobody is asked.
@@ -107,7 +91,7 @@ func (r *Registry) plugin(name string) *plugin {
 	if ok {
 		return p
 	}
-	p = &plugin{name: name, cfg: r.cfg, turn: make(chan struct{}, 1)}
+	p = &plugin{name: name, cfg: r.cfg, hosts: r.nodes, turn: make(chan struct{}, 1)}
 	if _, err := r.cfg.find(name); err == nil {
 		r.plugins[name] = p
 	}

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,6 +19,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 
+	"isle/internal/fabric"
+	"isle/internal/fabric/fabrictest"
 	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/driver/drivertest"
@@ -477,25 +481,67 @@ func TestAttachAfterCrash(t *testing.T) {
 	}
 }
 
-// TestNodes : plugins that reach other hosts are told of them.
+// TestNodes : a plugin whose networks reach other hosts is told of them before anything
+// else, and of each change; one that is started again is told anew; others never.
 func TestNodes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	f := answering("NetworkDriver", map[string]any{"NetworkDriver.GetCapabilities": `{"Scope":"local","ConnectivityScope":"global"}`})
+	const global = `{"Scope":"local","ConnectivityScope":"global"}`
+	f, local := answering("NetworkDriver", map[string]any{"NetworkDriver.GetCapabilities": global}), answering("NetworkDriver", nil)
 	s.run("x", f)
-	local := answering("NetworkDriver", nil)
 	s.run("y", local)
-	r := s.registry()
+	r, c := s.registry(), &fabrictest.Cluster{}
+	dir := c.Join(fabric.Host{ID: "a", Addr: addr("10.1.1.1")})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- r.Follow(ctx, dir, slog.New(slog.DiscardHandler)) }()
+	told := func(f *fake, want ...string) {
+		t.Helper()
+		slices.Sort(want)
+		var got []string
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if got = f.nodes(); slices.Equal(got, want) {
+				return
+			}
+		}
+		t.Fatalf("told of %q, want %q", got, want)
+	}
+	self, b1, b2 := `New {"Address":"10.1.1.1","Self":true}`, `New {"Address":"10.1.1.2","Self":false}`, `New {"Address":"10.1.1.3","Self":false}`
+	for r.Nodes() == 0 {
+		time.Sleep(time.Millisecond)
+	}
 	for _, name := range []string{"x", "y"} {
-		d := r.Driver(name)
-		if err := errors.Join(d.NodeJoined(t.Context(), addr("10.1.1.1"), true), d.NodeLeft(t.Context(), addr("10.1.1.2"), false)); err != nil {
-			t.Error(err)
+		if _, err := r.Driver(name).Make(t.Context(), app()); err != nil {
+			t.Fatal(err)
 		}
 	}
-	want := `NetworkDriver.DiscoverNew {"DiscoveryType":1,"DiscoveryData":{"Address":"10.1.1.1","Self":true}}
-NetworkDriver.DiscoverDelete {"DiscoveryType":1,"DiscoveryData":{"Address":"10.1.1.2","Self":false}}`
-	if got := strings.Join(f.heard[2:], "\n"); got != want || local.calls() != "" {
-		t.Errorf("%s\nand %s", got, local.calls())
+	if calls := f.calls(); strings.Index(calls, "DiscoverNew") > strings.Index(calls, "CreateNetwork") {
+		t.Errorf("told of the hosts after it had a network: %s", calls)
+	}
+	told(f, self)
+	other := c.Join(fabric.Host{ID: "b", Addr: addr("10.1.1.2")})
+	told(f, self, b1)
+	if err := other.Describe(t.Context(), func(h *fabric.Host) { h.Addr = addr("10.1.1.3") }); err != nil {
+		t.Fatal(err)
+	}
+	told(f, self, b1, `Delete {"Address":"10.1.1.2","Self":false}`, b2)
+	again := answering("NetworkDriver", map[string]any{"NetworkDriver.GetCapabilities": global})
+	if err := os.Remove(s.socket("x")); err != nil {
+		t.Fatal(err)
+	}
+	s.run("x", again)
+	if err := r.Driver("x").Unmake(t.Context(), app()); err != nil {
+		t.Fatal(err)
+	}
+	told(again, self, b2)
+	c.Expire("b")
+	told(again, self, b2, `Delete {"Address":"10.1.1.3","Self":false}`)
+	if strings.Contains(local.calls(), "Discover") {
+		t.Errorf("a plugin for one host: %s", local.calls())
+	}
+	cancel()
+	if err := <-ended; err != context.Canceled {
+		t.Error(err)
 	}
 }
 
