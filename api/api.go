@@ -98,6 +98,20 @@ type ClusterToken struct {
 	Hosts   []string // that let hosts in: "address:port"
 }
 
+// ClusterKeyRequest is the body of POST /isle/v1/cluster/key.
+type ClusterKeyRequest struct {
+	Rotate bool // begin to change the key for another one
+}
+
+// ClusterKey is the key that a host has for encrypted networks.
+type ClusterKey struct {
+	Public string // WireGuard's, base64
+	Made   time.Time
+	Port   int    // UDP
+	Old    string // the key before, which is not forgotten yet; empty: there is none
+	Coming int    // hosts that use the key before still
+}
+
 // ClusterHost is a host of the cluster.
 type ClusterHost struct {
 	ID, Name, Addr string

@@ -129,7 +129,11 @@ func (h *house) buildNetworks(records *bolt.Store, bus *event.Bus) error {
 	}
 	h.kernel = k
 	h.closers = append(h.closers, k.Close)
-	conf := network.Config{LinkPrefix: n.LinkPrefix, Bridge: n.Bridge, IPv6: n.IPv6, Resync: time.Duration(n.ResyncSeconds) * time.Second}
+	c := h.config.Cluster
+	conf := network.Config{
+		LinkPrefix: n.LinkPrefix, Bridge: n.Bridge, IPv6: n.IPv6, Resync: time.Duration(n.ResyncSeconds) * time.Second,
+		SealPort: c.SealPort, KeyLife: time.Duration(c.KeyDays) * 24 * time.Hour, HostLease: time.Duration(c.LeaseSeconds) * time.Second,
+	}
 	if conf.Subnet, err = prefix(n.Subnet); err != nil {
 		return fmt.Errorf("configuration: network.subnet: %w", err)
 	}
@@ -269,7 +273,7 @@ func newRuntime(c config.Config, host spec.Host, log *slog.Logger) (*runtime.Cli
 
 // run brings the machine in step with the records and serves until ctx is done.
 func (h *house) run(ctx context.Context) error {
-	srv := server.New(server.Config{Backend: h.engine, Cluster: h.cluster, Log: h.log.With("part", "api"), Version: version.Version})
+	srv := server.New(server.Config{Backend: h.engine, Cluster: h.cluster, Keys: keys{h.networks}, Log: h.log.With("part", "api"), Version: version.Version})
 	listeners, err := srv.Listen(h.config.Hosts, h.config.Group)
 	if err != nil {
 		return err

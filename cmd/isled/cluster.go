@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -11,10 +12,12 @@ import (
 	"strings"
 	"time"
 
+	"isle/api"
 	"isle/internal/cluster"
 	"isle/internal/cluster/door"
 	"isle/internal/config"
 	"isle/internal/kernel"
+	"isle/internal/network"
 	"isle/internal/network/pulse"
 	"isle/internal/store"
 	"isle/internal/store/etcd"
@@ -90,4 +93,18 @@ func external(c config.Cluster) (*cluster.External, error) {
 		e.TLS.Certificates = []tls.Certificate{pair}
 	}
 	return e, nil
+}
+
+// keys are this host's for encrypted networks.
+type keys struct{ *network.Manager }
+
+// ClusterKey implements server.Keys.
+func (k keys) ClusterKey(ctx context.Context, req api.ClusterKeyRequest) (api.ClusterKey, error) {
+	if req.Rotate {
+		if err := k.RotateKey(ctx); err != nil {
+			return api.ClusterKey{}, err
+		}
+	}
+	s, err := k.KeyState()
+	return api.ClusterKey{Public: s.Public, Made: s.Made, Port: int(s.Port), Old: s.Old, Coming: s.Coming}, err
 }

@@ -45,7 +45,7 @@ var layers = map[string]string{
 	// the network
 	"netspec":                   "",
 	"reconcile":                 "netspec",
-	"network":                   "fabric netspec reconcile store network/dhcp network/ipam network/publish network/dns network/exposure network/doctor network/pulse ruleset",
+	"network":                   "fabric netspec reconcile store network/dhcp network/ipam network/publish network/dns network/exposure network/doctor network/pulse network/seal ruleset",
 	"fabric":                    "",
 	"fabric/fabrictest":         "fabric",
 	"cluster":                   "api fabric store store/etcd cluster/directory cluster/door cluster/member cluster/pki",

@@ -21,7 +21,7 @@ func newClusterCommand(dockerCLI command.Cli) *cobra.Command {
 		Args:  cli.NoArgs,
 		RunE:  command.ShowHelp(dockerCLI.Err()),
 	}
-	cmd.AddCommand(newClusterInitCommand(dockerCLI), newClusterTokenCommand(dockerCLI), newClusterJoinCommand(dockerCLI),
+	cmd.AddCommand(newClusterInitCommand(dockerCLI), newClusterTokenCommand(dockerCLI), newClusterKeyCommand(dockerCLI), newClusterJoinCommand(dockerCLI),
 		newClusterLeaveCommand(dockerCLI), newClusterRemoveCommand(dockerCLI), newClusterListCommand(dockerCLI), newClusterStatusCommand(dockerCLI))
 	return cmd
 }
@@ -97,6 +97,44 @@ func newClusterTokenCommand(dockerCLI command.Cli) *cobra.Command {
 	cmd.Flags().BoolVar(&rotate, "rotate", false, "Let tokens from before hold no more")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Print the token only, not the command to run on the other host")
 	return cmd
+}
+
+func newClusterKeyCommand(dockerCLI command.Cli) *cobra.Command {
+	var rotate bool
+	cmd := reporting(&cobra.Command{
+		Use:   "key [OPTIONS]",
+		Short: "Show this host's key for encrypted networks, or change it for another",
+		Long: "Show this host's key for encrypted networks. With --rotate it is changed for another while its containers go on to talk: the other hosts come over\n" +
+			"to the new key one by one, and the old one is forgotten when all have. Keys that are older than wireguard-key-days (isled.toml, cluster) are changed without being asked.",
+		Example: `  isle cluster key
+  isle cluster key --rotate`,
+		Args:              cli.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}, func(ctx context.Context, _ []string, format string) error {
+		var k api.ClusterKey
+		if err := call(ctx, dockerCLI, http.MethodPost, "/cluster/key", api.ClusterKeyRequest{Rotate: rotate}, &k); err != nil {
+			return err
+		}
+		if format == formatJSON {
+			return printJSON(dockerCLI.Out(), k)
+		}
+		fmt.Fprintf(dockerCLI.Out(), "Key:   %s\nMade:  %s\nPort:  %d (UDP)\nState: %s\n", k.Public, ago(k.Made), k.Port, keyState(k))
+		return nil
+	})
+	cmd.Flags().BoolVar(&rotate, "rotate", false, "Change the key for another one")
+	return cmd
+}
+
+// keyState says in words how far a change of a key is.
+func keyState(k api.ClusterKey) string {
+	switch {
+	case k.Old == "":
+		return "in use"
+	case k.Coming == 0:
+		return "in use; the key before is forgotten soon"
+	default:
+		return fmt.Sprintf("new; %d hosts use the key before still", k.Coming)
+	}
 }
 
 func newClusterJoinCommand(dockerCLI command.Cli) *cobra.Command {

@@ -36,7 +36,7 @@ var (
 
 // Check reports what in c cannot work, as a *Mistake.
 func (c Config) Check() error {
-	for _, check := range []func() *Mistake{c.checkHost, c.Network.checkNames, c.Network.checkNumbers, c.Network.checkAddresses, c.Network.checkDNS, c.Network.checkPools, c.Network.checkCNI, c.Cluster.check, c.Cluster.checkEtcd} {
+	for _, check := range []func() *Mistake{c.checkHost, c.Network.checkNames, c.Network.checkNumbers, c.Network.checkAddresses, c.Network.checkDNS, c.Network.checkPools, c.Network.checkCNI, c.Cluster.check, c.Cluster.checkKeys, c.Cluster.checkEtcd} {
 		if m := check(); m != nil {
 			return m
 		}
@@ -162,6 +162,16 @@ func (c Cluster) check() *Mistake {
 	}
 	if c.Port == c.ClientPort || c.Port == c.PeerPort || c.ClientPort == c.PeerPort {
 		return mistake("cluster.port", "%d, client-port %d and peer-port %d must be different", c.Port, c.ClientPort, c.PeerPort)
+	}
+	return nil
+}
+
+func (c Cluster) checkKeys() *Mistake {
+	switch {
+	case c.SealPort == 0 || c.SealPort == 1<<16-1:
+		return mistake("cluster.wireguard-port", "%d is not in 1 to 65534: the next port is needed too", c.SealPort)
+	case c.KeyDays < 0 || c.KeyDays > 3650:
+		return mistake("cluster.wireguard-key-days", "%d is not in 0 to 3650", c.KeyDays)
 	}
 	return nil
 }

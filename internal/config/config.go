@@ -85,6 +85,8 @@ type Cluster struct {
 	Port         uint16   `toml:"port" comment:"TCP port that hosts join at."`
 	ClientPort   uint16   `toml:"client-port" comment:"TCP port of the cluster's memory (etcd), for all hosts."`
 	PeerPort     uint16   `toml:"peer-port" comment:"TCP port of the cluster's memory, for its members among each other."`
+	SealPort     uint16   `toml:"wireguard-port" comment:"UDP port of encrypted networks; while this host's key for them is changed the next one too."`
+	KeyDays      int      `toml:"wireguard-key-days" comment:"How old this host's key for encrypted networks gets before it is changed for another, without a pause. 0: it is changed by isle cluster key --rotate alone."`
 	LeaseSeconds int      `toml:"lease-seconds" comment:"How long a host may be silent before the others take it for dead."`
 	Etcd         []string `toml:"etcd" comment:"URLs of an etcd that others run. Empty: the first hosts of a cluster run one inside of isled."`
 	EtcdPrefix   string   `toml:"etcd-prefix" comment:"Of all keys in an etcd that others run."`
@@ -126,7 +128,7 @@ func Default() Config {
 			CNIConfDirs:   []string{"/etc/cni/net.d"},
 			CNITimeout:    30,
 		},
-		Cluster:         Cluster{Port: 2377, ClientPort: 2379, PeerPort: 2380, LeaseSeconds: 10, EtcdPrefix: "/isle"},
+		Cluster:         Cluster{Port: 2377, ClientPort: 2379, PeerPort: 2380, SealPort: 51871, KeyDays: 30, LeaseSeconds: 10, EtcdPrefix: "/isle"},
 		ShutdownTimeout: 10,
 	}
 }

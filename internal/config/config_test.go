@@ -55,6 +55,8 @@ func TestMistakes(t *testing.T) {
 		"[cluster]\nadvertise = 'eth0'":              `isled.toml:2: cluster.advertise "eth0" is not an IP address`,
 		"[cluster]\nport = 0":                        `isled.toml:2: cluster.port must not be 0`,
 		"[cluster]\nport = 2379":                     `isled.toml:2: cluster.port 2379, client-port 2379 and`,
+		"[cluster]\nwireguard-port = 65535":          `isled.toml:2: cluster.wireguard-port 65535 is not in`,
+		"[cluster]\nwireguard-key-days = -1":         `isled.toml:2: cluster.wireguard-key-days -1 is not in`,
 		"[cluster]\nlease-seconds = 1":               `isled.toml:2: cluster.lease-seconds 1 is not in`,
 		"[cluster]\netcd = ['10.0.0.1:2379']":        `isled.toml:2: cluster.etcd "10.0.0.1:2379" is not a URL`,
 		"[cluster]\netcd-prefix = 'isle'":            `isled.toml:2: cluster.etcd-prefix "isle" does not begin`,
@@ -78,6 +80,7 @@ func TestNoMistakes(t *testing.T) {
 		"[network]\ndns = ['1.1.1.1', '[::1]', 'fe80::1%eth0', '1.1.1.1:5353', '[::1]:53']\ndns-search = ['.']\ndns-options = ['ndots:2']",
 		"[[network.pools]]\nbase='10.0.0.0/8'\nsize=24",
 		"[cluster]\netcd = ['https://10.0.0.1:2379']\netcd-user = 'x'\netcd-password-file = '/x'\nadvertise = '10.0.0.2'",
+		"[cluster]\nwireguard-port = 51820\nwireguard-key-days = 0",
 	} {
 		if err := load(t, text); err != nil {
 			t.Errorf("%q: %v", text, err)

@@ -17,9 +17,10 @@ type Host struct {
 	ID      string     // of the machine's membership; never used again
 	Name    string     // unique among the hosts
 	Addr    netip.Addr // where its tunnels end: the underlay
-	Key     string     `json:",omitempty"` // WireGuard public key, base64 (RFC 4648 section 4)
-	OldKey  string     `json:",omitempty"` // the one before, for as long as a rotation takes
-	KeyPort uint16     `json:",omitempty"` // UDP port of WireGuard
+	Key     string     `json:",omitempty"` // WireGuard public key, base64 (RFC 4648 section 4): the one to use
+	KeyPort uint16     `json:",omitempty"` // its UDP port
+	OldKey  string     `json:",omitempty"` // the one before, which the host takes frames with until this is gone
+	OldPort uint16     `json:",omitempty"`
 }
 
 // Network is an overlay network as all hosts have it.

@@ -224,15 +224,17 @@ func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
 		}
 		ops = append(ops, visitOp{index: i, msg: rtnl.AddNeigh(index, o)})
 	case netspec.FDB:
-		if index, err = v.conn.Index(o.Link); err != nil {
+		index, via, err := v.across(o.Link, o.Via)
+		if err != nil {
 			return nil, err
 		}
-		ops = append(ops, visitOp{index: i, msg: rtnl.AddFDB(index, o)})
+		ops = append(ops, visitOp{index: i, msg: rtnl.AddFDB(index, via, o)})
 	case netspec.Flood:
-		if index, err = v.conn.Index(o.Link); err != nil {
+		index, via, err := v.across(o.Link, o.Via)
+		if err != nil {
 			return nil, err
 		}
-		ops = append(ops, visitOp{index: i, msg: rtnl.AddFlood(index, o)})
+		ops = append(ops, visitOp{index: i, msg: rtnl.AddFlood(index, via, o)})
 	case netspec.Rule:
 		ops = append(ops, visitOp{index: i, keeps: true, msg: rtnl.AddRule(o)})
 	case netspec.Route:
@@ -249,6 +251,14 @@ func (v *visit) change(i int, c reconcile.Change) (ops []visitOp, err error) {
 		ops = append(ops, visitOp{index: i, msg: rtnl.AddRoute(index, v.mark.Route(o))})
 	}
 	return ops, nil
+}
+
+// across are the numbers of a tunnel's link, and of the one that its frames leave by.
+func (v *visit) across(tunnel, by string) (index, via int32, err error) {
+	if index, err = v.conn.Index(tunnel); err == nil {
+		via, err = v.conn.Exit(by)
+	}
+	return index, via, err
 }
 
 // replaces reports whether adding the new object takes the old one's place.
@@ -287,7 +297,11 @@ func (v *visit) remove(o netspec.Object) ([]nlmsg.Message, error) {
 	case netspec.FDB:
 		return on(o.Link, func(i int32) []nlmsg.Message { return rtnl.DelFDB(i, o) })
 	case netspec.Flood:
-		return on(o.Link, func(i int32) []nlmsg.Message { return one(rtnl.DelFlood(i, o)) })
+		i, via, err := v.across(o.Link, o.Via)
+		if err != nil {
+			return nil, rtnl.Gone(err)
+		}
+		return one(rtnl.DelFlood(i, via, o)), nil
 	case netspec.Rule:
 		return one(rtnl.DelRule(o)), nil
 	case netspec.Route:

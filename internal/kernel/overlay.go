@@ -47,33 +47,36 @@ func (k *Kernel) renew(old, v netspec.VXLAN) ([]netspec.Object, error) {
 		v.MTU, v.Master, v.Whole = 0, "", false
 		return v
 	}
-	if old.Name == "" || fixed(old) == fixed(v) || old.Via == v.Via && old.VNI == v.VNI && old.Port == v.Port && old.Local.BitLen() == v.Local.BitLen() {
+	if old.Name == "" || fixed(old) == fixed(v) || sameKind(old, v) {
 		return nil, nil
 	}
 	index, err := k.rt.Index(v.Name)
 	if err != nil {
 		return nil, rtnl.Gone(err)
 	}
-	stations, err := k.rt.Stations(index, v.Name, old.Master == "")
+	stations, err := k.stations(index, v.Name, old.Master == "")
 	if err != nil {
-		return nil, fmt.Errorf("read stations of tunnel %s: %w", v.Name, err)
+		return nil, err
 	}
 	return stations, k.deleteLinks([]netspec.Link{{Name: v.Name}})
 }
 
+// sameKind reports whether the kernel can make v of old without an interruption.
+func sameKind(old, v netspec.VXLAN) bool {
+	return (old.Via == "") == (v.Via == "") && old.VNI == v.VNI && old.Port == v.Port && old.Local.BitLen() == v.Local.BitLen()
+}
+
 // makeVXLAN makes a tunnel, unless it is there and ours.
 func (k *Kernel) makeVXLAN(v netspec.VXLAN) (made bool, err error) {
-	var via int32
-	if v.Via != "" {
-		if via, err = k.rt.Index(v.Via); err != nil {
-			return false, err
-		}
+	via, err := k.rt.Exit(v.Via)
+	if err != nil {
+		return false, err
 	}
 	have, err := k.rt.Link(v.Name)
 	switch {
 	case err == nil && (have.Group != k.mark.Group || have.Kind != netspec.KindVXLAN):
 		return false, foreign(v.Name, nil)
-	case err == nil && have.VXLAN.VNI == v.VNI && have.VXLAN.Port == v.Port && have.VXLAN.Link == via && have.VXLAN.Local.BitLen() == v.Local.BitLen():
+	case err == nil && have.VXLAN.VNI == v.VNI && have.VXLAN.Port == v.Port && (have.VXLAN.Link == 0) == (via == 0) && have.VXLAN.Local.BitLen() == v.Local.BitLen():
 		return false, nil
 	case err == nil:
 		err = k.deleteLinks([]netspec.Link{{Name: v.Name}})
@@ -108,10 +111,14 @@ func (k *Kernel) setVXLAN(v netspec.VXLAN, stations []netspec.Object) error {
 			return err
 		}
 	}
+	via, err := k.rt.Exit(v.Via)
+	if err != nil {
+		return err
+	}
 	if err := netns.Visit(k.host, func() error { return quiet(v.Name, false) }); err != nil {
 		return err
 	}
-	msgs := append(rtnl.SetVXLAN(index, master, v), stationMessages(index, stations)...)
+	msgs := append(rtnl.SetVXLAN(index, master, via, v), k.stationMessages(index, stations)...)
 	errs, err := k.rt.Execute(msgs...)
 	return errors.Join(append(errs, err)...)
 }
@@ -128,16 +135,39 @@ func (k *Kernel) readHops(s netspec.State, v rtnl.View) {
 	}
 }
 
-func stationMessages(index int32, stations []netspec.Object) (msgs []nlmsg.Message) {
+// stationMessages say again what stations were there. Those whose way is gone are not
+// for now.
+func (k *Kernel) stationMessages(index int32, stations []netspec.Object) (msgs []nlmsg.Message) {
 	for _, o := range stations {
 		switch o := o.(type) {
 		case netspec.FDB:
-			msgs = append(msgs, rtnl.AddFDB(index, o))
+			if via, err := k.rt.Exit(o.Via); err == nil {
+				msgs = append(msgs, rtnl.AddFDB(index, via, o))
+			}
 		case netspec.Flood:
-			msgs = append(msgs, rtnl.AddFlood(index, o))
+			if via, err := k.rt.Exit(o.Via); err == nil {
+				msgs = append(msgs, rtnl.AddFlood(index, via, o))
+			}
 		}
 	}
 	return msgs
+}
+
+// stations are those of a tunnel that is there.
+func (k *Kernel) stations(index int32, tunnel string, alone bool) ([]netspec.Object, error) {
+	links, err := k.rt.Links(false)
+	if err != nil {
+		return nil, fmt.Errorf("find all links: %w", err)
+	}
+	names := map[int32]string{}
+	for _, l := range links {
+		names[l.Index] = l.Name
+	}
+	out, err := k.rt.Stations(index, tunnel, alone, names)
+	if err != nil {
+		return nil, fmt.Errorf("read stations of tunnel %s: %w", tunnel, err)
+	}
+	return out, nil
 }
 
 // readVXLAN adds a tunnel and its stations. One that learns is not what anybody wants:
@@ -146,7 +176,7 @@ func readVXLAN(s netspec.State, c *rtnl.Conn, l rtnl.Info, names map[int32]strin
 	if !l.VXLAN.Learns {
 		s.Add(l.Tunnel(names))
 	}
-	stations, err := c.Stations(l.Index, l.Name, l.Master == 0)
+	stations, err := c.Stations(l.Index, l.Name, l.Master == 0, names)
 	if err != nil {
 		return fmt.Errorf("read stations of tunnel %s: %w", l.Name, err)
 	}

@@ -1,9 +1,11 @@
 package kernel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -64,9 +66,12 @@ func (k *Kernel) makeWireGuard(w netspec.WireGuard, private [wg.KeyLen]byte) err
 	case rtnl.Gone(err) != nil:
 		return err
 	case err != nil:
-		if err := k.newWireGuard(w); err != nil {
-			return err
-		}
+		err = k.newWireGuard(w)
+	case have.Kind == wg.KindUser && k.seals.users[w.Name] == nil:
+		err = k.openUser(w, true)
+	}
+	if err != nil {
+		return err
 	}
 	if err := k.configure(w, private); err != nil {
 		return err
@@ -91,8 +96,13 @@ func (k *Kernel) newWireGuard(w netspec.WireGuard) error {
 			return err
 		}
 	}
+	return k.openUser(w, false)
+}
+
+// openUser makes a link of this process, or resumes that of one before it.
+func (k *Kernel) openUser(w netspec.WireGuard, resumes bool) error {
 	var u *wg.User
-	if err := netns.Do(k.host, func() (err error) { u, err = wg.NewUser(w.Name, w.MTU); return err }); err != nil {
+	if err := netns.Do(k.host, func() (err error) { u, err = wg.NewUser(w.Name, w.MTU, resumes); return err }); err != nil {
 		return &probe.NotSupportedError{Feature: "encrypting tunnels (module wireguard, or /dev/net/tun)", Err: err}
 	}
 	k.seals.users[w.Name] = u
@@ -127,23 +137,58 @@ func (k *Kernel) wgConn() (*wg.Conn, error) {
 	return k.seals.conn, nil
 }
 
+// Handshakes says when the last one was with each peer of a WireGuard link, by its public
+// key; of those without one nothing. No link is no error: nobody is there.
+func (k *Kernel) Handshakes(_ context.Context, link string) (map[string]time.Time, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d, err := k.wgDevice(link)
+	if err != nil && !errors.Is(err, wg.ErrNone) {
+		return nil, rtnl.Gone(err)
+	}
+	out := map[string]time.Time{}
+	for _, p := range d.Peers {
+		if !p.Shaken.IsZero() {
+			out[wg.FormatKey(p.Key)] = p.Shaken
+		}
+	}
+	return out, nil
+}
+
+// wgDevice is how a WireGuard link is set up, and what it does.
+func (k *Kernel) wgDevice(link string) (wg.Device, error) {
+	if u := k.seals.users[link]; u != nil {
+		return u.Read()
+	}
+	c, err := k.wgConn()
+	if err != nil {
+		return wg.Device{}, err
+	}
+	return c.Read(link)
+}
+
 func (k *Kernel) deleteWireGuard(name string) error {
+	var err error
 	if u := k.seals.users[name]; u != nil {
 		delete(k.seals.users, name)
-		k.rt.Forget()
-		return u.Close()
+		err = u.Close()
 	}
-	return k.deleteLinks([]netspec.Link{{Name: name}})
+	return errors.Join(err, k.deleteLinks([]netspec.Link{{Name: name}}))
 }
 
 // peer adds, changes or removes who may be at the other end.
 func (k *Kernel) peer(c reconcile.Change) error {
 	p := object(c).(netspec.Peer)
+	if old, ok := c.Old.(netspec.Peer); ok && c.New != nil && old.Allowed != p.Allowed {
+		if err := k.peer(reconcile.Change{Key: c.Key, Old: old}); err != nil {
+			return err
+		}
+	}
 	key, err := wg.ParseKey(p.Public)
 	if err != nil {
 		return err
 	}
-	to := wg.Peer{Key: key, At: p.At, Allowed: netip.PrefixFrom(p.Allowed, p.Allowed.BitLen())}
+	to := wg.Peer{Key: key, At: p.At, Allowed: netip.PrefixFrom(p.Allowed, p.Allowed.BitLen()), Awake: p.Awake}
 	u := k.seals.users[p.Link]
 	switch {
 	case u != nil && c.New == nil:
@@ -166,23 +211,17 @@ func (k *Kernel) peer(c reconcile.Change) error {
 
 // readWireGuard adds a link and its peers.
 func (k *Kernel) readWireGuard(s netspec.State, l rtnl.Info) error {
-	var d wg.Device
-	if u := k.seals.users[l.Name]; u != nil {
-		d = u.Read()
-	} else if l.Kind == wg.KindUser {
-		return nil // a device that no process of ours has open any more
-	} else {
-		c, err := k.wgConn()
-		if err == nil {
-			d, err = c.Read(l.Name)
-		}
-		if err != nil {
-			return err
-		}
+	if l.Kind == wg.KindUser && k.seals.users[l.Name] == nil {
+		s.Add(netspec.WireGuard{Name: l.Name, MTU: int(l.MTU)}) // it encrypts nothing: no process has it open
+		return nil
+	}
+	d, err := k.wgDevice(l.Name)
+	if err != nil {
+		return err
 	}
 	s.Add(netspec.WireGuard{Name: l.Name, Public: wg.FormatKey(d.Public), Port: d.Port, MTU: int(l.MTU)})
 	for _, p := range d.Peers {
-		s.Add(netspec.Peer{Link: l.Name, Public: wg.FormatKey(p.Key), At: p.At, Allowed: p.Allowed.Addr()})
+		s.Add(netspec.Peer{Link: l.Name, Public: wg.FormatKey(p.Key), At: p.At, Allowed: p.Allowed.Addr(), Awake: p.Awake})
 	}
 	return nil
 }

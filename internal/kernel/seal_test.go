@@ -8,10 +8,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"isle/internal/kernel/kerneltest"
@@ -126,8 +128,11 @@ func testSealed(t *testing.T, user bool) {
 			t.Errorf("it does not read back:\n%s", reconcile.Dump(missing))
 		}
 	}
-	say := func() { a.say(b, "c1-1", "c1-2", "10.1.0.3:7777") }
-	say()
+	theirs, _ := keyOf(t, 2)
+	a.say(b, "c1-1", "c1-2", "10.1.0.3:7777")
+	if shaken, err := a.Handshakes(t.Context(), "isw0"); err != nil || time.Since(shaken[theirs]) > time.Hour {
+		t.Errorf("the last handshake was at %s, %v", shaken[theirs], err)
+	}
 	if e.heard.Load() > 0 {
 		t.Errorf("the words passed the wire in the clear %d times", e.heard.Load())
 	}
@@ -149,6 +154,112 @@ func testSealed(t *testing.T, user bool) {
 			t.Fatal("the eavesdropper is deaf")
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestSealedWays: a tunnel has two links that encrypt, and each station the one that it is
+// behind. One takes the other's place under a station without the tunnel being made anew;
+// and when the link of a station is gone, what is sent to it goes nowhere.
+func TestSealedWays(t *testing.T) {
+	t.Parallel()
+	for _, user := range []bool{false, true} {
+		t.Run(fmt.Sprint("user=", user), func(t *testing.T) { testSealedWays(t, user) })
+	}
+}
+
+func testSealedWays(t *testing.T, user bool) {
+	keys := func(c *Config) {
+		c.UserWireGuard = user
+		c.Secret = func(public string) (private [32]byte, err error) {
+			for i := 1; i <= 3; i++ {
+				if p, secret := keyOf(t, i); p == public {
+					return secret, nil
+				}
+			}
+			return private, errdefs.ErrNotFound
+		}
+	}
+	a, b := newMachine(t, keys), newMachine(t, keys)
+	wire := underlay(t, a, b)
+	e := listenIn(t, wire, secretWords)
+	key := func(i int) string { public, _ := keyOf(t, i); return public }
+	// Host a has keys 1 and 3, host b has key 2.
+	link := func(name string, i int, port uint16) netspec.State {
+		return state(netspec.WireGuard{Name: name, Public: key(i), Port: port, MTU: 1440},
+			netspec.Addr{Link: name, Prefix: netip.PrefixFrom(sealedAt(i), 128)},
+			netspec.Route{Dst: pfx("fd69:736c:6500::/48"), Dev: name, Src: sealedAt(i), Metric: i})
+	}
+	peer := func(name string, i, host int, port uint16) netspec.Peer {
+		return netspec.Peer{Link: name, Public: key(i), At: netip.AddrPortFrom(ip(fmt.Sprintf("10.8.0.%d", host)), port), Allowed: sealedAt(i), Awake: host == 2}
+	}
+	tunnel := func(via ...string) netspec.State {
+		s := state(netspec.VXLAN{Name: "isx1", VNI: 4711, Port: 4790, Via: via[0], MTU: 1370, Master: "isbr1"})
+		for _, v := range via {
+			s.Add(netspec.Tunnel{Port: 4790, Via: v})
+		}
+		return s
+	}
+	behind := func(i, at int, via string) netspec.State {
+		s := state(netspec.Flood{Link: "isx1", Dst: sealedAt(at), Via: via})
+		for _, o := range station(i, sealedAt(at).String()) {
+			if f, ok := o.(netspec.FDB); ok {
+				f.Via = via
+				o = f
+			}
+			s.Add(o)
+		}
+		return s
+	}
+	two := merge(link("isw0", 1, 51871), link("isw1", 3, 51872), state(peer("isw0", 2, 2, 51871), peer("isw1", 2, 2, 51871)), tunnel("isw1", "isw0"))
+	c1, _ := container(1, 1)
+	c2, _ := container(1, 2)
+	first, second := merge(bridge(1, netspec.Segment{}), c1, two, behind(2, 2, "isw0")), merge(bridge(1, netspec.Segment{}), c1, two, behind(2, 2, "isw1"))
+	base := merge(bridge(1, netspec.Segment{}), c2, link("isw0", 2, 51871), state(peer("isw0", 1, 1, 51871), peer("isw0", 3, 1, 51872)), tunnel("isw0"))
+	there, moved := merge(base, behind(1, 1, "isw0")), merge(base, behind(1, 3, "isw0"))
+	for i, m := range []*machine{b, a} { // who shakes hands first comes last
+		s := []netspec.State{there, first}[i]
+		err := reconcile.Apply(t.Context(), m.Kernel, reconcile.Diff(nil, s))
+		if probe.NotSupported(err) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.is(s)
+	}
+	a.say(b, "c1-1", "c1-2", "10.1.0.3:7777")
+	number := func() string { n, _, _ := strings.Cut(a.host.Run("ip", "-o", "link", "show", "isx1"), ":"); return n }
+	index := number()
+	a.change(first, merge(second, link("isw0", 1, 51871)))
+	a.is(second)
+	a.say(b, "c1-1", "c1-2", "10.1.0.3:7777")
+	old := merge(first)
+	old[netspec.VXLAN{Name: "isx1"}.Key()] = tunnel("isw0")[netspec.VXLAN{Name: "isx1"}.Key()]
+	a.change(second, old) // back, with the tunnel bound to the other link
+	a.is(old)
+	a.say(b, "c1-1", "c1-2", "10.1.0.3:7777")
+	a.change(old, first)
+	if now := number(); now != index {
+		t.Errorf("the tunnel was made anew: link %s, before %s", now, index)
+	}
+	a.host.Run("ip", "route", "add", "default", "via", "10.8.0.2") // where it would go without what encrypts
+	a.host.Run("ip", "route", "add", "default", "via", "fd00:8::2")
+	a.host.IP("link del isw0")
+	a.shout("c1-1", "10.1.0.3:7777")
+	time.Sleep(100 * time.Millisecond)
+	if e.heard.Load() > 0 || e.other.Load() < 10 {
+		t.Errorf("%d frames passed in the clear, %d not", e.heard.Load(), e.other.Load())
+	}
+	if _, err := reconcile.Sync(t.Context(), a.Kernel, first); err != nil {
+		t.Fatal(err)
+	}
+	a.is(first)
+	a.change(first, second)
+	b.change(there, moved)
+	a.change(second, merge(bridge(1, netspec.Segment{}), c1, link("isw1", 3, 51872), state(peer("isw1", 2, 2, 51871)), tunnel("isw1"), behind(2, 2, "isw1")))
+	a.say(b, "c1-1", "c1-2", "10.1.0.3:7777")
+	if e.heard.Load() > 0 {
+		t.Errorf("%d frames passed in the clear", e.heard.Load())
 	}
 }
 

@@ -365,7 +365,7 @@ func (w *watcher) neigh(a nlmsg.Answer) {
 			return l.Name
 		}
 		return ""
-	})
+	}, func(index int32) string { return w.links[index].Name })
 	if ok {
 		w.loses(k)
 	}

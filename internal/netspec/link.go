@@ -79,10 +79,14 @@ type Route struct {
 }
 
 func (r Route) Key() Key {
-	if r.Table == 0 {
-		return Key{RankRoute, r.NS, r.Dst.String()}
+	id := r.Dst.String()
+	if r.Table != 0 {
+		id += fmt.Sprint(" table ", r.Table)
 	}
-	return Key{RankRoute, r.NS, fmt.Sprintf("%s table %d", r.Dst, r.Table)}
+	if r.Metric != 0 { // beside the one of another metric
+		id += fmt.Sprint(" metric ", r.Metric)
+	}
+	return Key{RankRoute, r.NS, id}
 }
 
 // Sysctl is one value below /proc/sys of a namespace. Name is with slashes,

@@ -15,9 +15,9 @@ const KindVXLAN = "vxlan"
 type VXLAN struct {
 	Name   string
 	VNI    uint32
-	Local  netip.Addr // where the tunnel begins
+	Local  netip.Addr // where the tunnel begins; zero: where the link does that a packet leaves by, over IPv6
 	Port   uint16     // UDP, at all its ends
-	Via    string     // link that its packets leave by, and by no other; "": as they are routed
+	Via    string     // link with which it goes; "": it stays
 	MTU    int
 	Master string
 	Whole  bool // over IPv4 its packets are not cut into fragments: what does not fit is lost
@@ -30,6 +30,7 @@ type FDB struct {
 	Link string // a VXLAN
 	MAC  MAC
 	Dst  netip.Addr
+	Via  string // link that frames leave by, and by no other; "": as they are routed
 	// Alone: the tunnel is in no bridge whose table would have the station too.
 	Alone bool
 }
@@ -71,19 +72,30 @@ func (s Shortcut) Key() Key { return Key{RankFilter, "", "shortcut " + s.Addr.St
 type Flood struct {
 	Link string // a VXLAN
 	Dst  netip.Addr
+	Via  string // as of FDB
 }
 
-func (f Flood) Key() Key { return Key{RankNeigh, "", "flood " + f.Link + " " + f.Dst.String()} }
+func (f Flood) Key() Key {
+	return Key{RankNeigh, "", "flood " + f.Link + " " + f.Dst.String() + by(f.Via)}
+}
 
 // Tunnel is a UDP port at which tunnels of this host end. Only TunnelPeers may send to
 // it, and no program may send to theirs. With Via it is for what comes by that link
-// only, whoever sent it.
+// only, or by another one for which it is said too, whoever sent it.
 type Tunnel struct {
 	Port uint16
 	Via  string
 }
 
-func (t Tunnel) Key() Key { return Key{RankTunnel, "", fmt.Sprint("tunnel ", t.Port)} }
+func (t Tunnel) Key() Key { return Key{RankTunnel, "", fmt.Sprint("tunnel ", t.Port) + by(t.Via)} }
+
+// by is the part of a key that says by which link.
+func by(link string) string {
+	if link == "" {
+		return ""
+	}
+	return " by " + link
+}
 
 // TunnelPeer is where another host's tunnels begin.
 type TunnelPeer struct{ Addr netip.Addr }
@@ -108,6 +120,7 @@ type Peer struct {
 	Public  string // key, base64
 	At      netip.AddrPort
 	Allowed netip.Addr
+	Awake   bool // there is always a session, not only when there is something to send
 }
 
 func (p Peer) Key() Key { return Key{RankNeigh, "", "peer " + p.Link + " " + p.Public} }

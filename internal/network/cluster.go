@@ -32,7 +32,7 @@ type cluster struct {
 	known   bool                       // the cluster was heard of since the start
 	units   map[string]map[string]bool // network → units of what is elsewhere
 	named   map[string]dns.Host        // unit → what the resolver was told
-	key     string                     // public, of this host; "": it has none
+	seals   seals                      // keys and ways of encrypted tunnels
 	waiting map[string][]Endpoint      // sandbox → endpoints whose networks nobody has told of yet
 	opened  map[netip.Prefix]string    // pools that nobody else has → network
 	bars    bars                       // what of others stands in the way past tunnels
@@ -58,6 +58,7 @@ func (m *Manager) newCluster() {
 	c.bars = bars{}
 	c.footholds, c.proven = map[string]Network{}, m.provenBefore()
 	c.odd, c.parting, c.due = map[string]bool{}, map[string]bool{}, make(chan struct{}, 1)
+	c.seals = seals{shaken: map[shake]bool{}}
 	c.trials, c.retry = map[string]bool{}, make(chan struct{}, 1)
 }
 
@@ -74,6 +75,7 @@ func (m *Manager) followCluster(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { m.watchCluster(ctx) })
+	wg.Go(func() { m.rotateKeys(ctx) })
 	wg.Go(func() { m.followTrials(ctx) })
 	for again := time.Duration(0); ; {
 		select {
@@ -127,14 +129,14 @@ func (m *Manager) Heard(ctx context.Context, ch fabric.Change) {
 			m.adopt(ctx, *n)
 		}
 	}
-	touched := map[trace]bool{}
+	n := newNews()
 	for id, h := range ch.Hosts {
-		m.hearHost(ctx, id, h, touched)
+		m.hearHost(ctx, id, h, n)
 	}
 	for id, e := range ch.Endpoints {
-		m.hearEndpoint(id, e, touched)
+		m.hearEndpoint(id, e, n)
 	}
-	m.replanFar(ctx, touched)
+	m.replanFar(ctx, n)
 }
 
 // resetCluster takes everything anew.
@@ -147,18 +149,18 @@ func (m *Manager) resetCluster(ctx context.Context, v fabric.View) {
 		return
 	}
 	m.takeView(ctx, v)
-	touched := map[trace]bool{}
+	n := newNews()
 	for id := range m.cluster.far.endpoints {
 		if _, ok := v.Endpoints[id]; !ok {
-			m.hearEndpoint(id, nil, touched)
+			m.hearEndpoint(id, nil, n)
 		}
 	}
 	for id, e := range v.Endpoints {
 		if old, ok := m.cluster.far.endpoints[id]; !ok || !sameEndpoint(old, e) {
-			m.hearEndpoint(id, &e, touched)
+			m.hearEndpoint(id, &e, n)
 		}
 	}
-	m.replanFar(ctx, touched)
+	m.replanFar(ctx, n)
 	m.restoreSoon()
 }
 
@@ -196,22 +198,22 @@ func (m *Manager) takeView(ctx context.Context, v fabric.View) {
 			m.loseNetwork(ctx, id)
 		}
 	}
-	touched := map[trace]bool{}
+	n := newNews()
 	for id := range m.cluster.far.hosts {
 		if _, ok := v.Hosts[id]; !ok {
-			m.hearHost(ctx, id, nil, touched)
+			m.hearHost(ctx, id, nil, n)
 		}
 	}
 	for id, h := range v.Hosts {
 		if m.cluster.far.hosts[id] != h {
-			m.hearHost(ctx, id, &h, touched)
+			m.hearHost(ctx, id, &h, n)
 		}
 	}
 	m.outside(ctx, v)
 	for _, id := range slices.Sorted(maps.Keys(v.Networks)) {
 		m.adopt(ctx, v.Networks[id])
 	}
-	m.replanFar(ctx, touched)
+	m.replanFar(ctx, n)
 }
 
 // outside is for a host that is in no cluster any more: no tunnel begins here. One that
@@ -227,7 +229,7 @@ func (m *Manager) outside(ctx context.Context, v fabric.View) {
 }
 
 // hearHost notes what another host is now, or this one. nil: it is gone.
-func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touched map[trace]bool) {
+func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, n news) {
 	f := &m.cluster.far
 	affected := f.like(f.hosts[id])
 	if h == nil {
@@ -237,20 +239,10 @@ func (m *Manager) hearHost(ctx context.Context, id string, h *fabric.Host, touch
 		affected = append(affected, f.like(*h)...)
 	}
 	m.meet(ctx, id)
-	units := map[string]netspec.State{}
 	for _, other := range append(affected, id) {
-		for network := range f.of {
-			for _, e := range f.at(network, other) {
-				touched[f.trace(e)] = true
-			}
-		}
-		if other != f.self {
-			units[tunnelUnit(other)], units[sealUnit(other)] = m.tunnelPeer(other), m.sealPeer(other)
-			m.trialsTo(other, units)
-		}
+		f.touch(other, n)
 	}
-	m.impose(ctx, units)
-	if id == f.self && h != nil && h.Key != m.sealKey() { // it was written down anew
+	if id == f.self && h != nil && m.described(*h) != *h { // it was written down anew
 		m.restoreSoon()
 	}
 	if id == f.self && h != nil && m.cluster.here != *h {
@@ -305,15 +297,15 @@ func remoteUnit(network, endpoint string) string { return "remote/" + network + 
 func peerUnit(network, host string) string       { return "peer/" + network + "/" + host }
 
 // hearEndpoint notes what an endpoint is now. nil: it is gone.
-func (m *Manager) hearEndpoint(id string, e *fabric.Endpoint, touched map[trace]bool) {
+func (m *Manager) hearEndpoint(id string, e *fabric.Endpoint, n news) {
 	f := &m.cluster.far
 	old, had := f.endpoints[id]
 	if had {
 		m.countAddrs(old, m.IPAM.Freed)
-		touched[trace{id, old.Network, old.Host}] = true
+		n.endpoint(trace{id, old.Network, old.Host})
 	}
 	for _, t := range f.put(id, e) {
-		touched[f.trace(t)] = true
+		n.endpoint(f.trace(t))
 	}
 	if e != nil {
 		m.countAddrs(*e, m.IPAM.Taken)
@@ -338,12 +330,22 @@ func (m *Manager) countAddrs(e fabric.Endpoint, do func(netip.Prefix, netip.Addr
 	}
 }
 
-// replanFar brings the units of endpoints, and of the hosts that they are on, in step.
-func (m *Manager) replanFar(ctx context.Context, touched map[trace]bool) {
+// replanFar brings the units of endpoints, and of hosts, in step. All at once, so that
+// frames have a new way to a host before the old one is closed.
+func (m *Manager) replanFar(ctx context.Context, n news) {
 	units := map[string]netspec.State{}
 	var drop, add []dns.Host
-	for t := range touched {
+	for t := range n.endpoints {
 		m.planFar(t, units, &drop, &add)
+		if _, done := units[sealUnit(t.host)]; !done && t.host != m.cluster.far.self {
+			units[sealUnit(t.host)] = m.sealPeer(t.host)
+		}
+	}
+	for host := range n.hosts {
+		if host != m.cluster.far.self {
+			units[tunnelUnit(host)], units[sealUnit(host)] = m.tunnelPeer(host), m.sealPeer(host)
+			m.trialsTo(host, units)
+		}
 	}
 	m.impose(ctx, units)
 	if m.DNS != nil && len(drop)+len(add) > 0 {
@@ -387,7 +389,7 @@ func (m *Manager) planRemote(n Network, id string) (netspec.State, dns.Host) {
 	s := netspec.State{}
 	d, err := m.sharedDriver(n)
 	if err == nil {
-		err = d.PlanRemote(s, n, Remote{now, h, m.cluster.proven[h.ID]}, m.host)
+		err = d.PlanRemote(s, n, Remote{now, h, m.passage(h), m.cluster.proven[h.ID]}, m.host)
 	}
 	if err != nil {
 		m.Log.Error("plan an endpoint of another host", "network", n.Name, "container", now.Container, "err", err)
@@ -408,7 +410,7 @@ func (m *Manager) planPeer(n Network, host string) netspec.State {
 	s := netspec.State{}
 	d, err := m.sharedDriver(n)
 	if err == nil {
-		err = d.PlanPeer(s, n, h, m.host)
+		err = d.PlanPeer(s, n, Remote{Host: h, Sealed: m.passage(h)}, m.host)
 	}
 	if err != nil {
 		m.Log.Error("plan a host of the cluster", "network", n.Name, "host", h.Name, "err", err)
@@ -492,7 +494,7 @@ func (m *Manager) replanCluster() {
 			m.note(sealUnit(id), m.sealPeer(id))
 		}
 	}
-	m.note(sealUnit(""), m.sealLink())
+	m.note(sealUnit(""), m.sealLinks())
 	for unit, s := range m.trialUnits() {
 		m.note(unit, s)
 	}
@@ -528,8 +530,8 @@ func (m *Manager) begin(ctx context.Context, h Host) (Tunnel, error) {
 	if p, ok := h.with(here.Addr); ok {
 		t.Link, t.MTU = cmp.Or(p.Now, p.Name), p.MTU
 	}
-	if m.sealKey() != "" && h.IPv6 {
-		t.Seal = Seal{Link: m.Config.LinkPrefix + "w0", Addr: SealedAddr(here.ID)}
+	if h.IPv6 {
+		t.Seal = m.seal()
 	}
 	var err error
 	t.Near, err = m.near(ctx, t)

@@ -3,6 +3,7 @@ package network_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/network"
@@ -23,6 +25,7 @@ import (
 	"isle/internal/network"
 	"isle/internal/network/dns"
 	"isle/internal/network/doctor"
+	"isle/internal/network/seal"
 	"isle/internal/reconcile"
 )
 
@@ -34,7 +37,8 @@ type member struct {
 	feed  *fabrictest.Feed
 	m     *network.Manager
 	dns   *dns.Server
-	seal  network.Sealer
+	seal  *sealer
+	life  time.Duration // of its keys
 	pulse ways
 	found *[]string // hosts that are reached without a tunnel, as the file says that outlives isled
 }
@@ -76,7 +80,9 @@ func gather(t testing.TB, n int) (*fabrictest.Cluster, []*member) {
 // process is a new isled of the host.
 func (h *member) process(w *world) *network.Manager {
 	m := w.manager()
-	m.Fabric, m.Seal, m.Pulse, m.Scout = h.dir, h.seal, &h.pulse, scout{h.found}
+	if m.Fabric, m.Pulse, m.Scout = h.dir, &h.pulse, (scout{h.found}); h.seal != nil {
+		m.Seal, m.Now, m.Config.KeyLife = h.seal, h.seal.now, h.life
+	}
 	return m
 }
 
@@ -425,7 +431,7 @@ func TestStartWithoutStore(t *testing.T) {
 func TestRestartWritesNothing(t *testing.T) {
 	_, all := gather(t, 3)
 	a, b, c := all[0], all[1], all[2]
-	a.seal, b.seal = key("a"), key("b")
+	a.seal, b.seal = newSealer("a", time.Now), newSealer("b", time.Now)
 	a.begin(t)
 	b.begin(t)
 	n := overlay(t, all, "app")
@@ -644,12 +650,42 @@ func TestForgedNetworks(t *testing.T) {
 	a.right(t)
 }
 
-// key is a host's for encrypted tunnels.
-type key string
-
-func (k key) Public() (string, error) {
-	return base64.StdEncoding.EncodeToString([]byte(strings.Repeat(string(k), 32))), nil
+// sealer has the keys of a host, as a file has them: they outlive its processes.
+type sealer struct {
+	host string
+	made int
+	keys []seal.Key
+	now  func() time.Time
 }
+
+func newSealer(host string, now func() time.Time) *sealer {
+	s := &sealer{host: host, now: now}
+	s.keys = []seal.Key{s.key(0)}
+	return s
+}
+
+func (s *sealer) key(link int) seal.Key {
+	s.made++
+	h := sha256.Sum256(fmt.Append(nil, s.host, s.made))
+	return seal.Key{Public: base64.StdEncoding.EncodeToString(h[:]), Link: link, Made: s.now()}
+}
+
+func (s *sealer) Keys() ([]seal.Key, error) { return slices.Clone(s.keys), nil }
+
+func (s *sealer) Renew() error {
+	if len(s.keys) > 1 {
+		return errdefs.ErrConflict
+	}
+	s.keys = []seal.Key{s.key(1 - s.keys[0].Link), s.keys[0]}
+	return nil
+}
+
+func (s *sealer) Forget(public string) error {
+	s.keys = slices.DeleteFunc(s.keys, func(k seal.Key) bool { return k.Public == public })
+	return nil
+}
+
+func (s *sealer) public() string { return s.keys[0].Public }
 
 // TestOverlayEncrypted: a host that cannot encrypt has no part in a network that must be,
 // and there is no way to a host that cannot.
@@ -660,7 +696,7 @@ func TestOverlayEncrypted(t *testing.T) {
 	if _, err := a.m.Create(t.Context(), sealed); !errdefs.IsUnavailable(err) {
 		t.Errorf("a host without a key makes an encrypted network: %v", err)
 	}
-	a.seal, b.seal = key("a"), key("b")
+	a.seal, b.seal = newSealer("a", time.Now), newSealer("b", time.Now)
 	a.begin(t)
 	b.begin(t)
 	hear(t, all)
@@ -672,13 +708,13 @@ func TestOverlayEncrypted(t *testing.T) {
 	open(t, a.m, "c1", "app")
 	open(t, b.m, "c2", "app")
 	rightAll(t, all)
-	public, _ := b.seal.Public()
+	public := b.seal.public()
 	link := of[netspec.VXLAN](a)[0]
-	want := netspec.Peer{Link: link.Via, Public: public, At: netip.MustParseAddrPort("192.0.2.2:51871"), Allowed: network.SealedAddr("b")}
+	want := netspec.Peer{Link: link.Via, Public: public, At: netip.MustParseAddrPort("192.0.2.2:51871"), Allowed: network.SealedAddr("b", public), Awake: true}
 	if got := of[netspec.Peer](a); len(got) != 1 || got[0] != want || link.Via == "" || len(of[netspec.WireGuard](a)) != 1 {
 		t.Errorf("%v, want %v; %v", got, want, link)
 	}
-	if fdb := of[netspec.FDB](a); len(fdb) != 1 || fdb[0].Dst != network.SealedAddr("b") {
+	if fdb := of[netspec.FDB](a); len(fdb) != 1 || fdb[0].Dst != network.SealedAddr("b", public) || fdb[0].Via != link.Via {
 		t.Errorf("%v", fdb)
 	}
 	must(t, b.dir.Describe(t.Context(), func(h *fabric.Host) { h.Key = "" })) // as isled does that has just started

@@ -164,10 +164,10 @@ func (m *Manager) Gets(ctx context.Context, host string, gets bool) {
 		way = "directly"
 	}
 	m.Log.Info(fmt.Sprintf("networks that are direct reach a host %s now", way), "host", m.cluster.far.hosts[host].Name)
-	touched := map[trace]bool{}
+	touched := newNews()
 	for _, n := range m.directs() {
 		for _, id := range m.cluster.far.at(n.ID, host) {
-			touched[m.cluster.far.trace(id)] = true
+			touched.endpoint(m.cluster.far.trace(id))
 		}
 	}
 	m.replanFar(ctx, touched)

@@ -384,6 +384,9 @@ func (m *Manager) loadView(ctx context.Context, v fabric.View) {
 		m.cluster.far.put(id, &e)
 		m.countAddrs(e, m.IPAM.Taken)
 	}
+	if err := m.lookAtShakes(ctx); err != nil {
+		m.Log.Error("look which ways to other hosts are open", "err", err)
+	}
 	for unit, s := range merged(m.tunnelUnits(), m.trialUnits()) {
 		m.note(unit, s)
 	}

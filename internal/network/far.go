@@ -26,6 +26,31 @@ type seat struct{ network, host string }
 // trace is where an endpoint is, or was.
 type trace struct{ id, network, host string }
 
+// news is what is to be planned again.
+type news struct {
+	endpoints map[trace]bool
+	hosts     map[string]bool
+}
+
+func newNews() news { return news{map[trace]bool{}, map[string]bool{}} }
+
+// endpoint notes one. Of one that is gone nobody knows where it was.
+func (n news) endpoint(t trace) {
+	if t.host != "" {
+		n.endpoints[t] = true
+	}
+}
+
+// touch notes a host, with its endpoints.
+func (f *far) touch(host string, n news) {
+	n.hosts[host] = true
+	for network := range f.of {
+		for _, e := range f.at(network, host) {
+			n.endpoint(f.trace(e))
+		}
+	}
+}
+
 func (f *far) trace(id string) trace {
 	e := f.endpoints[id]
 	return trace{id, e.Network, e.Host}
@@ -158,11 +183,15 @@ func (f *far) at(network, host string) (ids []string) {
 // joined anew is there twice, and there may be mistakes.
 func (f *far) like(h fabric.Host) (ids []string) {
 	for id, o := range f.hosts {
-		if id != h.ID && (o.Addr == h.Addr || o.Key == h.Key && h.Key != "") {
+		if id != h.ID && (o.Addr == h.Addr || sharesKey(o, h)) {
 			ids = append(ids, id)
 		}
 	}
 	return ids
+}
+
+func sharesKey(a, b fabric.Host) bool {
+	return slices.ContainsFunc([]string{a.Key, a.OldKey}, func(k string) bool { return k != "" && (k == b.Key || k == b.OldKey) })
 }
 
 // leads is a host that is alive and can be reached. Of those that are alike one is.

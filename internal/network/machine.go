@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"time"
 
 	"isle/internal/netspec"
 	"isle/internal/network/ipam"
@@ -31,6 +32,9 @@ type Machine interface {
 	Prepare() (drop func())
 	// Listen opens UDP and TCP on 127.0.0.11:port in the namespace.
 	Listen(ctx context.Context, ns netspec.NS, port uint16) (net.PacketConn, net.Listener, error)
+	// Handshakes says when the last one was with each peer of a link that encrypts, by its
+	// public key. A link that is not there has none.
+	Handshakes(ctx context.Context, link string) (map[string]time.Time, error)
 	// Counters reads the links of a namespace, by name.
 	Counters(ctx context.Context, ns netspec.NS) (map[string]Counters, error)
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	api "github.com/moby/moby/api/types/network"
 
@@ -30,6 +31,14 @@ type machine struct {
 	foreign []ipam.Foreign
 	near    map[netip.Addr]bool
 	listen  func(netspec.NS, uint16) (net.PacketConn, net.Listener, error)
+	shaken  func(link string) map[string]time.Time // handshakes of links that encrypt; nil: none
+}
+
+func (m *machine) Handshakes(_ context.Context, link string) (map[string]time.Time, error) {
+	if m.shaken == nil {
+		return nil, nil
+	}
+	return m.shaken(link), nil
 }
 
 func (m *machine) Host(context.Context) (network.Host, error)      { return m.host, nil }

@@ -32,7 +32,9 @@ type Config struct {
 	Bridge      string        // device of the default network
 	Subnet      netip.Prefix  // of the default network; invalid: one that is free
 	IPv6        bool          // networks have IPv6 when nobody says whether they should
-	SealPort    uint16        // UDP port of encrypted tunnels; 0: 51871
+	SealPort    uint16        // UDP port of encrypted tunnels, and the next one while a key is changed; 0: 51871
+	KeyLife     time.Duration // after which the key of encrypted tunnels is changed; 0: never
+	HostLease   time.Duration // after which the others of the cluster take a host that is silent for dead
 	HostBinding netip.Addr    // where ports are published when no address is named; invalid: everywhere
 	Resync      time.Duration // how often the machine is compared with the records; 0: never
 }
@@ -65,8 +67,10 @@ type Manager struct {
 	// Fabric is the cluster that this host is in. nil: none, and there are no networks on
 	// several hosts.
 	Fabric fabric.Directory
-	// Seal has this host's key for encrypted tunnels. nil: there are none here.
+	// Seal has this host's keys for encrypted tunnels. nil: there are none here.
 	Seal Sealer
+	// Now is the time, for how old keys are. nil: the clock's.
+	Now func() time.Time
 	// Pulse finds out how the ways to the other hosts of the cluster are. nil: nobody does.
 	Pulse Pulse
 	// Scout finds out to which hosts containers need no tunnel. nil: to none.

@@ -25,14 +25,15 @@ type Shared interface {
 	Direct(n Network) bool
 	// PlanRemote adds to s what n needs on host for an endpoint of another host.
 	PlanRemote(s netspec.State, n Network, r Remote, host Host) error
-	// PlanPeer adds to s what n needs on host for another host that has endpoints of it.
-	PlanPeer(s netspec.State, n Network, peer fabric.Host, host Host) error
+	// PlanPeer adds to s what n needs on host for another host that has endpoints of it;
+	// which they are does not matter.
+	PlanPeer(s netspec.State, n Network, r Remote, host Host) error
 	// Way is how the tunnels of n go.
 	Way(n Network) Way
 	// PlanTrial adds to s what frames of isled's own need on host to go that way, as far
 	// as it can be gone from there; PlanTrialTo what they need to get to another host.
 	PlanTrial(s netspec.State, w Way, host Host)
-	PlanTrialTo(s netspec.State, w Way, peer fabric.Host, host Host)
+	PlanTrialTo(s netspec.State, w Way, r Remote, host Host)
 }
 
 // Way is what the tunnels of networks have in common that go through the same filters,
@@ -46,7 +47,14 @@ type Way struct {
 type Remote struct {
 	Endpoint fabric.Endpoint
 	Host     fabric.Host
-	Proven   bool // what containers send gets to the host as it is
+	Sealed   Passage // where tunnels are encrypted
+	Proven   bool    // what containers send gets to the host as it is
+}
+
+// Passage is where frames to another host go. Its zero value: they cannot.
+type Passage struct {
+	Link string     // that they leave by; "": as they are routed
+	Addr netip.Addr // the other host's there
 }
 
 // Tunnel is where tunnels of a host begin.
@@ -85,16 +93,17 @@ func (t Tunnel) NextTo(a netip.Addr) bool {
 	return strings.HasPrefix(t.Near, a.String()+"\n") || strings.Contains(t.Near, "\n"+a.String()+"\n")
 }
 
-// Seal is what encrypts tunnels. Its zero value: nothing does.
+// Seal is what encrypts tunnels: what is sent by its links. Its zero value: nothing does.
 type Seal struct {
-	Link string     // what is sent by it is encrypted
-	Addr netip.Addr // the host's there
+	Link string // with the host's key
+	Old  string // with the key before, as long as that is there
 }
 
-// SealedAddr is the address that a host has where tunnels are encrypted: it follows from
-// what the host is, so nobody gives it out, and nobody routes to it elsewhere.
-func SealedAddr(host string) netip.Addr {
-	h := sha256.Sum256([]byte("sealed " + host))
+// SealedAddr is the address that a host has where tunnels are encrypted, on the link that
+// has this key: it follows from both, so nobody gives it out, and nobody routes to it
+// elsewhere.
+func SealedAddr(host, key string) netip.Addr {
+	h := sha256.Sum256([]byte("sealed " + host + " " + key))
 	b := [16]byte{0xfd, 0x69, 0x73, 0x6c, 0x65, 0x00} // a ULA of all clusters: RFC 4193
 	copy(b[6:], h[:10])
 	return netip.AddrFrom16(b)

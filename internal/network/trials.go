@@ -118,7 +118,7 @@ func (m *Manager) trialTo(w Way, d Shared, host string, units map[string]netspec
 	units[unit] = nil
 	if h, ok := m.cluster.far.leads(host); ok && host != m.cluster.far.self && h.Addr != m.cluster.here.Addr {
 		s := netspec.State{}
-		if d.PlanTrialTo(s, w, h, m.host); len(s) > 0 {
+		if d.PlanTrialTo(s, w, Remote{Host: h, Sealed: m.passage(h)}, m.host); len(s) > 0 {
 			units[unit] = s
 		}
 	}

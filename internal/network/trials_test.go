@@ -57,8 +57,8 @@ func (w *ways) String() string {
 // tunnel for each way, however many networks there are.
 func TestTrials(t *testing.T) {
 	c, all := gather(t, 3)
-	for i, h := range all {
-		h.seal, h.machine.host.IPv6 = key(rune('k'+i)), true
+	for _, h := range all {
+		h.seal, h.machine.host.IPv6 = newSealer(h.id, time.Now), true
 		h.begin(t)
 	}
 	hear(t, all)
@@ -131,8 +131,8 @@ func (nowhere) View() fabric.View { return fabric.View{Known: true} }
 // another.
 func TestOneWay(t *testing.T) {
 	_, all := gather(t, 2)
-	for i, h := range all {
-		h.seal, h.machine.host.IPv6 = key(rune('k'+i)), true
+	for _, h := range all {
+		h.seal, h.machine.host.IPv6 = newSealer(h.id, time.Now), true
 		h.begin(t)
 	}
 	hear(t, all)

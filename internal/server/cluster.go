@@ -19,10 +19,18 @@ type Cluster interface {
 	Status(ctx context.Context) (api.ClusterStatus, error)
 }
 
+// Keys are those of this host for encrypted networks.
+type Keys interface {
+	// ClusterKey is the key, after a change of it was begun where that is asked for. Class
+	// Unavailable: this host has none, or is in no cluster.
+	ClusterKey(ctx context.Context, req api.ClusterKeyRequest) (api.ClusterKey, error)
+}
+
 func (s *Server) clusterRoutes() {
 	s.handle("POST /isle/v1/cluster/init", inCluster(s, Cluster.Init))
 	s.handle("POST /isle/v1/cluster/join", inCluster(s, Cluster.Join))
 	s.handle("POST /isle/v1/cluster/token", inCluster(s, Cluster.Token))
+	s.handle("POST /isle/v1/cluster/key", s.clusterKey)
 	s.handle("POST /isle/v1/cluster/leave", inCluster(s, func(c Cluster, ctx context.Context, req api.ClusterLeaveRequest) (struct{}, error) {
 		return struct{}{}, c.Leave(ctx, req)
 	}))
@@ -62,4 +70,19 @@ func (s *Server) clusterRemove(a *answer, r *http.Request) error {
 	return ofCluster(s, func(c Cluster, ctx context.Context) (struct{}, error) {
 		return struct{}{}, c.Remove(ctx, id(r))
 	})(a, r)
+}
+
+func (s *Server) clusterKey(a *answer, r *http.Request) error {
+	var req api.ClusterKeyRequest
+	if err := decode(a, r, &req); err != nil {
+		return err
+	}
+	if s.Keys == nil {
+		return notImplemented("this isled has no encrypted networks")
+	}
+	key, err := s.Keys.ClusterKey(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	return a.ok(key)
 }

@@ -26,6 +26,7 @@ const (
 type Config struct {
 	Backend Backend      // required
 	Cluster Cluster      // nil: this isled knows of none
+	Keys    Keys         // nil: this isled has none
 	Log     *slog.Logger // nil: nothing is logged
 	Version string       // of Isle, for the Server header
 	// BuilderVersion is the builder that clients are advised to use: "1" for

@@ -174,7 +174,7 @@ func (d *Directory) putHost(ctx context.Context, id clientv3.LeaseID, host func(
 // without one the others would drop its encrypted tunnels.
 func keyed(tx store.Tx, h fabric.Host) fabric.Host {
 	if old, err := hosts.Get(tx, h.ID); err == nil && h.Key == "" {
-		h.Key, h.OldKey, h.KeyPort = old.Key, old.OldKey, old.KeyPort
+		h.Key, h.KeyPort, h.OldKey, h.OldPort = old.Key, old.KeyPort, old.OldKey, old.OldPort
 	}
 	return h
 }

@@ -117,6 +117,13 @@ func (f *Feed) Next() (ch fabric.Change, ok bool) {
 	return ch, true
 }
 
+// Pending reports whether there is one.
+func (f *Feed) Pending() bool {
+	f.d.c.mu.Lock()
+	defer f.d.c.mu.Unlock()
+	return len(f.list) > 0
+}
+
 // Close ends it.
 func (f *Feed) Close() {
 	f.d.c.mu.Lock()

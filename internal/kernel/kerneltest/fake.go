@@ -3,6 +3,7 @@
 package kerneltest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,11 +28,12 @@ var ErrRefused = errors.New("invalid argument")
 // fields are to be set and read while it is not.
 type Fake struct {
 	State   netspec.State
-	FailAt  int      // this change fails; 0: none
-	CrashAt int      // the process dies before this change, with those before it in the batch made; 0: never
-	N       int      // changes made or refused so far
-	Batches int      // calls of Apply
-	Parents []string // interfaces of the host that are nobody's of ours
+	FailAt  int                         // this change fails; 0: none
+	CrashAt int                         // the process dies before this change, with those before it in the batch made; 0: never
+	N       int                         // changes made or refused so far
+	Batches int                         // calls of Apply
+	Refuses func(reconcile.Change) bool // changes that are never made; nil: there are none such
+	Parents []string                    // interfaces of the host that are nobody's of ours
 
 	mu sync.Mutex
 }
@@ -94,7 +96,7 @@ func (f *Fake) apply(c reconcile.Change) error {
 	switch {
 	case f.N == f.CrashAt:
 		panic(ErrCrash)
-	case f.N == f.FailAt:
+	case f.N == f.FailAt, f.Refuses != nil && f.Refuses(c):
 		return ErrRefused
 	}
 	if f.State == nil {
@@ -141,9 +143,9 @@ func needs(o netspec.Object) []netspec.Key {
 	case netspec.Peer:
 		keys = append(keys, link("", o.Link))
 	case netspec.FDB:
-		keys = append(keys, link("", o.Link))
+		keys = append(keys, link("", o.Link), link("", cmp.Or(o.Via, o.Link)))
 	case netspec.Flood:
-		keys = append(keys, link("", o.Link))
+		keys = append(keys, link("", o.Link), link("", cmp.Or(o.Via, o.Link)))
 	case netspec.Neigh:
 		keys = append(keys, link(o.NS, o.Link))
 	case netspec.Link:

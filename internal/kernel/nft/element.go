@@ -106,7 +106,7 @@ func elementsOf(o netspec.Object) []element {
 // shares reports whether objects like o may have elements in common.
 func shares(o netspec.Object) bool {
 	switch o.(type) {
-	case netspec.Segment, netspec.Allow, netspec.Source:
+	case netspec.Segment, netspec.Allow, netspec.Source, netspec.Tunnel:
 		return true
 	}
 	return false

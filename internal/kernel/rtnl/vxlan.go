@@ -58,22 +58,25 @@ func NewVXLAN(v netspec.VXLAN, m Mark, via int32) nlmsg.Message {
 	common(a, v.MTU, netspec.MAC{})
 	return create(a.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) {
 		a.Str(unix.IFLA_INFO_KIND, netspec.KindVXLAN).Nest(unix.IFLA_INFO_DATA, func(a *nlmsg.Attrs) {
-			tunnel(a, v)
+			tunnel(a, v, via)
 			a.Put(vxlanPort, binary.BigEndian.AppendUint16(nil, v.Port))
-			if via != 0 {
-				a.U32(vxlanLink, uint32(via))
-			}
 		})
 	}))
 }
 
 // tunnel is what of a VXLAN can be changed, and its number, which a change must name.
-func tunnel(a *nlmsg.Attrs, v netspec.VXLAN) {
+func tunnel(a *nlmsg.Attrs, v netspec.VXLAN, via int32) {
 	a.U32(vxlanID, v.VNI).U8(vxlanLearning, 0).U8(vxlanDF, one(v.Whole))
-	if v.Local.Is4() {
+	switch {
+	case v.Local.Is4():
 		a.Put(vxlanLocal, v.Local.AsSlice())
-	} else {
+	case v.Local.Is6():
 		a.Put(vxlanLocal6, v.Local.AsSlice())
+	default:
+		a.Put(vxlanLocal6, netip.IPv6Unspecified().AsSlice())
+	}
+	if via != 0 {
+		a.U32(vxlanLink, uint32(via))
 	}
 }
 
@@ -87,12 +90,12 @@ func one(b bool) uint8 {
 // SetVXLAN changes a tunnel of ours that is there, and brings it up: first what it is
 // as a port of its bridge, so that nothing passes before that is settled. Without master
 // it is in none.
-func SetVXLAN(index, master int32, v netspec.VXLAN) []nlmsg.Message {
+func SetVXLAN(index, master, via int32, v netspec.VXLAN) []nlmsg.Message {
 	link := linkHeader(index, 0).U32(unix.IFLA_MASTER, uint32(master))
 	common(link, v.MTU, netspec.MAC{})
 	own := linkHeader(index, 0) // the kernel refuses an MTU beside it
 	own.Nest(unix.IFLA_LINKINFO, func(a *nlmsg.Attrs) {
-		a.Str(unix.IFLA_INFO_KIND, netspec.KindVXLAN).Nest(unix.IFLA_INFO_DATA, func(a *nlmsg.Attrs) { tunnel(a, v) })
+		a.Str(unix.IFLA_INFO_KIND, netspec.KindVXLAN).Nest(unix.IFLA_INFO_DATA, func(a *nlmsg.Attrs) { tunnel(a, v, via) })
 	})
 	msgs := []nlmsg.Message{{Type: unix.RTM_NEWLINK, Data: link.Data()}, {Type: unix.RTM_NEWLINK, Data: own.Data()}}
 	if master != 0 {

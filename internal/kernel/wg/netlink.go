@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,13 +17,14 @@ const (
 	cmdGet, cmdSet = 0, 1
 
 	devIfname, devPrivate, devPublic, devFlags, devPort, devPeers         = 2, 3, 4, 5, 6, 8
-	peerPublic, peerFlags, peerEndpoint, peerAllowed                      = 1, 3, 4, 9
+	peerPublic, peerFlags, peerEndpoint, peerKeepalive, peerShaken        = 1, 3, 4, 5, 6
+	peerAllowed                                                           = 9
 	ipFamily, ipAddr, ipBits                                              = 1, 2, 3
-	peerRemove, peerReplaceIPs                                            = 1, 2
+	peerRemove                                                            = 1
 	replacePeers                                                          = 1
 	genlControl, getFamily, controlID, controlName                        = 0x10, 3, 1, 2
 	genlHeader, version                                                   = 4, 1
-	sockaddr4, sockaddr6                                                  = 16, 28
+	sockaddr4, sockaddr6, timespecLen                                     = 16, 28, 16
 	sockaddrPort, sockaddr4Addr, sockaddr6Addr, sockaddrFamily, nestFirst = 2, 4, 8, 0, 0
 )
 
@@ -76,13 +78,15 @@ func (c *Conn) Configure(link string, private [KeyLen]byte, port uint16) error {
 	})
 }
 
-// Add adds a peer, or changes one.
+// Add adds a peer, or changes one. Addresses that it had stay its own: to take one away,
+// even for a moment, would cost frames.
 func (c *Conn) Add(link string, p Peer) error {
 	return c.set(link, func(a *nlmsg.Attrs) { one(a, func(a *nlmsg.Attrs) { add(a, p) }) })
 }
 
 func add(a *nlmsg.Attrs, p Peer) {
-	a.Put(peerPublic, p.Key[:]).U32(peerFlags, peerReplaceIPs).Put(peerEndpoint, sockaddr(p.At))
+	a.Put(peerPublic, p.Key[:]).Put(peerEndpoint, sockaddr(p.At))
+	a.Put(peerKeepalive, binary.NativeEndian.AppendUint16(nil, p.keepalive()))
 	a.Nest(peerAllowed, func(a *nlmsg.Attrs) {
 		a.Nest(nestFirst, func(a *nlmsg.Attrs) {
 			family := uint16(unix.AF_INET6)
@@ -157,6 +161,9 @@ func (d *Device) peer(b []byte) {
 	var p Peer
 	copy(p.Key[:], nlmsg.Find(b, peerPublic))
 	p.At = addrPort(nlmsg.Find(b, peerEndpoint))
+	interval := nlmsg.Find(b, peerKeepalive)
+	p.Awake = len(interval) >= 2 && binary.NativeEndian.Uint16(interval) != 0
+	p.Shaken = timespec(nlmsg.Find(b, peerShaken))
 	for _, ip := range nlmsg.Each(nlmsg.Find(b, peerAllowed)) {
 		if a, ok := netip.AddrFromSlice(nlmsg.Find(ip, ipAddr)); ok {
 			if bits := nlmsg.Find(ip, ipBits); len(bits) > 0 {
@@ -165,6 +172,15 @@ func (d *Device) peer(b []byte) {
 		}
 	}
 	d.Peers = append(d.Peers, p)
+}
+
+// timespec reads struct __kernel_timespec; zero is never.
+func timespec(b []byte) time.Time {
+	if len(b) < timespecLen {
+		return time.Time{}
+	}
+	sec, nsec := binary.NativeEndian.Uint64(b), binary.NativeEndian.Uint64(b[timespecLen/2:])
+	return unixTime(int64(sec), int64(nsec))
 }
 
 func addrPort(b []byte) netip.AddrPort {

@@ -1,10 +1,11 @@
 // Package wg sets up WireGuard: by generic netlink where the kernel has it, else in this
 // process, on a TUN device (golang.zx2c4.com/wireguard).
 //
-// Traps: a TUN device ends with the process that has it open, so without the kernel's
-// WireGuard an isled that ends takes encrypted tunnels with it until it is back. Sockets
-// and devices belong to the namespace of the thread that opens them: all functions are to
-// be called on a thread of the right one.
+// Traps: a TUN device outlives the process that has it open, and swallows what is sent by
+// it until another one opens it: without the kernel's WireGuard encrypted tunnels pause
+// while isled is away, and nothing of them has to be made again. Sockets and devices
+// belong to the namespace of the thread that opens them: all functions are to be called
+// on a thread of the right one.
 package wg
 
 import (
@@ -13,6 +14,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // KeyLen is how long keys are.
@@ -25,11 +27,25 @@ const (
 	KindUser = "tun"
 )
 
+// keepalive is how many seconds a peer that is awake is silent at most. The first one is
+// at once, so that there is a session before there is something to send, and a new one
+// after a restart.
+const keepalive = 25
+
+func (p Peer) keepalive() uint16 {
+	if p.Awake {
+		return keepalive
+	}
+	return 0
+}
+
 // Peer is who may be at the other end.
 type Peer struct {
 	Key     [KeyLen]byte // public
 	At      netip.AddrPort
 	Allowed netip.Prefix
+	Awake   bool      // the peers are never silent for long: see keepalive
+	Shaken  time.Time // when the last handshake was done; zero: there was none. It is read only
 }
 
 // Device is a link as it is set up.
@@ -55,3 +71,11 @@ func FormatKey(k [KeyLen]byte) string { return base64.StdEncoding.EncodeToString
 func setting(b *strings.Builder, key string, v any) { fmt.Fprintf(b, "%s=%v\n", key, v) }
 
 func hexKey(k [KeyLen]byte) string { return hex.EncodeToString(k[:]) }
+
+// unixTime is a time of the kernel's, of which zero is never.
+func unixTime(sec, nsec int64) time.Time {
+	if sec == 0 && nsec == 0 {
+		return time.Time{}
+	}
+	return time.Unix(sec, nsec)
+}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,7 +35,9 @@ import (
 type member struct {
 	*host
 	ns    kerneltest.NS
+	wire  kerneltest.NS // the switch
 	keys  *seal.Keys
+	later atomic.Int64 // how much its clock is ahead, in nanoseconds
 	pulse *pulse.Prober
 	dir   *fabrictest.Directory
 	m     *network.Manager
@@ -84,7 +87,7 @@ func newMember(t testing.TB, wire kerneltest.NS, i int) *member {
 		}
 		_ = exec.Command("umount", "-l", cfg.NSDir).Run()
 	})
-	m = &member{host: &host{t: t, config: cfg, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}, ns: ns, keys: keys}
+	m = &member{host: &host{t: t, config: cfg, kernel: k, count: &counting{Kernel: k}, store: &storetest.Mem{}}, ns: ns, wire: wire, keys: keys}
 	return m
 }
 
@@ -101,6 +104,7 @@ func (h *member) begin() {
 	}}
 	h.m.Fabric, h.m.Ports, h.m.Seal, h.m.Pulse = h.dir, &publish.Table{}, h.keys, h.pulse
 	h.m.Scout, h.m.Surroundings = h.scout(), onlyOurs(h.kernel).Surroundings
+	h.m.Now, h.keys.Now = h.now, h.now
 	ctx, cancel := context.WithCancel(context.Background())
 	var err error
 	if h.m.Changed, err = h.kernel.Watch(ctx); err == nil {
@@ -116,6 +120,8 @@ func (h *member) begin() {
 	h.end = func() { cancel(); running.Wait() }
 	h.t.Cleanup(func() { h.end() })
 }
+
+func (h *member) now() time.Time { return time.Now().Add(time.Duration(h.later.Load())) }
 
 // die ends isled, and with the process what of the kernel it had open.
 func (h *member) die() {
@@ -390,7 +396,7 @@ func TestOverlayEncrypted(t *testing.T) {
 	soon(t, "it has its tunnel again", func() bool { return len(a.behind()) == 1 })
 	across(t, "encrypted, after a restart", a, "one", two.Addr(true), 80, one.Addr(true))
 	for _, f := range a.behind() {
-		if f.Dst != network.SealedAddr("b") {
+		if f.Dst != network.SealedAddr("b", a.dir.View().Hosts["b"].Key) || f.Via == "" {
 			t.Errorf("a station is at %s, which is not encrypted", f.Dst)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 
 // Host is a machine that can do everything.
 var Host = network.Host{LinkPrefix: "isle", MTU: 1450, IPv6: true, SockAddr: true, Guard: true, Sources: true, Tunnel: network.Tunnel{
-	Addr: netip.MustParseAddr("192.0.2.1"), MTU: 1500, Seal: network.Seal{Link: "islew0", Addr: netip.MustParseAddr("fd69:736c:6500::1")},
+	Addr: netip.MustParseAddr("192.0.2.1"), MTU: 1500, Seal: network.Seal{Link: "islew0"},
 }, Parents: network.Parents([]network.Parent{
 	{Name: "eth0", MTU: 1500, MAC: netspec.MAC{2, 1}, Up: true, Carrier: true, Addr4: netip.MustParseAddr("10.9.0.200"), Addr6: netip.MustParseAddr("fd00:9::200")},
 })}

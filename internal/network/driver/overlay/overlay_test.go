@@ -154,7 +154,8 @@ func TestSameEverywhere(t *testing.T) {
 
 func remote() network.Remote {
 	return network.Remote{
-		Host: fabric.Host{ID: "h2", Addr: netip.MustParseAddr("192.0.2.2"), Key: "k"},
+		Host:   fabric.Host{ID: "h2", Addr: netip.MustParseAddr("192.0.2.2"), Key: "k"},
+		Sealed: network.Passage{Link: "islew1", Addr: network.SealedAddr("h2", "k")},
 		Endpoint: fabric.Endpoint{MAC: [6]byte{2, 7}, Addrs: []netip.Prefix{
 			netip.MustParsePrefix("10.9.0.7/24"), netip.MustParsePrefix("fd00:9::7/64"),
 		}},
@@ -166,7 +167,7 @@ func TestRemote(t *testing.T) {
 	if err := (overlay.Driver{}).PlanRemote(s, n, r, drivertest.Host); err != nil {
 		t.Fatal(err)
 	}
-	if err := (overlay.Driver{}).PlanPeer(s, n, r.Host, drivertest.Host); err != nil {
+	if err := (overlay.Driver{}).PlanPeer(s, n, r, drivertest.Host); err != nil {
 		t.Fatal(err)
 	}
 	tunnel, br, _ := tunnelOf(t, n, drivertest.Host)
@@ -250,7 +251,7 @@ func TestNotReached(t *testing.T) {
 		},
 		"the other has no key": func(n *network.Network, r *network.Remote, _ *network.Host) {
 			n.Options = numbered(sealed, true).Options
-			r.Host.Key = ""
+			r.Sealed = network.Passage{}
 		},
 		"this one cannot encrypt": func(n *network.Network, _ *network.Remote, h *network.Host) {
 			n.Options = numbered(sealed, true).Options
@@ -261,7 +262,7 @@ func TestNotReached(t *testing.T) {
 		change(&n, &r, &h)
 		err := overlay.Driver{}.PlanRemote(s, n, r, h)
 		if err == nil {
-			err = overlay.Driver{}.PlanPeer(s, n, r.Host, h)
+			err = overlay.Driver{}.PlanPeer(s, n, r, h)
 		}
 		if err != nil || len(s) > 0 {
 			t.Errorf("%s: %v, %v", what, s, err)
@@ -277,7 +278,7 @@ func TestSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	v, _, all := tunnelOf(t, n, drivertest.Host)
-	if v.Via != "islew0" || v.Local != drivertest.Host.Tunnel.Seal.Addr {
+	if v.Via != "islew0" || v.Local.IsValid() {
 		t.Errorf("%+v", v)
 	}
 	guard := netspec.Tunnel{Port: v.Port, Via: "islew0"}
@@ -285,11 +286,18 @@ func TestSealed(t *testing.T) {
 		t.Errorf("%v lets in what was not encrypted", all[guard.Key()])
 	}
 	for _, o := range s {
-		if f, ok := o.(netspec.FDB); ok && f.Dst != network.SealedAddr("h2") {
+		if f, ok := o.(netspec.FDB); ok && (f.Dst != remote().Sealed.Addr || f.Via != "islew1") {
 			t.Errorf("%+v", f)
 		}
 	}
 	h := drivertest.Host
+	h.Tunnel.Seal = network.Seal{Link: "islew1", Old: "islew0"}
+	v, _, all = tunnelOf(t, n, h)
+	for _, link := range []string{"islew0", "islew1"} {
+		if guard := (netspec.Tunnel{Port: v.Port, Via: link}); all[guard.Key()] != guard || v.Via != "islew1" {
+			t.Errorf("while a key is changed there is no %v, and %+v", guard, v)
+		}
+	}
 	h.Tunnel.Seal = network.Seal{}
 	if err := (overlay.Driver{}).Ready(n, 0, h); !errdefs.IsUnavailable(err) {
 		t.Errorf("a host that cannot encrypt: %v", err)

@@ -106,9 +106,17 @@ func (Driver) Plan(s netspec.State, n network.Network, eps []network.Endpoint, h
 		return err
 	}
 	if p.begins() {
-		s.Add(p.tunnel(), netspec.Tunnel{Port: p.o.Port, Via: p.via()})
+		s.Add(p.tunnel())
+		p.guard(s)
 	}
 	return bridged.Plan(s, n, eps, host, p.bridge())
+}
+
+// guard adds who may speak for the tunnel.
+func (p plan) guard(s netspec.State) {
+	for _, link := range p.links() {
+		s.Add(netspec.Tunnel{Port: p.o.Port, Via: link})
+	}
 }
 
 // plan is one network on one host.
@@ -126,30 +134,39 @@ func newPlan(n network.Network, host network.Host) (plan, error) {
 // begins reports whether there is a tunnel: it has a number and a place to begin. One
 // that is to be encrypted and cannot be is not there at all; nor is that of a network
 // which the cluster has removed: its number may be another's by now.
-func (p plan) begins() bool { return p.o.vni() != 0 && p.local().IsValid() && !p.Removed }
+func (p plan) begins() bool { return p.o.vni() != 0 && p.opens() && !p.Removed }
 
-// local is where the tunnel begins.
+// opens reports whether there is a place where it could begin.
+func (p plan) opens() bool {
+	return p.host.Tunnel.Addr.IsValid() && (!p.o.Encrypted || p.host.Tunnel.Seal.Link != "")
+}
+
+// local is where the tunnel begins. One that is encrypted begins on each of its links.
 func (p plan) local() netip.Addr {
 	if p.o.Encrypted {
-		return p.host.Tunnel.Seal.Addr
+		return netip.Addr{}
 	}
 	return p.host.Tunnel.Addr
 }
 
-// via is the only link that the tunnel's packets may leave by.
-func (p plan) via() string {
-	if p.o.Encrypted {
-		return p.host.Tunnel.Seal.Link
+// links are those that packets of the tunnel may come by; "" is any.
+func (p plan) links() []string {
+	switch seal := p.host.Tunnel.Seal; {
+	case !p.o.Encrypted:
+		return []string{""}
+	case seal.Old == "":
+		return []string{seal.Link}
+	default:
+		return []string{seal.Link, seal.Old}
 	}
-	return ""
 }
 
 func (p plan) tunnel() netspec.VXLAN {
 	mtu := p.o.MTU
 	if mtu == 0 {
-		mtu = p.way()
+		mtu = p.room()
 	}
-	return netspec.VXLAN{Name: p.name(), VNI: p.o.vni(), Local: p.local(), Port: p.o.Port, Via: p.via(), MTU: mtu, Master: p.bridge().Link}
+	return netspec.VXLAN{Name: p.name(), VNI: p.o.vni(), Local: p.local(), Port: p.o.Port, Via: p.links()[0], MTU: mtu, Master: p.bridge().Link}
 }
 
 // name is the tunnel's: the same whenever the network comes to this host.
@@ -160,7 +177,7 @@ func (p plan) name() string {
 
 func (p plan) bridge() bridged.Options {
 	return bridged.Options{
-		Link: bridged.Name(p.host.LinkPrefix, p.ID), ICC: true, Masquerade: true, MTU: p.o.MTU, Way: p.way(),
+		Link: bridged.Name(p.host.LinkPrefix, p.ID), ICC: true, Masquerade: true, MTU: p.o.MTU, Way: p.room(),
 		Mode4: bridged.NAT, Mode6: bridged.NAT, Guard: true, Addressing: bridged.DefaultAddressing,
 	}
 }
@@ -172,9 +189,9 @@ const (
 	sealing4, sealing6 = 20 + 8 + 32, 40 + 8 + 32
 )
 
-// way is what of a frame fits into the tunnel; 0: nobody knows. For IPv6 it is never too
+// room is what of a frame fits into the tunnel; 0: nobody knows. For IPv6 it is never too
 // narrow: then what is put around is cut into fragments.
-func (p plan) way() int {
+func (p plan) room() int {
 	under := p.host.Tunnel.MTU
 	if under == 0 {
 		return 0
@@ -182,15 +199,16 @@ func (p plan) way() int {
 	if p.o.Encrypted {
 		under -= pick(p.host.Tunnel.Addr, sealing4, sealing6)
 	}
-	way := under - pick(p.local(), around4, around6)
+	room := under - pick(p.local(), around4, around6)
 	if p.IPv6 {
-		way = max(way, network.LeastIPv6MTU)
+		room = max(room, network.LeastIPv6MTU)
 	}
-	return max(way, leastMTU)
+	return max(room, leastMTU)
 }
 
 const leastMTU = 68 // RFC 791
 
+// pick is v4 for an address of IPv4. Links that encrypt have IPv6 only.
 func pick(a netip.Addr, v4, v6 int) int {
 	if a.Is4() {
 		return v4

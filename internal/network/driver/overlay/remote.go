@@ -3,7 +3,6 @@ package overlay
 import (
 	"net/netip"
 
-	"isle/internal/fabric"
 	"isle/internal/netspec"
 	"isle/internal/network"
 )
@@ -12,10 +11,11 @@ import (
 // and the answer to whoever asks for its addresses.
 func (Driver) PlanRemote(s netspec.State, n network.Network, r network.Remote, host network.Host) error {
 	p, err := newPlan(n, host)
-	if err != nil || !p.reaches(r.Host) {
+	if err != nil || !p.reaches(r) {
 		return err
 	}
-	s.Add(netspec.FDB{Link: p.name(), MAC: r.Endpoint.MAC, Dst: p.end(r.Host)})
+	to := p.passage(r)
+	s.Add(netspec.FDB{Link: p.name(), MAC: r.Endpoint.MAC, Dst: to.Addr, Via: to.Link})
 	for _, a := range r.Endpoint.Addrs {
 		if a.Addr().Is4() || p.IPv6 && host.IPv6 {
 			s.Add(netspec.Neigh{Link: p.bridge().Link, Addr: a.Addr(), MAC: r.Endpoint.MAC})
@@ -26,34 +26,32 @@ func (Driver) PlanRemote(s netspec.State, n network.Network, r network.Remote, h
 }
 
 // PlanPeer implements network.Shared: it gets a copy of what is for all.
-func (Driver) PlanPeer(s netspec.State, n network.Network, peer fabric.Host, host network.Host) error {
+func (Driver) PlanPeer(s netspec.State, n network.Network, r network.Remote, host network.Host) error {
 	p, err := newPlan(n, host)
-	if err != nil || !p.reaches(peer) {
+	if err != nil || !p.reaches(r) {
 		return err
 	}
-	s.Add(netspec.Flood{Link: p.name(), Dst: p.end(peer)})
+	to := p.passage(r)
+	s.Add(netspec.Flood{Link: p.name(), Dst: to.Addr, Via: to.Link})
 	return nil
 }
 
 // reaches reports whether there is a tunnel to a host: its ends must be of one family,
 // and both must encrypt where that is wanted.
-func (p plan) reaches(peer fabric.Host) bool { return p.begins() && p.joins(peer) }
+func (p plan) reaches(r network.Remote) bool { return p.begins() && p.joins(r) }
 
 // joins reports whether a tunnel of this way could be between the two.
-func (p plan) joins(peer fabric.Host) bool {
-	end := p.end(peer)
-	return p.local().IsValid() && end.IsValid() && end.Is4() == p.local().Is4()
+func (p plan) joins(r network.Remote) bool {
+	to := p.passage(r)
+	return p.opens() && to.Addr.IsValid() && (p.o.Encrypted || to.Addr.Is4() == p.local().Is4())
 }
 
-// end is where the tunnel ends at a host.
-func (p plan) end(peer fabric.Host) netip.Addr {
-	switch {
-	case !p.o.Encrypted:
-		return peer.Addr
-	case peer.Key == "":
-		return netip.Addr{}
+// passage is that of the tunnel to a host.
+func (p plan) passage(r network.Remote) network.Passage {
+	if p.o.Encrypted {
+		return r.Sealed
 	}
-	return network.SealedAddr(peer.ID)
+	return network.Passage{Addr: r.Host.Addr}
 }
 
 // pass adds what leads to an address past the tunnel, and lets it come from there. It

@@ -3,7 +3,6 @@ package overlay
 import (
 	"fmt"
 
-	"isle/internal/fabric"
 	"isle/internal/netspec"
 	"isle/internal/network"
 	"isle/internal/network/pulse"
@@ -26,18 +25,19 @@ func (Driver) Way(n network.Network) network.Way {
 // there, so that it is seen how much fits.
 func (Driver) PlanTrial(s netspec.State, w network.Way, host network.Host) {
 	p := trial(w, host)
-	if !p.local().IsValid() {
+	if !p.opens() {
 		return
 	}
-	s.Add(netspec.VXLAN{Name: trialName(host.LinkPrefix, w), VNI: trialVNI, Local: p.local(), Port: w.Port, Via: p.via(), MTU: p.way(), Whole: true},
-		netspec.Tunnel{Port: w.Port, Via: p.via()})
+	s.Add(netspec.VXLAN{Name: trialName(host.LinkPrefix, w), VNI: trialVNI, Local: p.local(), Port: w.Port, Via: p.links()[0], MTU: p.room(), Whole: true})
+	p.guard(s)
 }
 
 // PlanTrialTo implements network.Shared.
-func (Driver) PlanTrialTo(s netspec.State, w network.Way, peer fabric.Host, host network.Host) {
+func (Driver) PlanTrialTo(s netspec.State, w network.Way, r network.Remote, host network.Host) {
 	p := trial(w, host)
-	if p.joins(peer) {
-		s.Add(netspec.FDB{Link: trialName(host.LinkPrefix, w), MAC: pulse.MAC(peer.ID), Dst: p.end(peer), Alone: true})
+	if p.joins(r) {
+		to := p.passage(r)
+		s.Add(netspec.FDB{Link: trialName(host.LinkPrefix, w), MAC: pulse.MAC(r.Host.ID), Dst: to.Addr, Via: to.Link, Alone: true})
 	}
 }
 
