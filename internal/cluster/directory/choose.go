@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"time"
 
 	"isle/internal/fabric"
 )
@@ -120,6 +121,18 @@ func (s *state) takenIn(network, but string, besides map[netip.Addr]bool) taken 
 		defer s.mu.Unlock()
 		owner, ok := s.taken[network][a]
 		return ok && owner != but || besides[a]
+	}}
+}
+
+// withResting are those of t, and those that rest.
+func (s *state) withResting(network string, t taken) taken {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return taken{n: t.n + s.resting.len(), is: func(a netip.Addr) bool {
+		s.mu.Lock()
+		rests := s.resting.has(spot{network, a}, time.Now())
+		s.mu.Unlock()
+		return rests || t.is(a)
 	}}
 }
 

@@ -53,7 +53,7 @@ func (d *Directory) connect(ctx context.Context, id clientv3.LeaseID, e fabric.E
 		besides[a.Unmap()] = true
 	}
 	for {
-		want, err := d.choose.fill(e, pools, d.state.takenIn(e.Network, e.ID, besides))
+		want, err := d.fill(e, pools, besides)
 		if err == nil {
 			err = checkEndpoint(want)
 		}
@@ -68,6 +68,16 @@ func (d *Directory) connect(ctx context.Context, id clientv3.LeaseID, e fabric.E
 		besides[t.addr.Unmap()] = true // somebody has it whom we have not heard of yet
 		d.choose.part(e.Network, pools, t.addr.Unmap())
 	}
+}
+
+// fill gives e addresses that are free, of those that rest only when there are no others.
+func (d *Directory) fill(e fabric.Endpoint, pools []netip.Prefix, besides map[netip.Addr]bool) (fabric.Endpoint, error) {
+	t := d.state.takenIn(e.Network, e.ID, besides)
+	got, err := d.choose.fill(e, pools, d.state.withResting(e.Network, t))
+	if errdefs.IsResourceExhausted(err) {
+		return d.choose.fill(e, pools, t)
+	}
+	return got, err
 }
 
 func isFixed(e fabric.Endpoint, a netip.Addr) bool {

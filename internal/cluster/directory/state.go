@@ -27,8 +27,9 @@ type state struct {
 	networks  part[fabric.Network]
 	endpoints part[fabric.Endpoint]
 	taken     map[string]map[netip.Addr]string // network → address → endpoint
-	under     map[string]int64                 // own endpoint → the lease that it goes with
-	faults    map[string]string                // key → what is wrong with it
+	resting   resting
+	under     map[string]int64  // own endpoint → the lease that it goes with
+	faults    map[string]string // key → what is wrong with it
 	readers   map[*reader]struct{}
 	news      chan struct{} // closed and replaced by each batch
 }
@@ -84,6 +85,7 @@ func (s *state) apply(b etcd.Batch) {
 	defer s.mu.Unlock()
 	c := *newChange(b.Revision)
 	if b.Reset {
+		s.restLocked()
 		s.forgetLocked()
 	}
 	for _, e := range b.Events {
@@ -112,7 +114,7 @@ func (s *state) eventLocked(e etcd.Event, c fabric.Change) {
 	case networkPrefix:
 		err = take(&s.networks, e, id, c.Networks, checkNetwork, func(n fabric.Network) string { return n.ID })
 	case endpointPrefix:
-		s.releaseLocked(s.endpoints.now[id])
+		s.releaseLocked(s.endpoints.now[id], e.Gone)
 		err = take(&s.endpoints, e, id, c.Endpoints, checkEndpoint, func(x fabric.Endpoint) string { return x.ID })
 		s.stampLocked(id, e, c)
 	default:
@@ -163,7 +165,17 @@ func (s *state) stampLocked(id string, from etcd.Event, c fabric.Change) {
 	}
 }
 
-func (s *state) releaseLocked(e fabric.Endpoint) {
+// restLocked has all rest that others have: what is read anew may not have it any more.
+func (s *state) restLocked() {
+	for _, e := range s.endpoints.now {
+		s.releaseLocked(e, true)
+	}
+}
+
+func (s *state) releaseLocked(e fabric.Endpoint, gone bool) {
+	if gone && e.ID != "" && e.Host != s.self {
+		s.resting.add(e, time.Now())
+	}
 	for _, a := range e.Addrs {
 		if a := a.Addr().Unmap(); s.taken[e.Network][a] == e.ID {
 			delete(s.taken[e.Network], a)

@@ -68,7 +68,6 @@ func (t *tx) fetch(keys []string) {
 	}
 }
 
-// at says which revision is to be read.
 // at is what is read: at first what is there now, of which the members assure each other;
 // then that revision, which any of them knows by itself.
 func (t *tx) at() []clientv3.OpOption {
