@@ -136,7 +136,7 @@ func victim(t *testing.T) {
 func TestShimKilled(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		log := filepath.Join(w.dir, "log")
-		script := "i=0; while [ ! -e /tmp/go ]; do echo $((i=i+1)); usleep 1000; done; exit 5"
+		script := "i=0; while [ ! -e /tmp/go ]; do [ -e /tmp/hush ] || echo $((i=i+1)); usleep 1000; done; exit 5"
 		id := w.create(box{args: []string{"/bin/sh", "-c", script}, log: Log{Path: log}})
 		w.must(w.c.Start(w.ctx, id))
 		e1 := Proc{ID: id, Exec: "e1"}
@@ -151,7 +151,16 @@ func TestShimKilled(t *testing.T) {
 		w.must(w.c.Start(w.ctx, ended))
 		w.exit(Proc{ID: ended})
 		first := w.shimPid()
+		hush := filepath.Join(w.image(), "tmp/hush")
+		eventually(t, "there is a log", func() bool { i, err := os.Stat(log); return err == nil && i.Size() > 1000 })
+		w.must(os.WriteFile(hush, nil, 0o644)) // what a shim has taken and not written when it is killed, is lost
+		eventually(t, "it is quiet", func() bool {
+			before := checkCount(t, log)
+			time.Sleep(100 * time.Millisecond)
+			return checkCount(t, log) == before
+		})
 		w.must(syscall.Kill(first, syscall.SIGSTOP)) // what it has not done is not done
+		w.must(os.Remove(hush))
 		w.must(syscall.Kill(pids[0], syscall.SIGKILL))
 		eventually(t, "it has ended unseen", func() bool { return zombie(pids[0]) })
 		w.must(syscall.Kill(first, syscall.SIGKILL))
