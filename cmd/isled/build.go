@@ -109,7 +109,7 @@ func (h *house) open() error {
 	if h.cluster, err = newCluster(c, records, log.With("part", "cluster")); err != nil {
 		return err
 	}
-	h.networks.Fabric, h.cluster.Tunnels = h.cluster.Fabric(), tunnels(h.prober)
+	h.networks.Fabric, h.cluster.Tunnels, h.cluster.Met = h.cluster.Fabric(), tunnels(h.prober), h.networks.Met
 	return nil
 }
 

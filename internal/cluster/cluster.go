@@ -42,6 +42,9 @@ type Config struct {
 	Fast      bool         // for tests: the memory does not wait for the disk
 	// Tunnels are how those to other hosts are, by the ids of these. nil: nobody knows.
 	Tunnels func() map[string]Tunnel
+	// Met waits until the networks know that this host is id, or ctx ends: who has just
+	// joined makes one at once. nil: there are none.
+	Met func(ctx context.Context, id string)
 }
 
 // External is an etcd that others run.

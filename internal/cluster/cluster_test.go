@@ -453,3 +453,18 @@ func TestFabric(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMet: who is told that this host is in a cluster can make a network of it at once.
+func TestMet(t *testing.T) {
+	l := newLab(t)
+	a, b := l.host(), l.host()
+	var met []string
+	for _, h := range []*host{a, b} {
+		h.Met = func(_ context.Context, id string) { met = append(met, id) }
+	}
+	a.init()
+	b.join(a)
+	if want := []string{a.Directory().View().Self, b.Directory().View().Self}; !slices.Equal(met, want) {
+		t.Errorf("the networks were waited for as %q, not %q", met, want)
+	}
+}

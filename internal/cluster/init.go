@@ -163,6 +163,7 @@ func (s *session) settle(ctx context.Context) (api.ClusterHost, error) {
 	}
 	s.c.enter(s)
 	s.awaitDoor(ctx)
+	s.awaitNetworks(ctx)
 	return s.self.host(), nil
 }
 
@@ -176,6 +177,15 @@ func (s *session) awaitDoor(ctx context.Context) {
 	case <-ctx.Done():
 	case <-time.After(shortly):
 	}
+}
+
+func (s *session) awaitNetworks(ctx context.Context) {
+	if s.c.Met == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, shortly)
+	defer cancel()
+	s.c.Met(ctx, s.self.ID)
 }
 
 func (v self) host() api.ClusterHost {

@@ -63,6 +63,7 @@ func (m *Manager) newCluster() {
 }
 
 const (
+	metAgain     = 5 * time.Millisecond
 	watchAgain   = time.Second
 	restoreAgain = 2 * time.Second
 )
@@ -214,6 +215,23 @@ func (m *Manager) takeView(ctx context.Context, v fabric.View) {
 		m.adopt(ctx, v.Networks[id])
 	}
 	m.replanFar(ctx, n)
+}
+
+// Met waits until it was heard that this host is id of a cluster, or ctx ends.
+func (m *Manager) Met(ctx context.Context, id string) {
+	for !m.isHost(id) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(metAgain):
+		}
+	}
+}
+
+func (m *Manager) isHost(id string) bool {
+	m.op.Lock()
+	defer m.op.Unlock()
+	return m.cluster.here.ID == id
 }
 
 // outside is for a host that is in no cluster any more: no tunnel begins here. One that

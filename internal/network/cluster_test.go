@@ -916,3 +916,14 @@ func TestSubnetOfHost(t *testing.T) {
 		}
 	}
 }
+
+// TestMet: it is waited for until the networks know which host this is.
+func TestMet(t *testing.T) {
+	_, all := gather(t, 1)
+	all[0].m.Met(t.Context(), "a")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if all[0].m.Met(ctx, "b"); ctx.Err() == nil {
+		t.Error("it did not wait for what it was not told of")
+	}
+}
