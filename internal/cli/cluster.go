@@ -133,7 +133,7 @@ func keyState(k api.ClusterKey) string {
 	case k.Coming == 0:
 		return "in use; the key before is forgotten soon"
 	default:
-		return fmt.Sprintf("new; %d hosts use the key before still", k.Coming)
+		return fmt.Sprintf("new; hosts that still use the key before: %d", k.Coming)
 	}
 }
 
