@@ -927,3 +927,16 @@ func TestMet(t *testing.T) {
 		t.Error("it did not wait for what it was not told of")
 	}
 }
+
+// TestOnlyForItself: who has an address in the cluster that no other host can reach is told
+// so, and not that it is in no cluster.
+func TestOnlyForItself(t *testing.T) {
+	h := &member{world: newWorld(), id: "a", found: &[]string{}}
+	h.dir = (&fabrictest.Cluster{}).Join(fabric.Host{ID: "a", Name: "host-a", Addr: netip.MustParseAddr("127.0.0.1")})
+	h.begin(t)
+	hear(t, []*member{h})
+	_, err := h.m.Create(t.Context(), api.CreateRequest{Name: "app", Driver: "overlay"})
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "127.0.0.1") || !strings.Contains(err.Error(), "--advertise") {
+		t.Errorf("err = %v", err)
+	}
+}

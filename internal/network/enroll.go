@@ -40,7 +40,7 @@ func (m *Manager) enroll(ctx context.Context, places []place) error {
 
 func (m *Manager) enrollOne(ctx context.Context, pl place) error {
 	if m.Fabric == nil {
-		return errNoCluster
+		return ErrNoCluster
 	}
 	m.cluster.joining.RLock()
 	defer m.cluster.joining.RUnlock()

@@ -43,7 +43,8 @@ const (
 	createAgain = 50 * time.Millisecond
 )
 
-var errNoCluster = fmt.Errorf("this host is in no cluster (hint: isle cluster init, or isle cluster join): %w", errdefs.ErrUnavailable)
+// ErrNoCluster is that there is nobody to have a network with.
+var ErrNoCluster = fmt.Errorf("this host is in no cluster (hint: isle cluster init, or isle cluster join): %w", errdefs.ErrUnavailable)
 
 // scopeOf is the scope of a network of a driver; want is what the user says of it.
 func (m *Manager) scopeOf(req network.CreateRequest) (string, error) {
@@ -53,7 +54,7 @@ func (m *Manager) scopeOf(req network.CreateRequest) (string, error) {
 	case req.Ingress:
 		return "", fmt.Errorf("network %s: there are no networks of services here: %w", req.Name, errdefs.ErrInvalidArgument)
 	case is && m.Fabric == nil:
-		return "", fmt.Errorf("network %s: %w", req.Name, errNoCluster)
+		return "", fmt.Errorf("network %s: %w", req.Name, ErrNoCluster)
 	case is && slices.Contains([]string{"", ScopeGlobal, "swarm"}, req.Scope):
 		return ScopeGlobal, nil
 	case is:
@@ -86,6 +87,16 @@ func (m *Manager) createGlobal(ctx context.Context, n Network, want *network.IPA
 	}
 }
 
+// reachable reports why no tunnel of another host can end here, though this one is in a
+// cluster: its address there is only for itself.
+func (m *Manager) reachable() error {
+	here := m.cluster.here
+	if here.ID == "" || usableHost(here) {
+		return nil
+	}
+	return fmt.Errorf("no other host can reach this one at %s, its address in the cluster (hint: isle cluster leave, then isle cluster init --advertise ADDRESS): %w", here.Addr, errdefs.ErrFailedPrecondition)
+}
+
 // settleGlobal chooses the subnets of a network and checks it.
 func (m *Manager) settleGlobal(ctx context.Context, n Network, want *network.IPAM, tried []ipam.Foreign) (Network, []fabric.Range, error) {
 	m.op.Lock()
@@ -99,6 +110,9 @@ func (m *Manager) settleGlobal(ctx context.Context, n Network, want *network.IPA
 	}
 	if n.IPAMDriver != "default" {
 		return n, nil, fmt.Errorf("network %s: the addresses of a network of driver %s are the cluster's to give out (hint: leave out --ipam-driver): %w", n.Name, n.Driver, errdefs.ErrInvalidArgument)
+	}
+	if err := m.reachable(); err != nil {
+		return n, nil, inNetwork(n, err)
 	}
 	n.Pools = nil
 	if err := m.globalPools(ctx, &n, want, tried); err != nil {
@@ -418,7 +432,7 @@ func (m *Manager) closePools(n Network) {
 // removeGlobal has the cluster forget a network.
 func (m *Manager) removeGlobal(ctx context.Context, n Network) error {
 	if m.Fabric == nil {
-		return inNetwork(n, errNoCluster)
+		return inNetwork(n, ErrNoCluster)
 	}
 	ctx, cancel := context.WithTimeout(ctx, clusterPatience)
 	defer cancel()

@@ -201,7 +201,7 @@ func (m *Manager) RotateKey(ctx context.Context) error {
 func (m *Manager) keyed() error {
 	switch {
 	case m.cluster.far.self == "":
-		return errNoCluster
+		return ErrNoCluster
 	case len(m.sealKeys()) == 0:
 		return fmt.Errorf("this host has no key for encrypted networks: %w", errdefs.ErrUnavailable)
 	}

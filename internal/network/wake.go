@@ -47,6 +47,9 @@ func (m *Manager) wakeable(n Network) error {
 	if n.Removed {
 		return fmt.Errorf("it was removed in the cluster, and stays here only until its last container is gone: %w", errdefs.ErrNotFound)
 	}
+	if err := m.reachable(); err != nil {
+		return err
+	}
 	if err := d.Ready(n, len(m.x.users[n.ID]), m.host); err != nil {
 		return err
 	}

@@ -89,7 +89,7 @@ func (Driver) Ready(n network.Network, _ int, host network.Host) error {
 	case err != nil:
 		return err
 	case !host.Tunnel.Addr.IsValid():
-		return fmt.Errorf("this host is in no cluster (hint: isle cluster init, or isle cluster join): %w", errdefs.ErrUnavailable)
+		return network.ErrNoCluster
 	case o.Encrypted && host.Tunnel.Seal.Link == "":
 		return fmt.Errorf("the network is to be encrypted, and this host cannot do that now: %w", errdefs.ErrUnavailable)
 	}
