@@ -94,7 +94,7 @@ func (m *Manager) reachable() error {
 	if here.ID == "" || usableHost(here) {
 		return nil
 	}
-	return fmt.Errorf("no other host can reach this one at %s, its address in the cluster (hint: isle cluster leave, then isle cluster init --advertise ADDRESS): %w", here.Addr, errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("no other host reaches this one at %s, its address in the cluster (hint: isle cluster leave, then isle cluster init --advertise ADDRESS): %w", here.Addr, errdefs.ErrFailedPrecondition)
 }
 
 // settleGlobal chooses the subnets of a network and checks it.
